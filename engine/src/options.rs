@@ -1,0 +1,122 @@
+//! Limits and options. Defaults are the constants; `validate` rejects what cannot work.
+
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::types::Durability;
+
+/// Longest user key. Keys have at least one byte.
+pub const KEY_BYTES_MAX: usize = 16 << 10;
+/// Longest value. Empty values are allowed.
+pub const VALUE_BYTES_MAX: usize = 64 << 20;
+/// Largest batch: the sum of its keys and values and 16 bytes for each operation.
+pub const BATCH_BYTES_MAX: usize = 128 << 20;
+/// Longest tenant or keyspace name, in bytes of UTF-8. Names have at least one byte.
+pub const NAME_BYTES_MAX: usize = 255;
+
+/// Who runs flushes and compactions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Background {
+    /// A thread of the engine's own.
+    #[default]
+    Thread,
+    /// The caller, by [`Engine::step`](crate::Engine::step): for simulation and tests.
+    Manual,
+}
+
+/// Engine options. The first group changes what is promised, the second what it costs.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Options {
+    /// Durability of a write that does not choose its own.
+    pub durability: Durability,
+    /// How long a `Replicated` commit waits for the standby before it ends in `Unknown`.
+    pub replicated_timeout: Duration,
+    /// Who runs flushes and compactions.
+    pub background: Background,
+
+    /// Memtable size that starts a flush, 64 KiB to 1 GiB. More: fewer, larger tables; longer recovery.
+    pub memtable_bytes: usize,
+    /// Full memtables waiting for flush before writers wait, 1 to 16. Memory: `memtable_bytes` each.
+    pub immutable_memtables_max: usize,
+    /// WAL segment size, 4 KiB to 4 GiB. Less: WAL space returns sooner; more files.
+    pub segment_bytes: u64,
+    /// WAL kept for standbys that are behind, beyond what recovery needs. Past it they take a base copy.
+    pub wal_keep_bytes: u64,
+    /// Target plaintext size of a table's block, 256 B to 1 MiB.
+    pub block_bytes: usize,
+    /// Target size of a table, 64 KiB to 4 GiB.
+    pub table_bytes: u64,
+    /// Level-0 tables that start a compaction, 2 to 64.
+    pub level0_tables: usize,
+    /// Level-0 tables at which writers wait for compaction. At least twice `level0_tables`.
+    pub level0_tables_stop: usize,
+    /// Size of level 1; each further level is ten times larger.
+    pub level1_bytes: u64,
+    /// Plaintext block cache, 0 to turn it off.
+    pub cache_bytes: u64,
+    /// Filter bits per entry, 0 to turn filters off, at most 30. 10 gives 1 % false positives.
+    pub filter_bits: usize,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            durability: Durability::Local,
+            replicated_timeout: Duration::from_secs(10),
+            background: Background::Thread,
+            memtable_bytes: 64 << 20,
+            immutable_memtables_max: 2,
+            segment_bytes: 64 << 20,
+            wal_keep_bytes: 1 << 30,
+            block_bytes: 4 << 10,
+            table_bytes: 64 << 20,
+            level0_tables: 4,
+            level0_tables_stop: 20,
+            level1_bytes: 256 << 20,
+            cache_bytes: 128 << 20,
+            filter_bits: 10,
+        }
+    }
+}
+
+impl Options {
+    /// Rejects values outside the documented ranges, naming the option.
+    pub fn validate(&self) -> Result<()> {
+        let checks = [
+            ("memtable_bytes", (64 << 10..=1 << 30).contains(&self.memtable_bytes)),
+            ("immutable_memtables_max", (1..=16).contains(&self.immutable_memtables_max)),
+            ("segment_bytes", (4 << 10..=4 << 30).contains(&self.segment_bytes)),
+            ("block_bytes", (256..=1 << 20).contains(&self.block_bytes)),
+            ("table_bytes", (64 << 10..=4 << 30).contains(&self.table_bytes)),
+            ("level0_tables", (2..=64).contains(&self.level0_tables)),
+            ("level0_tables_stop", self.level0_tables_stop >= 2 * self.level0_tables),
+            ("level1_bytes", self.level1_bytes >= self.table_bytes),
+            ("filter_bits", self.filter_bits <= 30),
+            ("replicated_timeout", self.replicated_timeout > Duration::ZERO),
+        ];
+        match checks.iter().find(|(_, ok)| !ok) {
+            Some((name, _)) => {
+                Err(Error::new(ErrorKind::Invalid, format!("option {name} is outside its range")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Shrunk limits that make every rare path common: for simulation and tests.
+    pub fn tiny() -> Options {
+        Options {
+            background: Background::Manual,
+            memtable_bytes: 64 << 10,
+            segment_bytes: 16 << 10,
+            block_bytes: 256,
+            table_bytes: 64 << 10,
+            level0_tables: 2,
+            level0_tables_stop: 4,
+            level1_bytes: 128 << 10,
+            cache_bytes: 256 << 10,
+            wal_keep_bytes: 64 << 10,
+            ..Options::default()
+        }
+    }
+}
