@@ -7,6 +7,14 @@ mod engine;
 mod error;
 mod options;
 pub mod keys;
+#[allow(dead_code)]
+mod memtable;
+#[allow(dead_code)]
+mod read;
+#[allow(dead_code)]
+mod seal;
+#[allow(dead_code)]
+mod table;
 
 pub use engine::*;
 pub use error::{Error, ErrorKind, Result};
