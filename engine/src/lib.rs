@@ -15,6 +15,12 @@ mod read;
 mod seal;
 #[allow(dead_code)]
 mod table;
+#[allow(dead_code)]
+mod version;
+#[allow(dead_code)]
+mod compaction;
+#[allow(dead_code)]
+mod flush;
 
 pub use engine::*;
 pub use error::{Error, ErrorKind, Result};
