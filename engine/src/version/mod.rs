@@ -24,6 +24,10 @@ pub(crate) mod current;
 pub(crate) mod edit;
 pub(crate) mod manifest;
 pub(crate) mod set;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -31,7 +35,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::read::cursor::{Cursor, Entry};
+use crate::read::level::{LevelCursor, table_for};
 use crate::table::{Table, TableMeta};
+use crate::types::{SeqNo, TenantId};
 
 #[allow(unused_imports)] // The engine takes these from here.
 pub(crate) use edit::{Edit, ManifestState, NodeState};
@@ -51,12 +58,55 @@ pub(crate) struct Version {
 impl Version {
     /// All tables with their levels, level by level, each in its order.
     pub fn tables(&self) -> impl Iterator<Item = (usize, &Arc<Table>)> {
-        self.levels.iter().enumerate().flat_map(|(level, tables)| tables.iter().map(move |t| (level, t)))
+        self.levels
+            .iter()
+            .enumerate()
+            .flat_map(|(level, tables)| tables.iter().map(move |t| (level, t)))
     }
 
     /// Bytes of all tables.
     pub fn bytes(&self) -> u64 {
         self.tables().map(|(_, table)| table.meta().bytes).sum()
+    }
+
+    /// The newest version of a tree key at or below `at` in tables, deletes included.
+    pub fn get(&self, tenant: TenantId, key: &[u8], at: SeqNo) -> Result<Option<Entry>> {
+        let (level0, deeper) = self
+            .levels
+            .split_first()
+            .map_or((&[][..], &[][..]), |(l, d)| (l, d));
+        for table in level0 {
+            if let Some(entry) = table.get(tenant, key, at)? {
+                return Ok(Some(entry));
+            }
+        }
+        for tables in deeper {
+            if let Some(table) = table_for(tables, tenant, key)?
+                && let Some(entry) = table.get(tenant, key, at)?
+            {
+                return Ok(Some(entry));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Cursors over one tenant, newest first: one for each table of level 0 that has some of it, one
+    /// for each other level.
+    pub fn cursors(&self, tenant: TenantId) -> Result<Vec<Box<dyn Cursor>>> {
+        let mut cursors: Vec<Box<dyn Cursor>> = Vec::new();
+        for (level, tables) in self.levels.iter().enumerate() {
+            if level == 0 {
+                for table in tables.iter().filter(|table| table.contains(tenant)) {
+                    cursors.push(table.cursor(tenant)?);
+                }
+            } else {
+                let cursor = LevelCursor::new(tables, tenant);
+                if !cursor.is_empty() {
+                    cursors.push(Box::new(cursor));
+                }
+            }
+        }
+        Ok(cursors)
     }
 
     /// The version after `edit`. `opened` holds the tables that are new; tables that only move
@@ -77,7 +127,10 @@ impl Version {
         for (level, meta) in &edit.added {
             let table = opened.get(&meta.number).or_else(|| taken.get(&meta.number));
             let Some(table) = table.filter(|table| table.meta() == meta) else {
-                return Err(misfit(format!("table {} is not the one that was opened", meta.number)));
+                return Err(misfit(format!(
+                    "table {} is not the one that was opened",
+                    meta.number
+                )));
             };
             if next.tables().any(|(_, other)| other.meta().number == meta.number) {
                 return Err(misfit(format!("table {} is there already", meta.number)));
@@ -94,7 +147,9 @@ impl Version {
     }
 
     fn level_mut(&mut self, level: u8) -> Result<&mut Vec<Arc<Table>>> {
-        self.levels.get_mut(usize::from(level)).ok_or_else(|| misfit(format!("there is no level {level}")))
+        self.levels
+            .get_mut(usize::from(level))
+            .ok_or_else(|| misfit(format!("there is no level {level}")))
     }
 }
 
@@ -149,7 +204,10 @@ fn surely_overlap(left: &Arc<Table>, right: &Arc<Table>) -> Result<bool> {
 }
 
 fn misfit(message: String) -> Error {
-    Error::new(ErrorKind::Invalid, format!("edit does not fit the version: {message}"))
+    Error::new(
+        ErrorKind::Invalid,
+        format!("edit does not fit the version: {message}"),
+    )
 }
 
 /// The directory of the tables.
