@@ -21,6 +21,20 @@
 
 pub mod io;
 pub mod keys;
+#[allow(dead_code)]
+mod memtable;
+#[allow(dead_code)]
+mod read;
+#[allow(dead_code)]
+mod seal;
+#[allow(dead_code)]
+mod table;
+#[allow(dead_code)]
+mod version;
+#[allow(dead_code)]
+mod compaction;
+#[allow(dead_code)]
+mod flush;
 
 mod background;
 mod base_copy;
