@@ -6,12 +6,14 @@
 //!
 //! 1. An entry of a dropped keyspace goes when the drop is at or above it, and the drop itself is
 //!    visible to every snapshot.
-//! 2. Of a key's entries in one stripe, the newest stays and the others go.
+//! 2. Of a key's entries in one stripe, the newest stays and the others go; of those newer than every
+//!    snapshot all stay.
 //! 3. A delete that would stay goes too when it is in the oldest stripe (every snapshot sees it) and
 //!    nothing older can exist below: then its absence reads the same.
 //!
-//! Nobody may later take a snapshot below the visible version of the moment the list was made. The
-//! caller therefore counts the visible version among the snapshots; see `Work::snapshots`.
+//! The caller counts the visible version among the snapshots (see `Work::snapshots`): nobody may later
+//! take a snapshot below it. Entries newer than all of them are not yet published. Each may become what
+//! a reader reads at, so all of them stay; without any snapshot only the newest counts.
 
 use crate::types::SeqNo;
 
@@ -57,6 +59,9 @@ impl<'a> Retention<'a> {
             return Verdict::Drop;
         }
         let stripe = self.stripe(seqno);
+        if stripe > 0 && stripe == self.snapshots.len() {
+            return Verdict::Keep;
+        }
         // Entries come newest first, so stripes do not rise: equal means a newer one is kept.
         if self.kept == Some(stripe) {
             return Verdict::Drop;
@@ -121,7 +126,15 @@ mod tests {
             let bottom = dice.one_in(2);
             let kept = survivors(&entries, &snapshots, bottom);
             let context = format!("seed {seed}: {entries:?} {snapshots:?} bottom {bottom} kept {kept:?}");
-            let readers = || snapshots.iter().copied().chain([SeqNo::MAX]);
+            // Whoever reads now or later: at a snapshot, or at a version not yet published.
+            let newest = snapshots.last().copied().unwrap_or(SeqNo::MAX);
+            let unpublished = || {
+                entries
+                    .iter()
+                    .map(|entry| entry.seqno)
+                    .filter(|seqno| *seqno > newest)
+            };
+            let readers = || snapshots.iter().copied().chain([SeqNo::MAX]).chain(unpublished());
             for at in readers() {
                 // At the bottom a delete reads like nothing.
                 let hidden = |entry: &Entry| bottom && entry.delete;
