@@ -67,3 +67,8 @@ pub use types::{
     Chain, DekVersion, Durability, Epoch, EpochStart, KeyspaceId, Lsn, Position, SeqNo, TenantId,
 };
 pub use wal::cursor::WalCursor;
+
+/// The README's code, compiled and run as documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
