@@ -3,4 +3,8 @@
 pub(crate) mod cursor;
 pub(crate) mod level;
 pub(crate) mod merge;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 pub(crate) mod visible;
