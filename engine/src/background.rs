@@ -1,0 +1,166 @@
+//! Flush and compaction jobs: which one next, and who runs it.
+//!
+//! A job is one call of `step`: the engine's thread calls it in production, a caller or a simulator
+//! with [`Background::Manual`]. Only one runs at a time.
+//!
+//! Invariants: the log is durable up to what a flushed table holds before the table counts; WAL is
+//! given up only after the edit that makes it unnecessary is durable.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use crate::catalog;
+use crate::compaction;
+use crate::error::{Error, ErrorKind, Result};
+use crate::flush;
+use crate::inner::{Background, Inner, Mode};
+use crate::options;
+use crate::types::SeqNo;
+
+/// How long the thread waits before it tries a failed job again: a full disk may have got room.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+impl Inner {
+    /// One job; false when there is none.
+    pub fn step(&self) -> Result<bool> {
+        let _jobs = self.jobs.lock();
+        // Under `jobs`: once the directory is released, nothing writes to it any more.
+        if self.background.state.lock().stop {
+            return Ok(false);
+        }
+        if self.flush_one()? {
+            return Ok(true);
+        }
+        self.compact_one()
+    }
+
+    /// Flushes the oldest immutable memtable, if any. Under `jobs`.
+    fn flush_one(&self) -> Result<bool> {
+        let Some(oldest) = self.mem.read().immutables.front().cloned() else { return Ok(false) };
+        self.wal.sync_to(oldest.end)?;
+        let state = self.versions.state();
+        let mut edit = flush::flush(&self.tables(), &oldest.memtable, state.highest_epoch)?;
+        edit.flushed = Some(oldest.end.max(state.flushed));
+        edit.seqno = Some(oldest.seqno);
+        self.versions.log_and_apply(edit)?;
+        self.mem.write().immutables.pop_front();
+        self.purge_wal()?;
+        Ok(true)
+    }
+
+    /// Gives up WAL that neither recovery nor a pin needs.
+    pub fn purge_wal(&self) -> Result<()> {
+        let flushed = self.versions.state().flushed;
+        let keep = self.pins.keep_from(flushed, self.wal.durable(), self.options.wal_keep_bytes);
+        self.wal.purge(keep).map(|_| ())
+    }
+
+    fn compact_one(&self) -> Result<bool> {
+        let version = self.versions.current();
+        let dead = |tenant| !self.keys.is_live(tenant);
+        let Some(plan) = compaction::pick(&version, &self.options, &dead) else { return Ok(false) };
+        // A reader takes its view first and the version it reads at second: everything above the
+        // `visible` of this moment must survive, and what any live snapshot sees.
+        let (snapshots, visible) = self.live_versions();
+        let view = self.view();
+        let dropped = |tenant| catalog::dropped_keyspaces(&view, tenant);
+        let epoch = self.versions.state().highest_epoch;
+        let edit = compaction::run(&self.tables(), &version, &plan, &snapshots, visible, &dropped, epoch)?;
+        self.versions.log_and_apply(edit)?;
+        Ok(true)
+    }
+
+    fn live_versions(&self) -> (Vec<SeqNo>, SeqNo) {
+        let snapshots = self.snapshots.lock();
+        (snapshots.keys().copied().collect(), self.visible())
+    }
+
+    fn tables(&self) -> flush::TableContext<'_> {
+        flush::TableContext {
+            io: &self.io,
+            dir: &self.dir,
+            keys: &self.keys,
+            options: &self.options,
+            versions: &self.versions,
+        }
+    }
+
+    /// Empties the memtables into tables.
+    pub fn flush(&self) -> Result<()> {
+        {
+            let commit = self.commit.lock();
+            if commit.mode == Mode::Closed {
+                return Err(crate::commit::closed());
+            }
+            let end = if commit.mode == Mode::Standby { commit.follower.applied() } else { commit.tail.end };
+            self.rotate_memtable(end, commit.seqno, true);
+        }
+        self.flush_immutables()
+    }
+
+    pub fn flush_immutables(&self) -> Result<()> {
+        let _jobs = self.jobs.lock();
+        while self.flush_one()? {}
+        Ok(())
+    }
+
+    /// Compacts until the tree has nothing left to do.
+    pub fn compact(&self) -> Result<()> {
+        self.flush()?;
+        let _jobs = self.jobs.lock();
+        while self.compact_one()? {}
+        Ok(())
+    }
+
+    /// Stops the thread and waits for the job it is in.
+    pub fn stop_background(&self) {
+        self.background.state.lock().stop = true;
+        self.background.changed.notify_all();
+        drop(self.jobs.lock());
+    }
+}
+
+/// Starts the engine's one thread. It ends when the engine is closed or dropped.
+pub(crate) fn start(inner: &Arc<Inner>) -> Result<()> {
+    if inner.options.background == options::Background::Manual {
+        return Ok(());
+    }
+    let (weak, signal) = (Arc::downgrade(inner), inner.background.clone());
+    let spawned = std::thread::Builder::new().name("strongroom-jobs".into()).spawn(move || run(&weak, &signal));
+    spawned
+        .map(|_| ())
+        .map_err(|e| Error::new(ErrorKind::Io, "starting the background thread failed").with_source(e))
+}
+
+fn run(weak: &Weak<Inner>, signal: &Background) {
+    loop {
+        let outcome = match weak.upgrade() {
+            Some(inner) => inner.step(),
+            None => return,
+        };
+        let mut state = signal.state.lock();
+        if state.stop {
+            return;
+        }
+        match outcome {
+            Ok(true) => state.failed = None,
+            Ok(false) => {
+                state.failed = None;
+                while !state.wake && !state.stop {
+                    signal.changed.wait(&mut state);
+                }
+                state.wake = false;
+            }
+            Err(error) => {
+                state.failed = Some(error);
+                signal.changed.notify_all();
+                signal.changed.wait_for(&mut state, RETRY_AFTER);
+            }
+        }
+        if state.stop {
+            return;
+        }
+        // Throttled writers look again.
+        signal.changed.notify_all();
+    }
+}
