@@ -25,19 +25,21 @@
 use std::collections::HashSet;
 use std::fmt::Display;
 
-use strongroom::io::sim::{CrashMode, Fault, SimFs, Times};
-use strongroom::{Durability, ErrorKind, Options, Result};
+use strongroom::io::sim::{CrashMode, Fault, Op, OpKind, SimFs, Times};
+use strongroom::{Durability, ErrorKind, Options};
 use strongroom_tests::dice::Dice;
 use strongroom_tests::world::{
     Moment, World, is_failure_of_the_machine, key_of, name_of_space, name_of_tenant,
 };
 
+type Step = fn(&mut World) -> strongroom::Result<()>;
+
 /// A stretch of work: `setup` prepares a database undisturbed, `run` is tried at every operation.
 struct Scenario {
     name: &'static str,
     options: Options,
-    setup: fn(&mut World) -> Result<()>,
-    run: fn(&mut World) -> Result<()>,
+    setup: Step,
+    run: Step,
 }
 
 fn number(variable: &str, default: u64) -> u64 {
@@ -58,7 +60,9 @@ impl Scenario {
 
     fn go(&self) {
         let base = self.prepared();
-        let operations = self.power_failures(&base);
+        let operations = self
+            .power_failures(&base)
+            .unwrap_or_else(|(what, why)| self.fail(what, why));
         self.machine_off(&base, operations);
         self.failing_operations(&base, operations);
         self.full_disk(&base, operations);
@@ -88,9 +92,12 @@ impl Scenario {
         images
     }
 
-    /// Returns the number of operations.
-    fn power_failures(&self, base: &World) -> u64 {
-        let mut world = base.fork();
+    /// Returns the number of operations, or the moment and what is wrong with what it leaves.
+    fn power_failures(&self, base: &World) -> Result<u64, (String, String)> {
+        self.power_failures_on(base.fork())
+    }
+
+    fn power_failures_on(&self, mut world: World) -> Result<u64, (String, String)> {
         let before = world.fs.ops();
         let moments = world.record();
         if let Err(e) = (self.run)(&mut world) {
@@ -294,7 +301,7 @@ fn tenant(n: u64) -> String {
 }
 
 /// Two tenants with a little in each of two keyspaces, closed.
-fn two_tenants(world: &mut World) -> Result<()> {
+fn two_tenants(world: &mut World) -> strongroom::Result<()> {
     world.open()?;
     for n in 1..=2 {
         world.create_tenant(&tenant(n))?;
@@ -307,7 +314,7 @@ fn two_tenants(world: &mut World) -> Result<()> {
 }
 
 /// A few batches over two keyspaces, some of them not synced.
-fn write_batches(world: &mut World, count: u64, len: usize) -> Result<()> {
+fn write_batches(world: &mut World, count: u64, len: usize) -> strongroom::Result<()> {
     for i in 0..count {
         let ops = vec![
             (name_of_space("a"), key_of(i), Some(world.value(len))),
@@ -324,8 +331,7 @@ fn write_batches(world: &mut World, count: u64, len: usize) -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn first_opening() {
+fn first_opening() -> Scenario {
     Scenario {
         name: "first opening",
         options: Options::tiny(),
@@ -337,11 +343,9 @@ fn first_opening() {
             world.close()
         },
     }
-    .go();
 }
 
-#[test]
-fn write() {
+fn write() -> Scenario {
     Scenario {
         name: "write",
         options: Options::tiny(),
@@ -351,11 +355,9 @@ fn write() {
             write_batches(world, 7, 700)
         },
     }
-    .go();
 }
 
-#[test]
-fn rotate() {
+fn rotate() -> Scenario {
     Scenario {
         name: "rotate",
         options: short_segments(),
@@ -368,11 +370,9 @@ fn rotate() {
             write_batches(world, 3, 1500)
         },
     }
-    .go();
 }
 
-#[test]
-fn flush() {
+fn flush() -> Scenario {
     Scenario {
         name: "flush",
         options: Options::tiny(),
@@ -386,11 +386,9 @@ fn flush() {
             world.put(&tenant(1), "a", 9, 40)
         },
     }
-    .go();
 }
 
-#[test]
-fn compact() {
+fn compact() -> Scenario {
     Scenario {
         name: "compact",
         options: Options::tiny(),
@@ -413,11 +411,9 @@ fn compact() {
             world.put(&tenant(1), "b", 1, 30)
         },
     }
-    .go();
 }
 
-#[test]
-fn delete_tenant() {
+fn delete_tenant() -> Scenario {
     Scenario {
         name: "delete a tenant",
         options: Options::tiny(),
@@ -435,11 +431,9 @@ fn delete_tenant() {
             world.delete_tenant(&tenant(3))
         },
     }
-    .go();
 }
 
-#[test]
-fn delete_keyspace() {
+fn delete_keyspace() -> Scenario {
     Scenario {
         name: "delete a keyspace",
         options: Options::tiny(),
@@ -454,11 +448,9 @@ fn delete_keyspace() {
             world.put(&tenant(2), "c", 1, 30)
         },
     }
-    .go();
 }
 
-#[test]
-fn checkpoint() {
+fn checkpoint() -> Scenario {
     Scenario {
         name: "checkpoint",
         options: Options::tiny(),
@@ -478,11 +470,9 @@ fn checkpoint() {
             world.compact()
         },
     }
-    .go();
 }
 
-#[test]
-fn open_after_a_crash() {
+fn open_after_a_crash() -> Scenario {
     Scenario {
         name: "open after a crash",
         options: Options::tiny(),
@@ -519,7 +509,6 @@ fn open_after_a_crash() {
             world.put(&tenant(2), "a", 1, 30)
         },
     }
-    .go();
 }
 
 /// `reopen` tells what is wrong as text; on a failing machine that is a failing call.
@@ -537,4 +526,85 @@ fn machine_error(text: String) -> strongroom::Error {
         "{text}"
     );
     strongroom::Error::new(kind, text)
+}
+
+/// The suite's list: each scenario is a test of its own, so that they run side by side.
+macro_rules! suite {
+    ($($test:ident: $scenario:ident,)*) => {$(
+        #[test]
+        fn $test() {
+            $scenario().go();
+        }
+    )*};
+}
+
+suite! {
+    every_operation_of_a_first_opening_may_fail: first_opening,
+    every_operation_of_writing_may_fail: write,
+    every_operation_of_rotation_may_fail: rotate,
+    every_operation_of_a_flush_may_fail: flush,
+    every_operation_of_a_compaction_may_fail: compact,
+    every_operation_of_deleting_a_tenant_may_fail: delete_tenant,
+    every_operation_of_deleting_a_keyspace_may_fail: delete_keyspace,
+    every_operation_of_a_checkpoint_may_fail: checkpoint,
+    every_operation_of_recovery_may_fail: open_after_a_crash,
+}
+
+/// The harness itself: an engine that left out one of its syncs is found out. A disk that lies about
+/// that sync stands for it.
+#[test]
+fn left_out_sync_is_found_out() {
+    let planted: [(&str, Lie, fn() -> Scenario); 10] = [
+        ("bytes of the log", |op| is_file(op, ".wal"), write),
+        ("names of segments", |op| is_dir(op, "wal"), rotate),
+        ("bytes of tables", |op| is_file(op, ".table"), flush),
+        ("names of tables", |op| is_dir(op, "tables"), flush),
+        ("bytes of the manifest", |op| is_file(op, "manifest-"), flush),
+        (
+            "bytes of CURRENT",
+            |op| is_file(op, "CURRENT"),
+            open_after_a_crash,
+        ),
+        ("names of the database", |op| is_dir(op, "db"), open_after_a_crash),
+        (
+            "bytes of the keystore's base",
+            |op| is_file(op, "base-"),
+            delete_tenant,
+        ),
+        (
+            "bytes of the keystore's log",
+            |op| is_file(op, "log-"),
+            delete_tenant,
+        ),
+        (
+            "names of the keystore",
+            |op| is_dir(op, "keystore"),
+            delete_tenant,
+        ),
+    ];
+    for (what, lie, scenario) in planted {
+        let scenario = scenario();
+        let world = scenario.prepared();
+        world.fs.lie_about_syncs(lie);
+        match scenario.power_failures_on(world) {
+            Err((when, why)) => {
+                println!("{what}: found {when}: {}", why.lines().next().unwrap_or_default());
+            }
+            Ok(_) => panic!("{}: nobody notices that {what} are not synced", scenario.name),
+        }
+    }
+}
+
+type Lie = fn(&Op) -> bool;
+
+fn is_file(op: &Op, part: &str) -> bool {
+    op.kind == OpKind::Sync
+        && op
+            .path
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().contains(part))
+}
+
+fn is_dir(op: &Op, name: &str) -> bool {
+    op.kind == OpKind::SyncDir && op.path.file_name().is_some_and(|n| n == name)
 }
