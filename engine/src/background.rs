@@ -10,12 +10,14 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::catalog;
-use crate::compaction;
+use crate::compaction::picker::{Edges, Shape};
+use crate::compaction::survey::VersionEdges;
+use crate::compaction::{self, DroppedKeyspace, Limits, Plan, Survey, Work};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flush;
 use crate::inner::{Background, Inner, Mode};
 use crate::options;
-use crate::types::SeqNo;
+use crate::types::{Epoch, SeqNo};
 
 /// How long the thread waits before it tries a failed job again: a full disk may have got room.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
@@ -23,7 +25,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(500);
 impl Inner {
     /// One job; false when there is none.
     pub fn step(&self) -> Result<bool> {
-        let _jobs = self.jobs.lock();
+        let mut survey = self.jobs.lock();
         // Under `jobs`: once the directory is released, nothing writes to it any more.
         if self.background.state.lock().stop {
             return Ok(false);
@@ -31,17 +33,30 @@ impl Inner {
         if self.flush_one()? {
             return Ok(true);
         }
-        self.compact_one()
+        self.compact_one(&mut survey)
     }
 
     /// Flushes the oldest immutable memtable, if any. Under `jobs`.
     fn flush_one(&self) -> Result<bool> {
-        let Some(oldest) = self.mem.read().immutables.front().cloned() else { return Ok(false) };
+        let Some(oldest) = self.mem.read().immutables.front().cloned() else {
+            return Ok(false);
+        };
         self.wal.sync_to(oldest.end)?;
         let state = self.versions.state();
-        let mut edit = flush::flush(&self.tables(), &oldest.memtable, state.highest_epoch)?;
-        edit.flushed = Some(oldest.end.max(state.flushed));
-        edit.seqno = Some(oldest.seqno);
+        let versions = self.live_versions();
+        let work = Work {
+            // Compaction drops what deleted keyspaces left; asking here would cost a read for each.
+            dropped: &|_, _| Ok(None),
+            cancelled: &|| false,
+            next_number: &|| self.versions.next_number(),
+            ..self.work(&versions, state.highest_epoch)
+        };
+        let edit = flush::flush(
+            &work,
+            &oldest.memtable,
+            oldest.end.max(state.flushed),
+            oldest.seqno,
+        )?;
         self.versions.log_and_apply(edit)?;
         self.mem.write().immutables.pop_front();
         self.purge_wal()?;
@@ -51,37 +66,77 @@ impl Inner {
     /// Gives up WAL that neither recovery nor a pin needs.
     pub fn purge_wal(&self) -> Result<()> {
         let flushed = self.versions.state().flushed;
-        let keep = self.pins.keep_from(flushed, self.wal.durable(), self.options.wal_keep_bytes);
+        let keep = self
+            .pins
+            .keep_from(flushed, self.wal.durable(), self.options.wal_keep_bytes);
         self.wal.purge(keep).map(|_| ())
     }
 
-    fn compact_one(&self) -> Result<bool> {
-        let version = self.versions.current();
-        let dead = |tenant| !self.keys.is_live(tenant);
-        let Some(plan) = compaction::pick(&version, &self.options, &dead) else { return Ok(false) };
-        // A reader takes its view first and the version it reads at second: everything above the
-        // `visible` of this moment must survive, and what any live snapshot sees.
-        let (snapshots, visible) = self.live_versions();
+    /// The most urgent compaction, if any. Under `jobs`.
+    fn compact_one(&self, survey: &mut Survey) -> Result<bool> {
+        self.compact_with(survey, |shape, edges, limits| {
+            compaction::pick(shape, edges, limits)
+        })
+    }
+
+    fn compact_with(
+        &self,
+        survey: &mut Survey,
+        pick: impl FnOnce(&Shape, &dyn Edges, &Limits) -> Result<Option<Plan>>,
+    ) -> Result<bool> {
+        let state = self.versions.state();
+        let versions = self.live_versions();
         let view = self.view();
-        let dropped = |tenant| catalog::dropped_keyspaces(&view, tenant);
-        let epoch = self.versions.state().highest_epoch;
-        let edit = compaction::run(&self.tables(), &version, &plan, &snapshots, visible, &dropped, epoch)?;
+        let drops: Vec<DroppedKeyspace> = self
+            .dropped
+            .read()
+            .iter()
+            .map(|((tenant, keyspace), at)| DroppedKeyspace {
+                tenant: *tenant,
+                keyspace: *keyspace,
+                at: *at,
+            })
+            .collect();
+        let version = self.versions.current();
+        let shape = survey.shape(&version, &self.keys, self.keystore.version(), &drops, &versions)?;
+        let edges = VersionEdges::new(&version);
+        let Some(plan) = pick(&shape, &edges, &Limits::from(&self.options))? else {
+            return Ok(false);
+        };
+        let work = Work {
+            dropped: &|tenant, keyspace| catalog::dropped_at(&view, tenant, keyspace),
+            cancelled: &|| self.background.state.lock().closing,
+            next_number: &|| self.versions.next_number(),
+            ..self.work(&versions, state.highest_epoch)
+        };
+        let edit = compaction::compact(&work, &version, &plan)?;
         self.versions.log_and_apply(edit)?;
         Ok(true)
     }
 
-    fn live_versions(&self) -> (Vec<SeqNo>, SeqNo) {
+    /// Versions somebody may read at: live snapshots, and what is visible now. A reader takes its view
+    /// first and the version it reads at second, so that version is at or above the last of these.
+    fn live_versions(&self) -> Vec<SeqNo> {
         let snapshots = self.snapshots.lock();
-        (snapshots.keys().copied().collect(), self.visible())
+        let mut versions: Vec<SeqNo> = snapshots.keys().copied().collect();
+        let visible = self.visible();
+        if versions.last() != Some(&visible) {
+            versions.push(visible);
+        }
+        versions
     }
 
-    fn tables(&self) -> flush::TableContext<'_> {
-        flush::TableContext {
+    fn work<'a>(&'a self, versions: &'a [SeqNo], epoch: Epoch) -> Work<'a> {
+        Work {
             io: &self.io,
-            dir: &self.dir,
-            keys: &self.keys,
+            db: &self.dir,
             options: &self.options,
-            versions: &self.versions,
+            keys: &self.keys,
+            epoch,
+            snapshots: versions,
+            dropped: &|_, _| Ok(None),
+            next_number: &|| 0,
+            cancelled: &|| false,
         }
     }
 
@@ -92,7 +147,11 @@ impl Inner {
             if commit.mode == Mode::Closed {
                 return Err(crate::commit::closed());
             }
-            let end = if commit.mode == Mode::Standby { commit.follower.applied() } else { commit.tail.end };
+            let end = if commit.mode == Mode::Standby {
+                commit.follower.applied()
+            } else {
+                commit.tail.end
+            };
             self.rotate_memtable(end, commit.seqno, true);
         }
         self.flush_immutables()
@@ -107,8 +166,11 @@ impl Inner {
     /// Compacts until the tree has nothing left to do.
     pub fn compact(&self) -> Result<()> {
         self.flush()?;
-        let _jobs = self.jobs.lock();
-        while self.compact_one()? {}
+        let mut survey = self.jobs.lock();
+        let before = self.versions.next_number();
+        while self.compact_with(&mut survey, |s, e, l| {
+            compaction::pick_everything(s, e, l, before)
+        })? {}
         Ok(())
     }
 
@@ -126,7 +188,9 @@ pub(crate) fn start(inner: &Arc<Inner>) -> Result<()> {
         return Ok(());
     }
     let (weak, signal) = (Arc::downgrade(inner), inner.background.clone());
-    let spawned = std::thread::Builder::new().name("strongroom-jobs".into()).spawn(move || run(&weak, &signal));
+    let spawned = std::thread::Builder::new()
+        .name("strongroom-jobs".into())
+        .spawn(move || run(&weak, &signal));
     spawned
         .map(|_| ())
         .map_err(|e| Error::new(ErrorKind::Io, "starting the background thread failed").with_source(e))

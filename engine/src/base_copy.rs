@@ -38,7 +38,10 @@ impl BaseCopyReceiver {
         let dir = path.as_ref().to_path_buf();
         let marker = dir.join(INCOMPLETE);
         durable::create_dir_synced(&io, &dir)?;
-        let entries = io.vfs.list(&dir).map_err(|e| Error::io("listing a directory", &dir, e))?;
+        let entries = io
+            .vfs
+            .list(&dir)
+            .map_err(|e| Error::io("listing a directory", &dir, e))?;
         let unfinished = entries.iter().any(|e| e.name == INCOMPLETE);
         if !unfinished && !entries.is_empty() {
             return Err(Error::new(ErrorKind::AlreadyExists, "the directory is not empty").at(&dir));
@@ -50,13 +53,22 @@ impl BaseCopyReceiver {
         for sub in [TABLES_DIR, WAL_DIR] {
             durable::create_dir_synced(&io, &dir.join(sub))?;
         }
-        Ok(BaseCopyReceiver { io, dir, provider, has_keys: false, files: BTreeMap::new() })
+        Ok(BaseCopyReceiver {
+            io,
+            dir,
+            provider,
+            has_keys: false,
+            files: BTreeMap::new(),
+        })
     }
 
     /// The full key set: makes this node's keystore, under its own root. Once, before `finish`.
     pub fn keys(&mut self, changes: &KeyChanges) -> Result<()> {
         if self.has_keys || !changes.full {
-            return Err(Error::new(ErrorKind::Invalid, "a base copy takes one full key set"));
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                "a base copy takes one full key set",
+            ));
         }
         let dir = self.dir.join(KEYSTORE_DIR);
         Keystore::create(&dir, &self.io, self.provider.clone(), Some(changes))?;
@@ -73,11 +85,14 @@ impl BaseCopyReceiver {
             let file = durable::create(&self.io, &path)?;
             self.files.insert(name.to_owned(), (file, 0));
         }
-        let Some((file, len)) = self.files.get_mut(name) else { return Ok(()) };
+        let Some((file, len)) = self.files.get_mut(name) else {
+            return Ok(());
+        };
         if *len != offset {
             return Err(Error::new(ErrorKind::Invalid, "a base copy's bytes came out of order").at(&path));
         }
-        file.write_all_at(bytes, offset).map_err(|e| Error::io("writing a base copy", &path, e))?;
+        file.write_all_at(bytes, offset)
+            .map_err(|e| Error::io("writing a base copy", &path, e))?;
         *len = len.saturating_add(bytes.len() as u64);
         Ok(())
     }
@@ -95,7 +110,10 @@ impl BaseCopyReceiver {
         if fine {
             Ok(self.dir.join(name))
         } else {
-            Err(Error::new(ErrorKind::Invalid, "a base copy holds only a checkpoint's files"))
+            Err(Error::new(
+                ErrorKind::Invalid,
+                "a base copy holds only a checkpoint's files",
+            ))
         }
     }
 
@@ -105,7 +123,8 @@ impl BaseCopyReceiver {
             return Err(Error::new(ErrorKind::Invalid, "the base copy is not complete").at(&self.dir));
         }
         for (name, (file, _)) in &self.files {
-            file.sync().map_err(|e| Error::io("sync of a base copy", &self.dir.join(name), e))?;
+            file.sync()
+                .map_err(|e| Error::io("sync of a base copy", &self.dir.join(name), e))?;
         }
         complete(&self.io, &self.dir)
     }
@@ -121,7 +140,10 @@ fn complete(io: &Io, dir: &Path) -> Result<()> {
 
 /// Removes everything in `dir` but the files named in `keep`.
 pub(crate) fn wipe(io: &Io, dir: &Path, keep: &[&str]) -> Result<()> {
-    let entries = io.vfs.list(dir).map_err(|e| Error::io("listing a directory", dir, e))?;
+    let entries = io
+        .vfs
+        .list(dir)
+        .map_err(|e| Error::io("listing a directory", dir, e))?;
     for entry in entries.iter().filter(|e| !keep.contains(&e.name.as_str())) {
         let path = dir.join(&entry.name);
         if entry.is_dir {
@@ -172,11 +194,16 @@ pub fn restore(
     }
     let BaseCopyReceiver { files: copied, .. } = &receiver;
     for (name, (file, _)) in copied {
-        file.sync().map_err(|e| Error::io("sync of a restored file", &to.join(name), e))?;
+        file.sync()
+            .map_err(|e| Error::io("sync of a restored file", &to.join(name), e))?;
     }
     let database_id = take_identity(io, to, provider)?;
     complete(io, to)?;
-    Ok(Restored { database_id, files: files.len() as u64, bytes })
+    Ok(Restored {
+        database_id,
+        files: files.len() as u64,
+        bytes,
+    })
 }
 
 fn copy_in(io: &Io, from: &Path, name: &str, len: u64, receiver: &mut BaseCopyReceiver) -> Result<()> {
@@ -187,7 +214,8 @@ fn copy_in(io: &Io, from: &Path, name: &str, len: u64, receiver: &mut BaseCopyRe
     while offset < len {
         let take = (len - offset).min(buffer.len() as u64) as usize;
         let Some(part) = buffer.get_mut(..take) else { break };
-        file.read_exact_at(part, offset).map_err(|e| Error::io("reading a checkpoint", &path, e))?;
+        file.read_exact_at(part, offset)
+            .map_err(|e| Error::io("reading a checkpoint", &path, e))?;
         receiver.chunk(name, offset, part)?;
         offset += take as u64;
     }
@@ -203,7 +231,9 @@ fn take_identity(io: &Io, dir: &Path, provider: Arc<dyn KeyProvider>) -> Result<
     let keys = Arc::new(FileKeys::new(keystore.clone(), 64));
     let versions = VersionSet::open(dir, io, keys, Arc::new(BlockCache::new(0)))?;
     let mut database_id = [0; 16];
-    io.rng.fill(&mut database_id).map_err(|e| Error::io("drawing random bytes", dir, e))?;
+    io.rng
+        .fill(&mut database_id)
+        .map_err(|e| Error::io("drawing random bytes", dir, e))?;
     let epoch: Epoch = versions.state().highest_epoch.promoted();
     versions.log_and_apply(Edit {
         database_id: Some(database_id),

@@ -10,8 +10,6 @@
 //! Invariants: ids are never reused inside a tenant; creation and deletion read the newest catalog,
 //! published or not, under the catalog lock, so that a write of unknown outcome is never built over.
 
-use std::collections::HashMap;
-
 use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -30,7 +28,10 @@ const DELETED: u8 = 2;
 /// Checks a tenant's or keyspace's name: 1 to 255 bytes. The message does not repeat it.
 pub(crate) fn check_name(name: &str) -> Result<()> {
     if name.is_empty() || name.len() > NAME_BYTES_MAX {
-        let text = format!("a name has 1 to {NAME_BYTES_MAX} bytes, this one has {}", name.len());
+        let text = format!(
+            "a name has 1 to {NAME_BYTES_MAX} bytes, this one has {}",
+            name.len()
+        );
         return Err(Error::new(ErrorKind::Invalid, text));
     }
     Ok(())
@@ -51,20 +52,13 @@ pub(crate) fn drop_marker(op: &Op) -> Option<KeyspaceId> {
     (op.kind == EntryKind::Put).then_some(KeyspaceId(u32::from_be_bytes(id)))
 }
 
-/// Deleted keyspaces of a tenant, with the version of their deletion.
-pub(crate) fn dropped_keyspaces(view: &View, tenant: TenantId) -> Result<HashMap<u32, SeqNo>> {
-    let mut dropped = HashMap::new();
-    let prefix = catalog_key(DELETED, &[]);
-    let mut cursor = VisibleCursor::new(view.cursor(tenant)?, SeqNo::MAX);
-    cursor.seek(&prefix)?;
-    while let Some(entry) = cursor.entry() {
-        let Some(rest) = entry.key.strip_prefix(&prefix[..]) else { break };
-        if let Ok(id) = rest.try_into() {
-            dropped.insert(u32::from_be_bytes(id), entry.seqno);
-        }
-        cursor.next()?;
+/// The version at which a keyspace was deleted, if it was.
+pub(crate) fn dropped_at(view: &View, tenant: TenantId, keyspace: KeyspaceId) -> Result<Option<SeqNo>> {
+    if keyspace == KeyspaceId::CATALOG {
+        return Ok(None);
     }
-    Ok(dropped)
+    let marker = catalog_key(DELETED, &keyspace.0.to_be_bytes());
+    Ok(crate::read::get::find(view, tenant, &marker, SeqNo::MAX)?.map(|entry| entry.seqno))
 }
 
 impl Inner {
@@ -74,10 +68,15 @@ impl Inner {
     }
 
     fn catalog_id(&self, tenant: TenantId, key: &[u8], at: SeqNo) -> Result<Option<KeyspaceId>> {
-        let Some(value) = self.catalog_get(tenant, key, at)? else { return Ok(None) };
+        let Some(value) = self.catalog_get(tenant, key, at)? else {
+            return Ok(None);
+        };
         match value.as_ref().try_into() {
             Ok(id) => Ok(Some(KeyspaceId(u32::from_le_bytes(id)))),
-            Err(_) => Err(Error::new(ErrorKind::Corruption, format!("the catalog of tenant {tenant} is malformed"))),
+            Err(_) => Err(Error::new(
+                ErrorKind::Corruption,
+                format!("the catalog of tenant {tenant} is malformed"),
+            )),
         }
     }
 
@@ -99,10 +98,24 @@ impl Inner {
             return Ok(id);
         }
         let next = catalog_key(NEXT, &[]);
-        let id = self.catalog_id(tenant, &next, SeqNo::MAX)?.unwrap_or(KeyspaceId(1));
+        let id = self
+            .catalog_id(tenant, &next, SeqNo::MAX)?
+            .unwrap_or(KeyspaceId(1));
         let mut plain = Vec::new();
-        push_op(EntryKind::Put, CATALOG, after(&next), &id.0.saturating_add(1).to_le_bytes(), &mut plain);
-        push_op(EntryKind::Put, CATALOG, after(&key), &id.0.to_le_bytes(), &mut plain);
+        push_op(
+            EntryKind::Put,
+            CATALOG,
+            after(&next),
+            &id.0.saturating_add(1).to_le_bytes(),
+            &mut plain,
+        );
+        push_op(
+            EntryKind::Put,
+            CATALOG,
+            after(&key),
+            &id.0.to_le_bytes(),
+            &mut plain,
+        );
         self.commit(tenant, plain, 2, self.options.durability)?;
         Ok(id)
     }
@@ -114,7 +127,10 @@ impl Inner {
         let _catalog = self.catalog.lock();
         let key = catalog_key(NAME, name.as_bytes());
         let Some(id) = self.catalog_id(tenant, &key, SeqNo::MAX)? else {
-            return Err(Error::new(ErrorKind::NotFound, "the tenant has no keyspace of that name"));
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                "the tenant has no keyspace of that name",
+            ));
         };
         let marker = catalog_key(DELETED, &id.0.to_be_bytes());
         let mut plain = Vec::new();
@@ -134,7 +150,9 @@ impl Inner {
         cursor.seek(&prefix)?;
         let mut names = Vec::new();
         while let Some(entry) = cursor.entry() {
-            let Some(name) = entry.key.strip_prefix(&prefix[..]) else { break };
+            let Some(name) = entry.key.strip_prefix(&prefix[..]) else {
+                break;
+            };
             names.push(String::from_utf8_lossy(name).into_owned());
             cursor.next()?;
         }

@@ -39,7 +39,11 @@ pub(crate) fn checkpoint(inner: &Inner, path: &Path) -> Result<Checkpoint> {
         if commit.mode == Mode::Closed {
             return Err(crate::commit::closed());
         }
-        let position = Position { epoch: commit.tail.epoch, lsn: commit.tail.end, seqno: commit.seqno };
+        let position = Position {
+            epoch: commit.tail.epoch,
+            lsn: commit.tail.end,
+            seqno: commit.seqno,
+        };
         (position, inner.wal.durable())
     };
     if durable_now < position.lsn {
@@ -50,7 +54,11 @@ pub(crate) fn checkpoint(inner: &Inner, path: &Path) -> Result<Checkpoint> {
     }
     let mut copied = Copied::default();
     for (name, _) in referenced_files(&version) {
-        copied.add(durable::link_or_copy(io, &inner.dir.join(&name), &path.join(&name))?);
+        copied.add(durable::link_or_copy(
+            io,
+            &inner.dir.join(&name),
+            &path.join(&name),
+        )?);
     }
     copied.add_wal(inner, path, state.flushed, position.lsn)?;
     for dir in [path.join(TABLES_DIR), path.join(WAL_DIR)] {
@@ -66,7 +74,11 @@ pub(crate) fn checkpoint(inner: &Inner, path: &Path) -> Result<Checkpoint> {
             copied.bytes += len;
         }
     }
-    Ok(Checkpoint { position, files: copied.files, bytes: copied.bytes })
+    Ok(Checkpoint {
+        position,
+        files: copied.files,
+        bytes: copied.bytes,
+    })
 }
 
 #[derive(Default)]
@@ -109,7 +121,11 @@ impl Copied {
 /// database comes last, so that a copy made in this order is complete or not a database.
 pub fn checkpoint_files(path: impl AsRef<Path>, io: &Io) -> Result<Vec<(String, u64)>> {
     let path = path.as_ref();
-    let list = |dir: &Path| io.vfs.list(dir).map_err(|e| Error::io("listing a checkpoint", dir, e));
+    let list = |dir: &Path| {
+        io.vfs
+            .list(dir)
+            .map_err(|e| Error::io("listing a checkpoint", dir, e))
+    };
     let mut files = Vec::new();
     for entry in list(path)? {
         if !entry.is_dir {
@@ -117,18 +133,32 @@ pub fn checkpoint_files(path: impl AsRef<Path>, io: &Io) -> Result<Vec<(String, 
             continue;
         }
         let sub = list(&path.join(&entry.name))?;
-        files.extend(sub.into_iter().map(|file| (format!("{}/{}", entry.name, file.name), file.len)));
+        files.extend(
+            sub.into_iter()
+                .map(|file| (format!("{}/{}", entry.name, file.name), file.len)),
+        );
     }
     files.sort_by_key(|(name, _)| (name == CURRENT, name.clone()));
     if files.last().is_none_or(|(name, _)| name != CURRENT) {
-        return Err(Error::corruption(&path.join(CURRENT), 0, "checkpoint", "a CURRENT file", "none"));
+        return Err(Error::corruption(
+            &path.join(CURRENT),
+            0,
+            "checkpoint",
+            "a CURRENT file",
+            "none",
+        ));
     }
     Ok(files)
 }
 
 /// See [`Engine::chain_at`](crate::Engine::chain_at).
 pub(crate) fn chain_at(inner: &Inner, lsn: Lsn) -> Result<Chain> {
-    let diverged = || Error::new(ErrorKind::Diverged, format!("position {lsn} is no boundary of this log"));
+    let diverged = || {
+        Error::new(
+            ErrorKind::Diverged,
+            format!("position {lsn} is no boundary of this log"),
+        )
+    };
     {
         let commit = inner.commit.lock();
         if lsn == commit.tail.end {
@@ -143,14 +173,20 @@ pub(crate) fn chain_at(inner: &Inner, lsn: Lsn) -> Result<Chain> {
     }
     // Records and headers carry the chain before them: what stands at `lsn` tells.
     let Some((start, _)) = inner.wal.segment_of(lsn) else {
-        return Err(Error::new(ErrorKind::Gone, format!("position {lsn} is no longer kept")));
+        return Err(Error::new(
+            ErrorKind::Gone,
+            format!("position {lsn} is no longer kept"),
+        ));
     };
     let path = inner.wal.dir.join(segment_name(start));
     let file = durable::open(&inner.io, &path)?;
-    let len = file.len().map_err(|e| Error::io("reading a segment's length", &path, e))?;
+    let len = file
+        .len()
+        .map_err(|e| Error::io("reading a segment's length", &path, e))?;
     if lsn == start {
         let mut header = [0; FileHeader::BYTES];
-        file.read_exact_at(&mut header, 0).map_err(|e| Error::io("reading a segment", &path, e))?;
+        file.read_exact_at(&mut header, 0)
+            .map_err(|e| Error::io("reading a segment", &path, e))?;
         return Ok(FileHeader::decode(&path, &header, crate::seal::FileKind::Wal)?.chain);
     }
     // A walk from the segment's start proves that it is a boundary; resuming is rare.
@@ -161,5 +197,9 @@ pub(crate) fn chain_at(inner: &Inner, lsn: Lsn) -> Result<Chain> {
             Step::End | Step::Damaged(_) => return Err(diverged()),
         }
     }
-    if scan.position() == lsn { Ok(scan.chain) } else { Err(diverged()) }
+    if scan.position() == lsn {
+        Ok(scan.chain)
+    } else {
+        Err(diverged())
+    }
 }

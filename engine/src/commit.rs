@@ -23,8 +23,14 @@ impl CommitState {
     pub fn check_writable(&self) -> Result<()> {
         match self.mode {
             Mode::Primary => Ok(()),
-            Mode::Standby => Err(Error::new(ErrorKind::NotPrimary, "this node is a standby: write to the primary")),
-            Mode::Fenced(by) => Err(Error::new(ErrorKind::Fenced, format!("this node was fenced by epoch {by}"))),
+            Mode::Standby => Err(Error::new(
+                ErrorKind::NotPrimary,
+                "this node is a standby: write to the primary",
+            )),
+            Mode::Fenced(by) => Err(Error::new(
+                ErrorKind::Fenced,
+                format!("this node was fenced by epoch {by}"),
+            )),
             Mode::AwaitingAcceptance => Err(Error::new(
                 ErrorKind::ReadOnly,
                 "this database was restored and awaits acceptance before it takes writes",
@@ -40,7 +46,13 @@ pub(crate) fn closed() -> Error {
 
 impl Inner {
     /// Commits `ops` encoded operations of one tenant.
-    pub fn commit(&self, tenant: TenantId, plain: Vec<u8>, ops: u32, durability: Durability) -> Result<Position> {
+    pub fn commit(
+        &self,
+        tenant: TenantId,
+        plain: Vec<u8>,
+        ops: u32,
+        durability: Durability,
+    ) -> Result<Position> {
         self.throttle()?;
         let plain = Bytes::from(plain);
         let parsed = parse_ops(&plain, ops)
@@ -56,9 +68,15 @@ impl Inner {
                 }
             }
             let seqno = commit.seqno.next();
-            let end = self.wal.append_batch(&mut commit.tail, tenant, &plain, ops, seqno)?;
+            let end = self
+                .wal
+                .append_batch(&mut commit.tail, tenant, &plain, ops, seqno)?;
             commit.seqno = seqno;
-            let position = Position { epoch: commit.tail.epoch, lsn: end, seqno };
+            let position = Position {
+                epoch: commit.tail.epoch,
+                lsn: end,
+                seqno,
+            };
             if durability == Durability::Replicated {
                 self.gate.register(position);
             }
@@ -96,14 +114,21 @@ impl Inner {
             }
             background.wake = true;
             self.background.changed.notify_all();
-            self.background.changed.wait_for(&mut background, std::time::Duration::from_millis(50));
+            self.background
+                .changed
+                .wait_for(&mut background, std::time::Duration::from_millis(50));
         }
         Ok(())
     }
 
     fn behind(&self) -> bool {
         self.mem.read().immutables.len() > self.options.immutable_memtables_max
-            || self.versions.current().levels.first().is_some_and(|l0| l0.len() >= self.options.level0_tables_stop)
+            || self
+                .versions
+                .current()
+                .levels
+                .first()
+                .is_some_and(|l0| l0.len() >= self.options.level0_tables_stop)
     }
 }
 

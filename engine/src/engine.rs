@@ -66,7 +66,9 @@ impl Inner {
 
 impl Engine {
     pub(crate) fn new(inner: Arc<Inner>) -> Engine {
-        Engine { owner: Arc::new(Owner { inner }) }
+        Engine {
+            owner: Arc::new(Owner { inner }),
+        }
     }
 
     pub(crate) fn inner(&self) -> &Inner {
@@ -95,7 +97,9 @@ impl Engine {
     /// - `name`: 1 to 255 bytes. Errors: `Invalid`, `AlreadyExists`, and those of a write.
     pub fn create_tenant(&self, name: &str, _options: TenantOptions) -> Result<Tenant> {
         let mut tenants = self.create_tenants(&[name])?;
-        tenants.pop().ok_or_else(|| Error::new(ErrorKind::Invalid, "no tenant was created"))
+        tenants
+            .pop()
+            .ok_or_else(|| Error::new(ErrorKind::Invalid, "no tenant was created"))
     }
 
     /// Creates many tenants with one sync: all or none. Errors as for [`Engine::create_tenant`].
@@ -107,13 +111,22 @@ impl Engine {
         let commit = self.inner().commit.lock();
         commit.check_writable()?;
         let ids = self.inner().keystore.create_tenants(names)?;
-        Ok(ids.into_iter().map(|id| Tenant { engine: self.clone(), id }).collect())
+        Ok(ids
+            .into_iter()
+            .map(|id| Tenant {
+                engine: self.clone(),
+                id,
+            })
+            .collect())
     }
 
     /// Opens a tenant by name. `NotFound`.
     pub fn tenant(&self, name: &str) -> Result<Tenant> {
         match self.inner().keystore.id(name) {
-            Some(id) => Ok(Tenant { engine: self.clone(), id }),
+            Some(id) => Ok(Tenant {
+                engine: self.clone(),
+                id,
+            }),
             None => Err(Error::new(ErrorKind::NotFound, "there is no tenant of that name")),
         }
     }
@@ -121,12 +134,18 @@ impl Engine {
     /// Opens a tenant by id. `NotFound`.
     pub fn tenant_by_id(&self, id: TenantId) -> Result<Tenant> {
         self.inner().check_tenant(id)?;
-        Ok(Tenant { engine: self.clone(), id })
+        Ok(Tenant {
+            engine: self.clone(),
+            id,
+        })
     }
 
     /// The engine's own tenant: replicated and sealed like any other, for the server's credentials.
     pub fn system(&self) -> Tenant {
-        Tenant { engine: self.clone(), id: TenantId::SYSTEM }
+        Tenant {
+            engine: self.clone(),
+            id: TenantId::SYSTEM,
+        }
     }
 
     /// Users' tenants in order of id.
@@ -150,7 +169,11 @@ impl Engine {
             inner.keystore.delete_tenants(&[tenant])?
         };
         inner.forget(tenant);
-        Ok(Deletion { tenant, keystore_version, root })
+        Ok(Deletion {
+            tenant,
+            keystore_version,
+            root,
+        })
     }
 
     // ---- copies ----
@@ -175,8 +198,11 @@ impl Engine {
         let inner = self.inner();
         let (mode, epoch, applied) = {
             let commit = inner.commit.lock();
-            let applied =
-                if commit.mode == Mode::Standby { commit.follower.applied() } else { commit.tail.end };
+            let applied = if commit.mode == Mode::Standby {
+                commit.follower.applied()
+            } else {
+                commit.tail.end
+            };
             (commit.mode, commit.tail.epoch, applied)
         };
         let state = inner.versions.state();
@@ -185,7 +211,11 @@ impl Engine {
         let mem = inner.mem.read();
         Status {
             database_id: state.database_id,
-            role: if mode == Mode::Standby { Role::Standby } else { Role::Primary },
+            role: if mode == Mode::Standby {
+                Role::Standby
+            } else {
+                Role::Primary
+            },
             epoch,
             highest_epoch: state.highest_epoch,
             fenced_by: state.fenced_by,
@@ -202,7 +232,8 @@ impl Engine {
             table_bytes: tables().map(|t| t.meta().bytes).sum(),
             tables_per_level: version.levels.iter().map(|l| l.len() as u64).collect(),
             memtable_bytes: (mem.active.bytes()
-                + mem.immutables.iter().map(|i| i.memtable.bytes()).sum::<usize>()) as u64,
+                + mem.immutables.iter().map(|i| i.memtable.bytes()).sum::<usize>())
+                as u64,
             cache_bytes: inner.cache.usage().bytes,
         }
     }
@@ -234,7 +265,10 @@ impl Engine {
         if commit.mode != Mode::AwaitingAcceptance {
             return commit.check_writable();
         }
-        inner.versions.log_and_apply(Edit { state: Some(NodeState::Serving), ..Edit::default() })?;
+        inner.versions.log_and_apply(Edit {
+            state: Some(NodeState::Serving),
+            ..Edit::default()
+        })?;
         commit.mode = Mode::Primary;
         Ok(())
     }
@@ -257,6 +291,7 @@ impl Engine {
         if was == Mode::Closed {
             return Err(closed());
         }
+        inner.background.state.lock().closing = true;
         let mut commit = inner.commit.lock();
         let commit = &mut *commit;
         let (flushed, reach) = if was == Mode::Standby {
@@ -294,7 +329,11 @@ impl Engine {
     /// End of the log as written here, with its epoch and chain.
     pub fn wal_end(&self) -> EpochStart {
         let commit = self.inner().commit.lock();
-        EpochStart { epoch: commit.tail.epoch, start: commit.tail.end, chain: commit.tail.chain }
+        EpochStart {
+            epoch: commit.tail.epoch,
+            start: commit.tail.end,
+            chain: commit.tail.chain,
+        }
     }
 
     /// Chain of the log up to `lsn`, which must be a record boundary.

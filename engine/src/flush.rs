@@ -58,5 +58,10 @@ pub(crate) fn flush(work: &Work<'_>, memtable: &Arc<Memtable>, flushed: Lsn, seq
         }
     }
     let added = outputs.finish()?.into_iter().map(|meta| (0, meta)).collect();
-    Ok(Edit { added, flushed: Some(flushed), seqno: Some(seqno), ..Edit::default() })
+    Ok(Edit {
+        added,
+        flushed: Some(flushed),
+        seqno: Some(seqno),
+        ..Edit::default()
+    })
 }

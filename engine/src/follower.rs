@@ -72,7 +72,12 @@ struct Queued {
 
 impl Follower {
     pub fn new(applied: Lsn, newest: Option<(PathBuf, FileHeader)>) -> Follower {
-        Follower { partial: Vec::new(), queue: VecDeque::new(), segment: newest.map(Arc::new), applied }
+        Follower {
+            partial: Vec::new(),
+            queue: VecDeque::new(),
+            segment: newest.map(Arc::new),
+            applied,
+        }
     }
 
     pub fn applied(&self) -> Lsn {
@@ -92,7 +97,8 @@ impl Inner {
         }
         let expected = commit.tail.end.advance(commit.follower.partial.len() as u64);
         if first != expected {
-            let text = format!("bytes for position {first} do not continue the log, which ends at {expected}");
+            let text =
+                format!("bytes for position {first} do not continue the log, which ends at {expected}");
             return Err(Error::new(ErrorKind::Invalid, text));
         }
         let mut pending = std::mem::take(&mut commit.follower.partial);
@@ -111,11 +117,18 @@ impl Inner {
         let at = commit.tail.end;
         let path = self.wal.dir.join(segment_name(at));
         let diverged = |what: &str| {
-            Error::new(ErrorKind::Diverged, format!("the primary's log parts from this one at {at}: {what}"))
+            Error::new(
+                ErrorKind::Diverged,
+                format!("the primary's log parts from this one at {at}: {what}"),
+            )
         };
-        let Some(magic) = bytes.first_chunk::<8>() else { return Ok(None) };
+        let Some(magic) = bytes.first_chunk::<8>() else {
+            return Ok(None);
+        };
         if magic == SEGMENT_MAGIC {
-            let Some(header_bytes) = bytes.get(..FileHeader::BYTES) else { return Ok(None) };
+            let Some(header_bytes) = bytes.get(..FileHeader::BYTES) else {
+                return Ok(None);
+            };
             let header = FileHeader::decode(&path, header_bytes, FileKind::Wal)?;
             if header.number != at.0 || header.chain != commit.tail.chain {
                 return Err(diverged("another segment"));
@@ -126,10 +139,18 @@ impl Inner {
             if header.epoch > commit.tail.epoch {
                 // Durable before any record of that reign is; and not before what it begins at.
                 self.wal.sync_to(at)?;
-                let epoch = EpochStart { epoch: header.epoch, start: at, chain: commit.tail.chain };
-                self.versions.log_and_apply(Edit { epoch: Some(epoch), ..Edit::default() })?;
+                let epoch = EpochStart {
+                    epoch: header.epoch,
+                    start: at,
+                    chain: commit.tail.chain,
+                };
+                self.versions.log_and_apply(Edit {
+                    epoch: Some(epoch),
+                    ..Edit::default()
+                })?;
             }
-            self.wal.start_segment_verbatim(&mut commit.tail, header.clone())?;
+            self.wal
+                .start_segment_verbatim(&mut commit.tail, header.clone())?;
             commit.follower.segment = Some(Arc::new((path, header)));
             return Ok(Some(FileHeader::BYTES));
         }
@@ -137,7 +158,13 @@ impl Inner {
             Ok(record) => record,
             Err(Invalid::Short) => return Ok(None),
             Err(Invalid::Damaged(what)) => {
-                return Err(Error::corruption(&path, 0, "received record", "a valid one", what));
+                return Err(Error::corruption(
+                    &path,
+                    0,
+                    "received record",
+                    "a valid one",
+                    what,
+                ));
             }
         };
         if record.chain != commit.tail.chain {
@@ -154,7 +181,11 @@ impl Inner {
         self.wal.write_record(&mut commit.tail, &bytes)?;
         commit.seqno = commit.seqno.max(seqno);
         if kind == RecordKind::Batch {
-            commit.follower.queue.push_back(Queued { segment, lsn: at, bytes });
+            commit.follower.queue.push_back(Queued {
+                segment,
+                lsn: at,
+                bytes,
+            });
         }
         Ok(Some(len))
     }
@@ -188,7 +219,13 @@ impl Inner {
             }
             let (path, header) = &*queued.segment;
             let Ok(record) = parse_record(&queued.bytes, queued.lsn) else {
-                break Err(Error::corruption(path, 0, "queued record", "a valid one", "another"));
+                break Err(Error::corruption(
+                    path,
+                    0,
+                    "queued record",
+                    "a valid one",
+                    "another",
+                ));
             };
             let seqno = record.seqno;
             match open_sections(&self.keys, path, header, &record) {
@@ -226,8 +263,17 @@ impl Inner {
         let start = commit.tail.end;
         self.wal.sync_to(start)?;
         // First the epoch, durably: from here on this node acknowledges nothing for the old one.
-        let epoch = self.versions.state().highest_epoch.max(commit.tail.epoch).promoted();
-        let begin = EpochStart { epoch, start, chain: commit.tail.chain };
+        let epoch = self
+            .versions
+            .state()
+            .highest_epoch
+            .max(commit.tail.epoch)
+            .promoted();
+        let begin = EpochStart {
+            epoch,
+            start,
+            chain: commit.tail.chain,
+        };
         self.versions.log_and_apply(Edit {
             epoch: Some(begin),
             fenced_by: Some(Epoch::ZERO),

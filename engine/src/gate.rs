@@ -118,7 +118,11 @@ mod tests {
     use super::*;
 
     fn at(lsn: u64, seqno: u64) -> Position {
-        Position { epoch: Epoch::FIRST, lsn: Lsn(lsn), seqno: SeqNo(seqno) }
+        Position {
+            epoch: Epoch::FIRST,
+            lsn: Lsn(lsn),
+            seqno: SeqNo(seqno),
+        }
     }
 
     #[test]
@@ -127,11 +131,21 @@ mod tests {
         gate.begin(Epoch::FIRST);
         let soon = Duration::from_millis(1);
         gate.register(at(100, 1));
-        assert_eq!(gate.wait(at(100, 1), soon).unwrap_err().kind(), ErrorKind::Unknown);
+        assert_eq!(
+            gate.wait(at(100, 1), soon).unwrap_err().kind(),
+            ErrorKind::Unknown
+        );
         assert_eq!(gate.confirm(Epoch::FIRST.promoted(), Lsn(100)), None);
         assert_eq!(gate.confirm(Epoch::FIRST, Lsn(99)), None);
-        assert_eq!(gate.wait(at(100, 1), soon).unwrap_err().kind(), ErrorKind::Unknown);
-        assert_eq!(gate.confirm(Epoch::FIRST, Lsn(100)), Some(SeqNo(1)), "a late confirmation publishes");
+        assert_eq!(
+            gate.wait(at(100, 1), soon).unwrap_err().kind(),
+            ErrorKind::Unknown
+        );
+        assert_eq!(
+            gate.confirm(Epoch::FIRST, Lsn(100)),
+            Some(SeqNo(1)),
+            "a late confirmation publishes"
+        );
         gate.wait(at(100, 1), soon).unwrap();
     }
 
@@ -141,6 +155,9 @@ mod tests {
         gate.begin(Epoch::FIRST);
         gate.fence(Epoch::FIRST.promoted());
         assert_eq!(gate.confirm(Epoch::FIRST, Lsn(100)), None);
-        assert_eq!(gate.wait(at(100, 1), Duration::from_secs(1)).unwrap_err().kind(), ErrorKind::Unknown);
+        assert_eq!(
+            gate.wait(at(100, 1), Duration::from_secs(1)).unwrap_err().kind(),
+            ErrorKind::Unknown
+        );
     }
 }

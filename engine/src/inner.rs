@@ -12,13 +12,14 @@
 //! is taken before the version it reads at, so whatever compaction dropped from it is older than
 //! anything that read can ask for; `visible` never goes back.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
+use crate::compaction::Survey;
 use crate::error::{Error, ErrorKind, Result};
 use crate::follower::Follower;
 use crate::gate::Gate;
@@ -52,10 +53,10 @@ pub(crate) struct Inner {
     pub gate: Gate,
     /// Creating and deleting keyspaces.
     pub catalog: Mutex<()>,
-    /// Keyspaces deleted since this process opened the database: their handles are refused.
-    pub dropped: RwLock<HashSet<(TenantId, KeyspaceId)>>,
+    /// Keyspaces deleted since this process opened the database, and when: their handles are refused.
+    pub dropped: RwLock<HashMap<(TenantId, KeyspaceId), SeqNo>>,
     pub pins: Arc<crate::pins::Pins>,
-    pub jobs: Mutex<()>,
+    pub jobs: Mutex<Survey>,
     pub background: Arc<Background>,
     pub lock: Mutex<Option<Box<dyn DirLock>>>,
     pub recovery: Recovery,
@@ -106,7 +107,10 @@ pub(crate) struct Background {
 
 #[derive(Default)]
 pub(crate) struct BackgroundState {
+    /// The directory is being released: no job starts after this.
     pub stop: bool,
+    /// The database is closing: a compaction gives up.
+    pub closing: bool,
     /// There may be something to do.
     pub wake: bool,
     /// The last job failed; writers that would have to wait for it get this instead.
@@ -126,10 +130,17 @@ impl Inner {
     pub fn view(&self) -> View {
         let (active, immutables) = {
             let mem = self.mem.read();
-            (mem.active.clone(), mem.immutables.iter().rev().map(|i| i.memtable.clone()).collect())
+            (
+                mem.active.clone(),
+                mem.immutables.iter().rev().map(|i| i.memtable.clone()).collect(),
+            )
         };
         // After the memtables: a flush in between puts entries in both, never in neither.
-        View { active, immutables, version: self.versions.current() }
+        View {
+            active,
+            immutables,
+            version: self.versions.current(),
+        }
     }
 
     pub fn visible(&self) -> SeqNo {
@@ -145,14 +156,20 @@ impl Inner {
         if self.keys.is_live(tenant) {
             Ok(())
         } else {
-            Err(Error::new(ErrorKind::NotFound, format!("tenant {tenant} does not exist")))
+            Err(Error::new(
+                ErrorKind::NotFound,
+                format!("tenant {tenant} does not exist"),
+            ))
         }
     }
 
     pub fn check_keyspace(&self, tenant: TenantId, keyspace: KeyspaceId) -> Result<()> {
         let dropped = self.dropped.read();
-        if !dropped.is_empty() && dropped.contains(&(tenant, keyspace)) {
-            return Err(Error::new(ErrorKind::NotFound, format!("keyspace {keyspace} was deleted")));
+        if !dropped.is_empty() && dropped.contains_key(&(tenant, keyspace)) {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!("keyspace {keyspace} was deleted"),
+            ));
         }
         Ok(())
     }
@@ -162,7 +179,7 @@ impl Inner {
         let active = self.mem.read().active.clone();
         for op in ops {
             if let Some(keyspace) = crate::catalog::drop_marker(&op) {
-                self.dropped.write().insert((tenant, keyspace));
+                self.dropped.write().insert((tenant, keyspace), seqno);
             }
             active.insert(tenant, op.key, seqno, op.kind, op.value);
         }

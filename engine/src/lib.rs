@@ -21,20 +21,6 @@
 
 pub mod io;
 pub mod keys;
-#[allow(dead_code)]
-mod memtable;
-#[allow(dead_code)]
-mod read;
-#[allow(dead_code)]
-mod seal;
-#[allow(dead_code)]
-mod table;
-#[allow(dead_code)]
-mod version;
-#[allow(dead_code)]
-mod compaction;
-#[allow(dead_code)]
-mod flush;
 
 mod background;
 mod base_copy;
@@ -49,6 +35,8 @@ mod flush;
 mod follower;
 mod gate;
 mod inner;
+#[cfg(feature = "internals")]
+pub mod internals;
 mod keystore;
 mod memtable;
 mod open;

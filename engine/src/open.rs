@@ -8,7 +8,7 @@
 //!       manifest-*  keystore/  wal/  tables/
 //! ```
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -16,6 +16,7 @@ use std::sync::atomic::AtomicU64;
 use parking_lot::{Mutex, RwLock};
 
 use crate::background;
+use crate::compaction::Survey;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::follower::Follower;
@@ -125,7 +126,8 @@ impl Builder {
         if !self.create && !has(&io, &dir.join(CURRENT))? && !has(&io, &dir.join(KEYSTORE_DIR))? {
             return Err(Error::new(ErrorKind::NotFound, "there is no database here").at(&dir));
         }
-        vfs.create_dir_all(&dir).map_err(|e| Error::io("creating the database directory", &dir, e))?;
+        vfs.create_dir_all(&dir)
+            .map_err(|e| Error::io("creating the database directory", &dir, e))?;
         let lock = lock(&io, &dir)?;
         if has(&io, &dir.join(INCOMPLETE))? {
             let text = "an unfinished base copy or restore: finish it or start it again";
@@ -155,14 +157,18 @@ struct Opened {
 }
 
 fn has(io: &Io, path: &Path) -> Result<bool> {
-    io.vfs.exists(path).map_err(|e| Error::io("looking for a file", path, e))
+    io.vfs
+        .exists(path)
+        .map_err(|e| Error::io("looking for a file", path, e))
 }
 
 fn lock(io: &Io, dir: &Path) -> Result<Box<dyn DirLock>> {
     let path = dir.join(LOCK);
     io.vfs.lock(&path).map_err(|e| match e.kind() {
         std::io::ErrorKind::WouldBlock => {
-            Error::new(ErrorKind::Locked, "another process has the database open").at(dir).with_source(e)
+            Error::new(ErrorKind::Locked, "another process has the database open")
+                .at(dir)
+                .with_source(e)
         }
         _ => Error::io("locking the database", &path, e),
     })
@@ -179,18 +185,30 @@ fn is_fresh(io: &Io, dir: &Path) -> Result<bool> {
         crate::base_copy::wipe(io, dir, &[LOCK, CREATING])?;
         return Ok(true);
     }
-    let entries = io.vfs.list(dir).map_err(|e| Error::io("listing the database", dir, e))?;
+    let entries = io
+        .vfs
+        .list(dir)
+        .map_err(|e| Error::io("listing the database", dir, e))?;
     match entries.iter().find(|e| e.name != LOCK) {
         None => Ok(true),
         Some(stray) => {
             let found = format!("none, beside {}", stray.name);
-            Err(Error::corruption(&dir.join(CURRENT), 0, "database", "a CURRENT file", found))
+            Err(Error::corruption(
+                &dir.join(CURRENT),
+                0,
+                "database",
+                "a CURRENT file",
+                found,
+            ))
         }
     }
 }
 
 fn caches(keystore: &Arc<Keystore>, options: &Options) -> (Arc<FileKeys>, Arc<BlockCache>) {
-    (Arc::new(FileKeys::new(keystore.clone(), FILE_KEYS_MAX)), Arc::new(BlockCache::new(options.cache_bytes)))
+    (
+        Arc::new(FileKeys::new(keystore.clone(), FILE_KEYS_MAX)),
+        Arc::new(BlockCache::new(options.cache_bytes)),
+    )
 }
 
 fn create(io: &Io, dir: &Path, provider: Arc<dyn KeyProvider>, options: &Options) -> Result<Opened> {
@@ -200,17 +218,32 @@ fn create(io: &Io, dir: &Path, provider: Arc<dyn KeyProvider>, options: &Options
     }
     for sub in [WAL_DIR, TABLES_DIR] {
         let path = dir.join(sub);
-        io.vfs.create_dir_all(&path).map_err(|e| Error::io("creating a directory", &path, e))?;
+        io.vfs
+            .create_dir_all(&path)
+            .map_err(|e| Error::io("creating a directory", &path, e))?;
     }
     let keystore = Arc::new(Keystore::create(&dir.join(KEYSTORE_DIR), io, provider, None)?);
     let (keys, cache) = caches(&keystore, options);
     let mut database_id = [0; 16];
-    io.rng.fill(&mut database_id).map_err(|e| Error::io("drawing random bytes", dir, e))?;
-    let state = ManifestState { database_id, state: NodeState::Serving, ..ManifestState::default() };
+    io.rng
+        .fill(&mut database_id)
+        .map_err(|e| Error::io("drawing random bytes", dir, e))?;
+    let state = ManifestState {
+        database_id,
+        state: NodeState::Serving,
+        ..ManifestState::default()
+    };
     let versions = VersionSet::create(dir, io, keys.clone(), cache.clone(), state)?;
-    io.vfs.sync_dir(dir).map_err(|e| Error::io("sync of the database directory", dir, e))?;
+    io.vfs
+        .sync_dir(dir)
+        .map_err(|e| Error::io("sync of the database directory", dir, e))?;
     durable::remove_synced(io, &marker)?;
-    Ok(Opened { keystore, keys, cache, versions })
+    Ok(Opened {
+        keystore,
+        keys,
+        cache,
+        versions,
+    })
 }
 
 fn open(io: &Io, dir: &Path, provider: Arc<dyn KeyProvider>, options: &Options) -> Result<Opened> {
@@ -221,7 +254,12 @@ fn open(io: &Io, dir: &Path, provider: Arc<dyn KeyProvider>, options: &Options) 
     let keystore = Arc::new(Keystore::open(&dir.join(KEYSTORE_DIR), io, provider)?);
     let (keys, cache) = caches(&keystore, options);
     let versions = VersionSet::open(dir, io, keys.clone(), cache.clone())?;
-    Ok(Opened { keystore, keys, cache, versions })
+    Ok(Opened {
+        keystore,
+        keys,
+        cache,
+        versions,
+    })
 }
 
 /// Recovers the log, takes the role, starts background work.
@@ -233,7 +271,12 @@ fn start(
     lock: Box<dyn DirLock>,
     opened: Opened,
 ) -> Result<Engine> {
-    let Opened { keystore, keys, cache, versions } = opened;
+    let Opened {
+        keystore,
+        keys,
+        cache,
+        versions,
+    } = opened;
     let wal_dir = dir.join(WAL_DIR);
     let state = versions.state();
     let epoch_start = state.epochs.last().map_or(Lsn::ZERO, |e| e.start);
@@ -241,9 +284,20 @@ fn start(
     let scan = recovery::scan(&io, &wal_dir, state.flushed, reach)?;
     scan.cut(&io, &wal_dir)?;
     let seqno = state.seqno.max(scan.seqno);
-    let wal = Wal::new(&io, &wal_dir, keys.clone(), options.segment_bytes, scan.end, scan.segments.clone());
+    let wal = Wal::new(
+        &io,
+        &wal_dir,
+        keys.clone(),
+        options.segment_bytes,
+        scan.end,
+        scan.segments.clone(),
+    );
     let tail = Tail::new(scan.end, scan.chain, scan.epoch);
-    let recovery = Recovery { records: 0, cut_bytes: scan.cut_bytes, clean: scan.clean };
+    let recovery = Recovery {
+        records: 0,
+        cut_bytes: scan.cut_bytes,
+        clean: scan.clean,
+    };
     let mut inner = Inner {
         io,
         dir,
@@ -253,15 +307,23 @@ fn start(
         cache,
         versions,
         wal: Arc::new(wal),
-        commit: Mutex::new(CommitState { mode: Mode::Closed, tail, seqno, follower: Follower::new(scan.end, None) }),
-        mem: RwLock::new(MemState { active: Arc::new(Memtable::new()), immutables: VecDeque::new() }),
+        commit: Mutex::new(CommitState {
+            mode: Mode::Closed,
+            tail,
+            seqno,
+            follower: Follower::new(scan.end, None),
+        }),
+        mem: RwLock::new(MemState {
+            active: Arc::new(Memtable::new()),
+            immutables: VecDeque::new(),
+        }),
         visible: AtomicU64::new(seqno.0),
         snapshots: Mutex::new(BTreeMap::new()),
         gate: Gate::new(),
         catalog: Mutex::new(()),
-        dropped: RwLock::new(HashSet::new()),
+        dropped: RwLock::new(HashMap::new()),
         pins: Arc::new(Pins::default()),
-        jobs: Mutex::new(()),
+        jobs: Mutex::new(Survey::default()),
         background: Arc::new(Background::default()),
         lock: Mutex::new(Some(lock)),
         recovery,
@@ -293,10 +355,15 @@ fn take_role(inner: &Inner, scan: &Scan, role: Role) -> Result<()> {
     match role {
         Role::Standby => {
             let newest = scan.newest.as_ref().map(|header| {
-                (inner.wal.dir.join(segment_name(Lsn(header.number))), header.clone())
+                (
+                    inner.wal.dir.join(segment_name(Lsn(header.number))),
+                    header.clone(),
+                )
             });
             if let Some((_, header)) = &newest {
-                inner.wal.resume_segment_verbatim(&mut commit.tail, header.clone())?;
+                inner
+                    .wal
+                    .resume_segment_verbatim(&mut commit.tail, header.clone())?;
             }
             commit.follower = Follower::new(scan.end, newest);
             commit.mode = Mode::Standby;
@@ -307,8 +374,15 @@ fn take_role(inner: &Inner, scan: &Scan, role: Role) -> Result<()> {
                 return Ok(());
             }
             let epoch: Epoch = state.highest_epoch.max(scan.epoch).reopened();
-            let begin = EpochStart { epoch, start: scan.end, chain: scan.chain };
-            inner.versions.log_and_apply(Edit { epoch: Some(begin), ..Edit::default() })?;
+            let begin = EpochStart {
+                epoch,
+                start: scan.end,
+                chain: scan.chain,
+            };
+            inner.versions.log_and_apply(Edit {
+                epoch: Some(begin),
+                ..Edit::default()
+            })?;
             commit.tail.epoch = epoch;
             inner.wal.start_segment(&mut commit.tail)?;
             inner.gate.begin(epoch);

@@ -39,7 +39,10 @@ impl Pins {
         state.next += 1;
         let id = state.next;
         state.pins.insert(id, Pin { from, firm });
-        WalPin { pins: self.clone(), id }
+        WalPin {
+            pins: self.clone(),
+            id,
+        }
     }
 
     /// The position before which WAL may go, given that recovery needs it from `flushed` on and that

@@ -128,7 +128,14 @@ pub(crate) fn scan(io: &Io, dir: &Path, flushed: Lsn, reach: Lsn) -> Result<Scan
 }
 
 impl Scan {
-    fn walk(&mut self, io: &Io, segment: &SegmentFile, next: Option<Lsn>, first: bool, reach: Lsn) -> Result<()> {
+    fn walk(
+        &mut self,
+        io: &Io,
+        segment: &SegmentFile,
+        next: Option<Lsn>,
+        first: bool,
+        reach: Lsn,
+    ) -> Result<()> {
         let mut scan = match SegmentScan::open(io, segment) {
             Ok(scan) => scan,
             // A crash while the newest segment was being created. What came before it was durable
@@ -138,8 +145,12 @@ impl Scan {
                     && next.is_none()
                     && (!first || segment.start == Lsn::ZERO) =>
             {
-                let damage =
-                    Damage { at: segment.start, newest_segment: true, reach, later_watermark: None };
+                let damage = Damage {
+                    at: segment.start,
+                    newest_segment: true,
+                    reach,
+                    later_watermark: None,
+                };
                 let holds_records = segment.len > FileHeader::BYTES as u64;
                 if judge_damage(damage) != Verdict::Cut || holds_records {
                     return Err(e);
@@ -153,10 +164,22 @@ impl Scan {
             Err(e) => return Err(e),
         };
         if !first && scan.header.chain != self.chain {
-            return Err(Error::corruption(&segment.path, 88, "segment chain", self.chain, scan.header.chain));
+            return Err(Error::corruption(
+                &segment.path,
+                88,
+                "segment chain",
+                self.chain,
+                scan.header.chain,
+            ));
         }
         if scan.header.epoch < self.epoch {
-            return Err(Error::corruption(&segment.path, 64, "segment epoch", self.epoch, scan.header.epoch));
+            return Err(Error::corruption(
+                &segment.path,
+                64,
+                "segment epoch",
+                self.epoch,
+                scan.header.epoch,
+            ));
         }
         self.clean = false;
         loop {
@@ -191,7 +214,13 @@ impl Scan {
         match next {
             Some(next) if next != self.end => {
                 let path = segment.path.with_file_name(segment_name(self.end));
-                Err(Error::corruption(&path, 0, "write-ahead log", "this segment", "none"))
+                Err(Error::corruption(
+                    &path,
+                    0,
+                    "write-ahead log",
+                    "this segment",
+                    "none",
+                ))
             }
             _ => Ok(()),
         }
@@ -206,20 +235,31 @@ impl Scan {
     pub fn cut(&self, io: &Io, dir: &Path) -> Result<()> {
         match &self.torn {
             Some(Torn::Tail(path, len)) => {
-                let file = io.vfs.open_rw(path).map_err(|e| Error::io("opening a segment", path, e))?;
-                file.set_len(*len).map_err(|e| Error::io("cutting a torn tail", path, e))?;
+                let file = io
+                    .vfs
+                    .open_rw(path)
+                    .map_err(|e| Error::io("opening a segment", path, e))?;
+                file.set_len(*len)
+                    .map_err(|e| Error::io("cutting a torn tail", path, e))?;
             }
             Some(Torn::Header(path)) => {
-                io.vfs.remove_file(path).map_err(|e| Error::io("removing a torn segment", path, e))?;
+                io.vfs
+                    .remove_file(path)
+                    .map_err(|e| Error::io("removing a torn segment", path, e))?;
             }
             None => {}
         }
         if let Some(segment) = self.live.last() {
             let path = &segment.path;
-            let file = io.vfs.open_rw(path).map_err(|e| Error::io("opening a segment", path, e))?;
+            let file = io
+                .vfs
+                .open_rw(path)
+                .map_err(|e| Error::io("opening a segment", path, e))?;
             file.sync().map_err(|e| Error::io("sync of a segment", path, e))?;
         }
-        io.vfs.sync_dir(dir).map_err(|e| Error::io("sync of the write-ahead log", dir, e))
+        io.vfs
+            .sync_dir(dir)
+            .map_err(|e| Error::io("sync of the write-ahead log", dir, e))
     }
 
     /// Hands every record from `flushed` on to `apply`, opened: (records' end, version, operations by
@@ -237,7 +277,9 @@ impl Scan {
             while scan.position() < self.end {
                 let at = scan.position();
                 let Step::Record(bytes) = scan.step()? else { break };
-                let Ok(record) = parse_record(&bytes, at) else { break };
+                let Ok(record) = parse_record(&bytes, at) else {
+                    break;
+                };
                 if at < flushed || record.kind != RecordKind::Batch {
                     continue;
                 }
@@ -256,13 +298,42 @@ mod tests {
 
     #[test]
     fn damage_is_judged_by_the_table() {
-        let base = Damage { at: Lsn(500), newest_segment: true, reach: Lsn(500), later_watermark: None };
+        let base = Damage {
+            at: Lsn(500),
+            newest_segment: true,
+            reach: Lsn(500),
+            later_watermark: None,
+        };
         let cases = [
             (base, true),
-            (Damage { newest_segment: false, ..base }, false),
-            (Damage { reach: Lsn(501), ..base }, false),
-            (Damage { later_watermark: Some(Lsn(500)), ..base }, true),
-            (Damage { later_watermark: Some(Lsn(501)), ..base }, false),
+            (
+                Damage {
+                    newest_segment: false,
+                    ..base
+                },
+                false,
+            ),
+            (
+                Damage {
+                    reach: Lsn(501),
+                    ..base
+                },
+                false,
+            ),
+            (
+                Damage {
+                    later_watermark: Some(Lsn(500)),
+                    ..base
+                },
+                true,
+            ),
+            (
+                Damage {
+                    later_watermark: Some(Lsn(501)),
+                    ..base
+                },
+                false,
+            ),
         ];
         for (damage, cut) in cases {
             assert_eq!(judge_damage(damage) == Verdict::Cut, cut, "{damage:?}");

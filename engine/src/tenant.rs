@@ -59,7 +59,12 @@ impl Tenant {
 
     /// Name; empty for the system tenant and for a deleted one.
     pub fn name(&self) -> String {
-        self.engine.inner().keystore.info(self.id).map(|i| i.name).unwrap_or_default()
+        self.engine
+            .inner()
+            .keystore
+            .info(self.id)
+            .map(|i| i.name)
+            .unwrap_or_default()
     }
 
     /// Opens a keyspace, creating it if it is missing.
@@ -76,12 +81,20 @@ impl Tenant {
     pub fn open_keyspace(&self, name: &str) -> Result<Keyspace> {
         match self.engine.inner().find_keyspace(self.id, name)? {
             Some(id) => Ok(self.handle(id, name)),
-            None => Err(Error::new(ErrorKind::NotFound, "the tenant has no keyspace of that name")),
+            None => Err(Error::new(
+                ErrorKind::NotFound,
+                "the tenant has no keyspace of that name",
+            )),
         }
     }
 
     fn handle(&self, id: KeyspaceId, name: &str) -> Keyspace {
-        Keyspace { engine: self.engine.clone(), tenant: self.id, id, name: name.into() }
+        Keyspace {
+            engine: self.engine.clone(),
+            tenant: self.id,
+            id,
+            name: name.into(),
+        }
     }
 
     /// Names of the keyspaces, in order.
@@ -114,7 +127,11 @@ impl Tenant {
         let at = inner.visible();
         *snapshots.entry(at).or_default() += 1;
         drop(snapshots);
-        Snapshot { engine: self.engine.clone(), tenant: self.id, at }
+        Snapshot {
+            engine: self.engine.clone(),
+            tenant: self.id,
+            at,
+        }
     }
 }
 
@@ -140,7 +157,11 @@ impl Keyspace {
     }
 
     fn batch(&self) -> Batch {
-        Tenant { engine: self.engine.clone(), id: self.tenant }.batch()
+        Tenant {
+            engine: self.engine.clone(),
+            id: self.tenant,
+        }
+        .batch()
     }
 
     /// The newest visible value. Errors: `Invalid` key, `NotFound` tenant or keyspace, `Corruption`.
@@ -266,11 +287,17 @@ impl Batch {
 
     fn check(&self, keyspace: &Keyspace, key: &[u8], value: &[u8]) -> Result<()> {
         if keyspace.tenant != self.tenant || !keyspace.engine.same(&self.engine) {
-            return Err(Error::new(ErrorKind::Invalid, "a batch holds keyspaces of one tenant of one database"));
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                "a batch holds keyspaces of one tenant of one database",
+            ));
         }
         check_key(key)?;
         if value.len() > VALUE_BYTES_MAX {
-            let text = format!("a value has up to {VALUE_BYTES_MAX} bytes, this one has {}", value.len());
+            let text = format!(
+                "a value has up to {VALUE_BYTES_MAX} bytes, this one has {}",
+                value.len()
+            );
             return Err(Error::new(ErrorKind::Invalid, text));
         }
         if self.cost.saturating_add(op_cost(key, value)) > BATCH_BYTES_MAX {
@@ -300,7 +327,9 @@ impl Batch {
         if self.ops == 0 {
             return Err(Error::new(ErrorKind::Invalid, "the batch is empty"));
         }
-        self.engine.inner().commit(self.tenant, self.plain, self.ops, self.durability)
+        self.engine
+            .inner()
+            .commit(self.tenant, self.plain, self.ops, self.durability)
     }
 }
 
@@ -330,14 +359,21 @@ impl Snapshot {
         if keyspace.tenant == self.tenant && keyspace.engine.same(&self.engine) {
             return Ok(());
         }
-        Err(Error::new(ErrorKind::Invalid, "a snapshot reads keyspaces of the tenant it was taken of"))
+        Err(Error::new(
+            ErrorKind::Invalid,
+            "a snapshot reads keyspaces of the tenant it was taken of",
+        ))
     }
 }
 
 impl Clone for Snapshot {
     fn clone(&self) -> Snapshot {
         *self.engine.inner().snapshots.lock().entry(self.at).or_default() += 1;
-        Snapshot { engine: self.engine.clone(), tenant: self.tenant, at: self.at }
+        Snapshot {
+            engine: self.engine.clone(),
+            tenant: self.tenant,
+            at: self.at,
+        }
     }
 }
 

@@ -43,13 +43,25 @@ pub(crate) fn compact(work: &Work<'_>, version: &Version, plan: &Plan) -> Result
     }
     let output = plan.output as u8;
     if plan.action == Action::Move {
-        edit.added = inputs.iter().map(|(_, table)| (output, table.meta().clone())).collect();
+        edit.added = inputs
+            .iter()
+            .map(|(_, table)| (output, table.meta().clone()))
+            .collect();
         return Ok(edit);
     }
-    let table_bytes = if plan.action == Action::Erase { u64::MAX } else { work.options.table_bytes };
+    let table_bytes = if plan.action == Action::Erase {
+        u64::MAX
+    } else {
+        work.options.table_bytes
+    };
     let mut outputs = Outputs::new(work, table_bytes);
     let sources = sources(&inputs);
-    let mut job = Job { work, version, plan, until_look: 0 };
+    let mut job = Job {
+        work,
+        version,
+        plan,
+        until_look: 0,
+    };
     for_each_tenant(&inputs, |tenant, bytes| {
         outputs.at_tenant(bytes)?;
         job.tenant(tenant, &sources, &mut outputs)
@@ -60,8 +72,10 @@ pub(crate) fn compact(work: &Work<'_>, version: &Version, plan: &Plan) -> Result
 
 /// The plan's tables, in the plan's order.
 fn inputs(version: &Version, plan: &Plan) -> Result<Vec<(usize, Arc<Table>)>> {
-    let mut all: HashMap<(usize, u64), &Arc<Table>> =
-        version.tables().map(|(level, table)| ((level, table.meta().number), table)).collect();
+    let mut all: HashMap<(usize, u64), &Arc<Table>> = version
+        .tables()
+        .map(|(level, table)| ((level, table.meta().number), table))
+        .collect();
     let find = |input: &(usize, u64)| match all.remove(input) {
         Some(table) => Ok((input.0, Arc::clone(table))),
         None => Err(Error::new(ErrorKind::Invalid, "the plan is not for this version")),
@@ -72,12 +86,19 @@ fn inputs(version: &Version, plan: &Plan) -> Result<Vec<(usize, Arc<Table>)>> {
 /// The inputs as they are merged, newest first: every table of level 0 by itself, and each other level
 /// as one ordered run.
 fn sources(inputs: &[(usize, Arc<Table>)]) -> Vec<Vec<Arc<Table>>> {
-    let mut level0: Vec<_> = inputs.iter().filter(|(level, _)| *level == 0).map(|(_, t)| t).collect();
+    let mut level0: Vec<_> = inputs
+        .iter()
+        .filter(|(level, _)| *level == 0)
+        .map(|(_, t)| t)
+        .collect();
     level0.sort_by_key(|table| Reverse(table.meta().number));
     let mut sources: Vec<Vec<Arc<Table>>> = level0.into_iter().map(|t| vec![Arc::clone(t)]).collect();
     for level in 1..crate::version::LEVELS {
-        let run: Vec<_> =
-            inputs.iter().filter(|(l, _)| *l == level).map(|(_, table)| Arc::clone(table)).collect();
+        let run: Vec<_> = inputs
+            .iter()
+            .filter(|(l, _)| *l == level)
+            .map(|(_, table)| Arc::clone(table))
+            .collect();
         if !run.is_empty() {
             sources.push(run);
         }
@@ -119,7 +140,12 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    fn tenant(&mut self, tenant: TenantId, sources: &[Vec<Arc<Table>>], outputs: &mut Outputs<'_>) -> Result<()> {
+    fn tenant(
+        &mut self,
+        tenant: TenantId,
+        sources: &[Vec<Arc<Table>>],
+        outputs: &mut Outputs<'_>,
+    ) -> Result<()> {
         let mut cursors: Vec<Box<dyn Cursor>> = Vec::new();
         for run in sources {
             let tables = match run.as_slice() {
@@ -192,7 +218,9 @@ pub(crate) fn dropped(
     entry: &Entry,
     last: Option<(KeyspaceId, Option<SeqNo>)>,
 ) -> Result<Option<(KeyspaceId, Option<SeqNo>)>> {
-    let Some(keyspace) = keyspace_of(&entry.key) else { return Ok(None) };
+    let Some(keyspace) = keyspace_of(&entry.key) else {
+        return Ok(None);
+    };
     match last {
         Some((same, _)) if same == keyspace => Ok(last),
         _ => Ok(Some((keyspace, (work.dropped)(tenant, keyspace)?))),
@@ -207,9 +235,16 @@ struct Below<'a> {
 
 impl<'a> Below<'a> {
     fn new(version: &'a Version, output: usize, tenant: TenantId) -> Below<'a> {
-        let levels = version.levels.iter().skip(output + 1).map(|tables| tables_of(tables, tenant));
+        let levels = version
+            .levels
+            .iter()
+            .skip(output + 1)
+            .map(|tables| tables_of(tables, tenant));
         let levels = levels.filter(|tables| tables.iter().any(|table| table.contains(tenant)));
-        Below { tenant, levels: levels.collect() }
+        Below {
+            tenant,
+            levels: levels.collect(),
+        }
     }
 
     /// Whether a version of `key` may exist below: then its delete has to stay.
@@ -237,14 +272,21 @@ struct Chain {
 
 impl Chain {
     fn new(tables: &[Arc<Table>], tenant: TenantId) -> Chain {
-        Chain { tenant, rest: Vec::new(), all: tables.to_vec(), cursor: None }
+        Chain {
+            tenant,
+            rest: Vec::new(),
+            all: tables.to_vec(),
+            cursor: None,
+        }
     }
 
     /// To the first entry of the next table that has one, unless there is an entry now.
     fn settle(&mut self) -> Result<()> {
         while self.entry().is_none() {
             self.cursor = None;
-            let Some(table) = self.rest.pop() else { return Ok(()) };
+            let Some(table) = self.rest.pop() else {
+                return Ok(());
+            };
             let mut cursor = table.sweep(self.tenant)?;
             cursor.seek_first()?;
             self.cursor = Some(cursor);

@@ -56,5 +56,6 @@ pub(crate) struct Work<'a> {
 
 /// The keyspace a tree key belongs to. None if it is too short to be one.
 pub(crate) fn keyspace_of(key: &[u8]) -> Option<KeyspaceId> {
-    key.first_chunk::<4>().map(|id| KeyspaceId(u32::from_be_bytes(*id)))
+    key.first_chunk::<4>()
+        .map(|id| KeyspaceId(u32::from_be_bytes(*id)))
 }

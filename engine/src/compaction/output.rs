@@ -28,7 +28,12 @@ pub(crate) struct Outputs<'a> {
 impl<'a> Outputs<'a> {
     /// Tables of about `table_bytes`.
     pub fn new(work: &'a Work<'a>, table_bytes: u64) -> Outputs<'a> {
-        Outputs { work, table_bytes, building: None, done: Vec::new() }
+        Outputs {
+            work,
+            table_bytes,
+            building: None,
+            done: Vec::new(),
+        }
     }
 
     /// Adds the next entry. False if the tenant's key was destroyed meanwhile: go on with the next.
@@ -48,7 +53,9 @@ impl<'a> Outputs<'a> {
     /// The next entry is of another tenant, whose inputs have `bytes`.
     pub fn at_tenant(&mut self, bytes: u64) -> Result<()> {
         match &self.building {
-            Some((_, builder)) if cut_at_tenant(builder.bytes_estimate(), bytes, self.table_bytes) => self.cut(),
+            Some((_, builder)) if cut_at_tenant(builder.bytes_estimate(), bytes, self.table_bytes) => {
+                self.cut()
+            }
             _ => Ok(()),
         }
     }
@@ -67,16 +74,24 @@ impl<'a> Outputs<'a> {
         if !self.done.is_empty() {
             durable::sync_dir(self.work.io, &tables_dir(self.work.db))?;
         }
-        Ok(std::mem::take(&mut self.done).into_iter().map(|(_, meta)| meta).collect())
+        Ok(std::mem::take(&mut self.done)
+            .into_iter()
+            .map(|(_, meta)| meta)
+            .collect())
     }
 
     fn start(&self) -> Result<(PathBuf, TableBuilder)> {
-        let Work { io, keys, options, epoch, .. } = *self.work;
+        let Work {
+            io,
+            keys,
+            options,
+            epoch,
+            ..
+        } = *self.work;
         let number = (self.work.next_number)();
         let path = table_path(self.work.db, number);
         let header = FileHeader::new(io, FileKind::Table, epoch, number, Chain::default())?;
-        let builder =
-            TableBuilder::new(io, &path, header, keys, options.block_bytes, options.filter_bits)?;
+        let builder = TableBuilder::new(io, &path, header, keys, options.block_bytes, options.filter_bits)?;
         Ok((path, builder))
     }
 

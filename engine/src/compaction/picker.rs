@@ -202,10 +202,17 @@ impl Picker<'_> {
     fn erase(&self) -> Option<Plan> {
         let levels = self.shape.levels.iter().enumerate();
         let dead = levels.flat_map(|(level, tables)| tables.iter().map(move |table| (level, table)));
-        let inputs: Vec<_> =
-            dead.filter(|(_, table)| table.all_dead).map(|(level, table)| (level, table.number)).collect();
+        let inputs: Vec<_> = dead
+            .filter(|(_, table)| table.all_dead)
+            .map(|(level, table)| (level, table.number))
+            .collect();
         let output = LEVELS - 1;
-        (!inputs.is_empty()).then_some(Plan { action: Action::Erase, inputs, output, reason: Reason::Destroyed })
+        (!inputs.is_empty()).then_some(Plan {
+            action: Action::Erase,
+            inputs,
+            output,
+            reason: Reason::Destroyed,
+        })
     }
 
     /// All of level 0 into level 1.
@@ -279,9 +286,17 @@ impl Picker<'_> {
                 }
             }
         }
-        let Some((_, level, at)) = worst else { return Ok(None) };
-        let Some(table) = self.tables(level).get(at) else { return Ok(None) };
-        let reason = if table.dead_bytes > 0 { Reason::Destroyed } else { Reason::Dropped };
+        let Some((_, level, at)) = worst else {
+            return Ok(None);
+        };
+        let Some(table) = self.tables(level).get(at) else {
+            return Ok(None);
+        };
+        let reason = if table.dead_bytes > 0 {
+            Reason::Destroyed
+        } else {
+            Reason::Dropped
+        };
         if level == 0 {
             return self.level0(reason, false);
         }
@@ -324,7 +339,8 @@ impl Picker<'_> {
         for table in oldest {
             let below = self.overlapping(level + 1, &self.stretch(&[table])?)?;
             let bytes: u64 = self.slice(level + 1, below).iter().map(|table| table.bytes).sum();
-            let cost = (u128::from(bytes) * 1000 / u128::from(table.bytes.max(1))).min(u128::from(u64::MAX)) as u64;
+            let cost =
+                (u128::from(bytes) * 1000 / u128::from(table.bytes.max(1))).min(u128::from(u64::MAX)) as u64;
             if best.is_none_or(|(best, _)| cost < best) {
                 best = Some((cost, table));
             }
@@ -343,7 +359,12 @@ impl Picker<'_> {
             return Ok(plan(Action::Move, &[(level, &[table])], level + 1, reason));
         }
         let below = self.with_small(level + 1, below, table.bytes);
-        Ok(plan(Action::Merge, &[(level, &[table]), (level + 1, &below)], level + 1, reason))
+        Ok(plan(
+            Action::Merge,
+            &[(level, &[table]), (level + 1, &below)],
+            level + 1,
+            reason,
+        ))
     }
 
     /// A table that is mostly deletes every snapshot sees: down to what it deletes, or written anew
@@ -379,16 +400,28 @@ impl Picker<'_> {
             chosen = Some((inputs.clone(), below));
         }
         Ok(chosen.map(|(inputs, below)| {
-            let action = if below.is_empty() { Action::Move } else { Action::Merge };
+            let action = if below.is_empty() {
+                Action::Move
+            } else {
+                Action::Merge
+            };
             let below: Vec<&TableShape> = below.iter().collect();
-            plan(action, &[(level, &inputs), (level + 1, &below)], level + 1, Reason::Asked)
+            plan(
+                action,
+                &[(level, &inputs), (level + 1, &below)],
+                level + 1,
+                Reason::Asked,
+            )
         }))
     }
 
     /// The first neighbours of a level that are numbered below `before`, written anew where they are.
     fn rewrite_old(&self, level: usize, before: u64) -> Option<Plan> {
         let most = self.limits.table_bytes.saturating_mul(PLAN_TABLES);
-        let old = self.tables(level).iter().skip_while(|table| table.number >= before);
+        let old = self
+            .tables(level)
+            .iter()
+            .skip_while(|table| table.number >= before);
         let mut bytes = 0u64;
         let inputs: Vec<&TableShape> = old
             .take_while(|table| {
@@ -402,8 +435,16 @@ impl Picker<'_> {
 
     /// From the first key of the tables to the last.
     fn stretch(&self, tables: &[&TableShape]) -> Result<Stretch> {
-        let first_tenant = tables.iter().map(|table| table.tenant_min).min().unwrap_or_default();
-        let last_tenant = tables.iter().map(|table| table.tenant_max).max().unwrap_or_default();
+        let first_tenant = tables
+            .iter()
+            .map(|table| table.tenant_min)
+            .min()
+            .unwrap_or_default();
+        let last_tenant = tables
+            .iter()
+            .map(|table| table.tenant_max)
+            .max()
+            .unwrap_or_default();
         let mut first: Option<Option<Bytes>> = None;
         let mut last: Option<Option<Bytes>> = None;
         for table in tables {
@@ -421,7 +462,10 @@ impl Picker<'_> {
                 });
             }
         }
-        Ok(Stretch { first: (first_tenant, first.flatten()), last: (last_tenant, last.flatten()) })
+        Ok(Stretch {
+            first: (first_tenant, first.flatten()),
+            last: (last_tenant, last.flatten()),
+        })
     }
 
     /// The tables of a level >= 1 that overlap the stretch: neighbours.
@@ -429,7 +473,10 @@ impl Picker<'_> {
         let tables = self.tables(level);
         let from = partition(tables, |table| self.ends_before(table, &stretch.first))?;
         let to = partition(tables, |table| Ok(!self.starts_after(table, &stretch.last)?))?;
-        Ok(Slice { from, to: to.max(from) })
+        Ok(Slice {
+            from,
+            to: to.max(from),
+        })
     }
 
     fn ends_before(&self, table: &TableShape, first: &(TenantId, Option<Bytes>)) -> Result<bool> {
@@ -463,9 +510,15 @@ impl Picker<'_> {
     fn with_small(&self, level: usize, slice: Slice, others: u64) -> Vec<&TableShape> {
         let tables = self.tables(level);
         let Slice { mut from, mut to } = slice;
-        let mut bytes: u64 = others + self.slice(level, slice).iter().map(|table| table.bytes).sum::<u64>();
+        let mut bytes: u64 = others
+            + self
+                .slice(level, slice)
+                .iter()
+                .map(|table| table.bytes)
+                .sum::<u64>();
         let fits = |table: Option<&TableShape>, bytes: u64| {
-            let small = |table: &&TableShape| table.bytes < self.limits.table_bytes / 2 && table.bytes <= bytes;
+            let small =
+                |table: &&TableShape| table.bytes < self.limits.table_bytes / 2 && table.bytes <= bytes;
             table.filter(small).map(|table| table.bytes)
         };
         while let Some(more) = fits(from.checked_sub(1).and_then(|at| tables.get(at)), bytes) {
@@ -494,8 +547,15 @@ impl Slice {
 }
 
 fn plan(action: Action, inputs: &[(usize, &[&TableShape])], output: usize, reason: Reason) -> Plan {
-    let inputs = inputs.iter().flat_map(|(level, tables)| tables.iter().map(|table| (*level, table.number)));
-    Plan { action, inputs: inputs.collect(), output, reason }
+    let inputs = inputs
+        .iter()
+        .flat_map(|(level, tables)| tables.iter().map(|table| (*level, table.number)));
+    Plan {
+        action,
+        inputs: inputs.collect(),
+        output,
+        reason,
+    }
 }
 
 /// Index of the first table for which `before` no longer holds. It holds for a prefix of the level.

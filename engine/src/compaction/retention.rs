@@ -11,7 +11,8 @@
 //!    nothing older can exist below: then its absence reads the same.
 //!
 //! Nobody may later take a snapshot below the visible version of the moment the list was made. The
-//! caller therefore counts the visible version among the snapshots; see `Work::snapshots`.
+//! caller therefore counts the visible version among the snapshots; see `Work::snapshots`. Entries newer
+//! than it are not yet published: any of them may become what a reader reads at, so all stay.
 
 use crate::types::SeqNo;
 
@@ -38,7 +39,10 @@ impl<'a> Retention<'a> {
     /// For `snapshots`, ascending.
     pub fn new(snapshots: &'a [SeqNo]) -> Retention<'a> {
         debug_assert!(snapshots.is_sorted());
-        Retention { snapshots, kept: None }
+        Retention {
+            snapshots,
+            kept: None,
+        }
     }
 
     /// The next entry belongs to another key.
@@ -54,12 +58,20 @@ impl<'a> Retention<'a> {
             return Verdict::Drop;
         }
         let stripe = self.stripe(seqno);
+        if stripe > 0 && stripe == self.snapshots.len() {
+            // Newer than all that is visible: each of these may yet become what a reader reads at.
+            return Verdict::Keep;
+        }
         // Entries come newest first, so stripes do not rise: equal means a newer one is kept.
         if self.kept == Some(stripe) {
             return Verdict::Drop;
         }
         self.kept = Some(stripe);
-        if is_delete && stripe == 0 { Verdict::KeepUnlessBottom } else { Verdict::Keep }
+        if is_delete && stripe == 0 {
+            Verdict::KeepUnlessBottom
+        } else {
+            Verdict::Keep
+        }
     }
 
     /// How many snapshots do not see `seqno`. 0: all do.

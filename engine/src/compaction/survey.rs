@@ -62,7 +62,10 @@ impl Survey {
             self.facts.clear();
         }
         let oldest_snapshot = snapshots.first().copied().unwrap_or(SeqNo::MAX);
-        let mut shape = Shape { oldest_snapshot, ..Shape::default() };
+        let mut shape = Shape {
+            oldest_snapshot,
+            ..Shape::default()
+        };
         let mut facts = HashMap::new();
         for (tables, shapes) in version.levels.iter().zip(&mut shape.levels) {
             for table in tables {
@@ -83,7 +86,10 @@ impl Survey {
 }
 
 fn gather(table: &Table, keys: &FileKeys) -> Facts {
-    let mut facts = Facts { all_dead: true, ..Facts::default() };
+    let mut facts = Facts {
+        all_dead: true,
+        ..Facts::default()
+    };
     for run in table.tenants() {
         if keys.is_live(run.tenant) {
             facts.all_dead = false;
@@ -119,7 +125,9 @@ pub(crate) fn holds(table: &Arc<Table>, drop: &DroppedKeyspace) -> Result<bool> 
     let prefix = drop.keyspace.0.to_be_bytes();
     let mut cursor = table.cursor(drop.tenant)?;
     cursor.seek(&prefix, SeqNo::MAX)?;
-    Ok(cursor.entry().is_some_and(|entry| entry.key.starts_with(&prefix) && entry.seqno <= drop.at))
+    Ok(cursor
+        .entry()
+        .is_some_and(|entry| entry.key.starts_with(&prefix) && entry.seqno <= drop.at))
 }
 
 /// Where the tables of a version begin and end.
@@ -128,18 +136,27 @@ pub(crate) struct VersionEdges(HashMap<u64, Arc<Table>>);
 impl VersionEdges {
     /// Of the tables of `version`.
     pub fn new(version: &Version) -> VersionEdges {
-        VersionEdges(version.tables().map(|(_, table)| (table.meta().number, Arc::clone(table))).collect())
+        VersionEdges(
+            version
+                .tables()
+                .map(|(_, table)| (table.meta().number, Arc::clone(table)))
+                .collect(),
+        )
     }
 }
 
 impl Edges for VersionEdges {
     fn first(&self, number: u64) -> Result<Option<Bytes>> {
-        let Some(table) = self.0.get(&number) else { return Ok(None) };
+        let Some(table) = self.0.get(&number) else {
+            return Ok(None);
+        };
         Ok(table.bounds(table.meta().tenant_min)?.map(|(first, _)| first))
     }
 
     fn last(&self, number: u64) -> Result<Option<Bytes>> {
-        let Some(table) = self.0.get(&number) else { return Ok(None) };
+        let Some(table) = self.0.get(&number) else {
+            return Ok(None);
+        };
         Ok(table.bounds(table.meta().tenant_max)?.map(|(_, last)| last))
     }
 }

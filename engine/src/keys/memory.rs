@@ -63,12 +63,24 @@ impl MemoryKeys {
 
     /// A provider whose keys depend on `seed` and the order of calls only.
     pub fn seeded(seed: u64) -> MemoryKeys {
-        let bits = Bits { seed, count: AtomicU64::new(0) };
+        let bits = Bits {
+            seed,
+            count: AtomicU64::new(0),
+        };
         let mut id = [0u8; 16];
         // Bits never fails.
         let _ = bits.fill(&mut id);
-        let state = State { next: 1, keys: BTreeMap::new(), calls_until_failure: None, schedule: None };
-        MemoryKeys(Arc::new(Shared { id, state: Mutex::new(state), bits }))
+        let state = State {
+            next: 1,
+            keys: BTreeMap::new(),
+            calls_until_failure: None,
+            schedule: None,
+        };
+        MemoryKeys(Arc::new(Shared {
+            id,
+            state: Mutex::new(state),
+            bits,
+        }))
     }
 
     /// Live versions, oldest first.
@@ -140,7 +152,9 @@ impl KeyProvider for MemoryKeys {
     fn destroy_version(&self, version: KekVersion) -> Result<Destruction> {
         self.call(|state| {
             state.keys.remove(&version);
-            Ok(state.schedule.map_or(Destruction::Destroyed, Destruction::ScheduledAt))
+            Ok(state
+                .schedule
+                .map_or(Destruction::Destroyed, Destruction::ScheduledAt))
         })
     }
 }

@@ -20,8 +20,8 @@ mod memory;
 mod provider;
 mod wrap;
 
-pub(crate) use changes::{TenantRef, read_tenant, write_tenant};
 pub use changes::{KeyChanges, TenantKeys};
+pub(crate) use changes::{TenantEntry, encode as encode_changes};
 pub use escrow::{EscrowRecipient, EscrowSecret};
 pub(crate) use escrow::{open_escrow, seal_escrow};
 pub use key_file::KeyFile;

@@ -29,7 +29,13 @@ pub(super) struct MemtableCursor {
 
 impl MemtableCursor {
     pub(super) fn new(memtable: Arc<Memtable>, tenant: TenantId) -> MemtableCursor {
-        MemtableCursor { memtable, tenant, chunk: Vec::new(), at: 0, chunk_len: CHUNK_MIN }
+        MemtableCursor {
+            memtable,
+            tenant,
+            chunk: Vec::new(),
+            at: 0,
+            chunk_len: CHUNK_MIN,
+        }
     }
 
     /// Fills the chunk with entries from `node` on and takes the first.

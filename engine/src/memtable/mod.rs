@@ -41,7 +41,12 @@ struct Parts<'a> {
 
 impl<'a> Parts<'a> {
     fn new(tenant: TenantId, key: &'a [u8], seqno: SeqNo) -> Parts<'a> {
-        Parts { tenant: tenant.0, prefix: prefix(key), key, seqno: seqno.0 }
+        Parts {
+            tenant: tenant.0,
+            prefix: prefix(key),
+            key,
+            seqno: seqno.0,
+        }
     }
 
     fn order(&self, other: &Parts<'_>) -> Ordering {
@@ -104,7 +109,12 @@ struct Key {
 
 impl Place for Key {
     fn parts(&self) -> Parts<'_> {
-        Parts { tenant: self.tenant.0, prefix: self.prefix, key: &self.key, seqno: self.seqno.0 }
+        Parts {
+            tenant: self.tenant.0,
+            prefix: self.prefix,
+            key: &self.key,
+            seqno: self.seqno.0,
+        }
     }
 }
 
@@ -144,7 +154,12 @@ type Node<'a> = crossbeam_skiplist::map::Entry<'a, Key, Version>;
 
 fn entry(node: &Node<'_>) -> Entry {
     let (key, version) = (node.key(), node.value());
-    Entry { key: key.key.clone(), seqno: key.seqno, kind: version.kind, value: version.value.clone() }
+    Entry {
+        key: key.key.clone(),
+        seqno: key.seqno,
+        kind: version.kind,
+        value: version.value.clone(),
+    }
 }
 
 /// Recent entries of all tenants, in memory.
@@ -165,16 +180,14 @@ impl Memtable {
     /// insert wins (replay may bring a batch again).
     ///
     /// Key and value are kept as they are: slices of one batch keep the batch in memory.
-    pub(crate) fn insert(
-        &self,
-        tenant: TenantId,
-        key: Bytes,
-        seqno: SeqNo,
-        kind: EntryKind,
-        value: Bytes,
-    ) {
+    pub(crate) fn insert(&self, tenant: TenantId, key: Bytes, seqno: SeqNo, kind: EntryKind, value: Bytes) {
         let bytes = key.len() + value.len() + ENTRY_BYTES;
-        let key = Key { tenant, prefix: prefix(&key), seqno, key };
+        let key = Key {
+            tenant,
+            prefix: prefix(&key),
+            seqno,
+            key,
+        };
         self.map.insert(key, Version { kind, value });
         // Statistics: no other memory is ordered by them.
         self.bytes.fetch_add(bytes, atomic::Ordering::Relaxed);
@@ -191,7 +204,11 @@ impl Memtable {
     /// The first node at (if `inclusive`) or after a place.
     fn lower(&self, place: Parts<'_>, inclusive: bool) -> Option<Node<'_>> {
         let place: &dyn Place = &place;
-        self.map.lower_bound(if inclusive { Bound::Included(place) } else { Bound::Excluded(place) })
+        self.map.lower_bound(if inclusive {
+            Bound::Included(place)
+        } else {
+            Bound::Excluded(place)
+        })
     }
 
     /// The last node before a place.
@@ -228,7 +245,8 @@ impl Memtable {
             tenants.push(tenant);
             let after = tenant.0.checked_add(1).map(TenantId);
             next = after.and_then(|after| {
-                self.lower(Parts::new(after, &[], SeqNo::MAX), true).map(|node| node.key().tenant)
+                self.lower(Parts::new(after, &[], SeqNo::MAX), true)
+                    .map(|node| node.key().tenant)
             });
         }
         tenants

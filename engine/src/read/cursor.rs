@@ -58,7 +58,14 @@ impl Entry {
 impl std::fmt::Debug for Entry {
     // Never keys and values: errors and logs may carry what they format.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:?} of {}+{} bytes at {}", self.kind, self.key.len(), self.value.len(), self.seqno)
+        write!(
+            f,
+            "{:?} of {}+{} bytes at {}",
+            self.kind,
+            self.key.len(),
+            self.value.len(),
+            self.seqno
+        )
     }
 }
 

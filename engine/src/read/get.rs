@@ -9,7 +9,6 @@ use super::level::{self, LevelCursor};
 use super::merge::MergeCursor;
 use crate::error::Result;
 use crate::inner::View;
-use crate::read::cursor::Cursor;
 use crate::types::{SeqNo, TenantId};
 
 /// Newest version of `key` at or below `at`, deletes included.
@@ -40,7 +39,7 @@ pub(crate) fn find(view: &View, tenant: TenantId, key: &[u8], at: SeqNo) -> Resu
 
 impl View {
     /// All versions of one tenant's entries, from every source.
-    pub fn cursor(&self, tenant: TenantId) -> Result<Box<dyn Cursor>> {
+    pub fn cursor(&self, tenant: TenantId) -> Result<MergeCursor> {
         let mut sources = vec![self.active.cursor(tenant)];
         sources.extend(self.immutables.iter().map(|m| m.cursor(tenant)));
         let mut levels = self.version.levels.iter();
@@ -52,6 +51,6 @@ impl View {
                 sources.push(Box::new(LevelCursor::new(tables, tenant)));
             }
         }
-        Ok(Box::new(MergeCursor::new(sources)))
+        Ok(MergeCursor::new(sources))
     }
 }

@@ -65,13 +65,24 @@ pub(crate) struct LevelCursor {
 impl LevelCursor {
     /// Over `tenant` in `tables`: one level, ordered and disjoint. Reads nothing yet.
     pub(crate) fn new(tables: &[Arc<Table>], tenant: TenantId) -> LevelCursor {
-        let tables = tables_of(tables, tenant).iter().filter(|table| table.contains(tenant));
-        LevelCursor { tenant, tables: tables.cloned().collect(), at: 0, open: None, sweep: false }
+        let tables = tables_of(tables, tenant)
+            .iter()
+            .filter(|table| table.contains(tenant));
+        LevelCursor {
+            tenant,
+            tables: tables.cloned().collect(),
+            at: 0,
+            open: None,
+            sweep: false,
+        }
     }
 
     /// The same for compaction: see [`Table::sweep`].
     pub(crate) fn sweep(tables: &[Arc<Table>], tenant: TenantId) -> LevelCursor {
-        LevelCursor { sweep: true, ..LevelCursor::new(tables, tenant) }
+        LevelCursor {
+            sweep: true,
+            ..LevelCursor::new(tables, tenant)
+        }
     }
 
     /// Whether no table of the level has entries of the tenant.
@@ -108,7 +119,9 @@ impl LevelCursor {
     fn enter_backward(&mut self, mut at: usize) -> Result<()> {
         while let Some(before) = at.checked_sub(1) {
             at = before;
-            let Some(cursor) = self.table(at)? else { return Ok(()) };
+            let Some(cursor) = self.table(at)? else {
+                return Ok(());
+            };
             cursor.seek_last()?;
             if cursor.entry().is_some() {
                 return Ok(());
@@ -119,7 +132,11 @@ impl LevelCursor {
     }
 
     fn find(&self, key: &[u8]) -> Result<usize> {
-        if self.tables.len() == 1 { Ok(0) } else { search(&self.tables, self.tenant, key) }
+        if self.tables.len() == 1 {
+            Ok(0)
+        } else {
+            search(&self.tables, self.tenant, key)
+        }
     }
 
     /// Runs a move; an error leaves the cursor unpositioned.
@@ -136,9 +153,15 @@ impl Cursor for LevelCursor {
     fn seek(&mut self, key: &[u8], seqno: SeqNo) -> Result<()> {
         self.moved(|level| {
             let at = level.find(key)?;
-            let Some(cursor) = level.table(at)? else { return Ok(()) };
+            let Some(cursor) = level.table(at)? else {
+                return Ok(());
+            };
             cursor.seek(key, seqno)?;
-            if cursor.entry().is_some() { Ok(()) } else { level.enter_forward(at + 1) }
+            if cursor.entry().is_some() {
+                Ok(())
+            } else {
+                level.enter_forward(at + 1)
+            }
         })
     }
 
@@ -153,9 +176,15 @@ impl Cursor for LevelCursor {
     fn seek_before(&mut self, key: &[u8]) -> Result<()> {
         self.moved(|level| {
             let at = level.find(key)?;
-            let Some(cursor) = level.table(at)? else { return level.enter_backward(at) };
+            let Some(cursor) = level.table(at)? else {
+                return level.enter_backward(at);
+            };
             cursor.seek_before(key)?;
-            if cursor.entry().is_some() { Ok(()) } else { level.enter_backward(at) }
+            if cursor.entry().is_some() {
+                Ok(())
+            } else {
+                level.enter_backward(at)
+            }
         })
     }
 
@@ -165,7 +194,11 @@ impl Cursor for LevelCursor {
                 return Ok(());
             };
             cursor.next()?;
-            if cursor.entry().is_some() { Ok(()) } else { level.enter_forward(level.at + 1) }
+            if cursor.entry().is_some() {
+                Ok(())
+            } else {
+                level.enter_forward(level.at + 1)
+            }
         })
     }
 
@@ -175,7 +208,11 @@ impl Cursor for LevelCursor {
                 return Ok(());
             };
             cursor.prev()?;
-            if cursor.entry().is_some() { Ok(()) } else { level.enter_backward(level.at) }
+            if cursor.entry().is_some() {
+                Ok(())
+            } else {
+                level.enter_backward(level.at)
+            }
         })
     }
 

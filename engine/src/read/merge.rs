@@ -36,7 +36,11 @@ impl MergeCursor {
     /// Over `sources`, newest first, all of one tenant. Unpositioned.
     pub(crate) fn new(sources: Vec<Box<dyn Cursor>>) -> MergeCursor {
         let heap = Vec::with_capacity(sources.len());
-        MergeCursor { sources, heap, direction: Direction::Forward }
+        MergeCursor {
+            sources,
+            heap,
+            direction: Direction::Forward,
+        }
     }
 
     fn source_entry(&self, source: usize) -> Option<&Entry> {
@@ -72,7 +76,11 @@ impl MergeCursor {
                 return;
             }
             let right = left + 1;
-            let child = if self.node_before(right, left) { right } else { left };
+            let child = if self.node_before(right, left) {
+                right
+            } else {
+                left
+            };
             if !self.node_before(child, node) {
                 return;
             }
@@ -92,7 +100,11 @@ impl MergeCursor {
         for (index, source) in self.sources.iter_mut().enumerate() {
             place(index, source.as_mut())?;
         }
-        let positioned = self.sources.iter().enumerate().filter(|(_, source)| source.entry().is_some());
+        let positioned = self
+            .sources
+            .iter()
+            .enumerate()
+            .filter(|(_, source)| source.entry().is_some());
         self.heap.extend(positioned.map(|(index, _)| index));
         for node in (0..self.heap.len() / 2).rev() {
             self.sift_down(node);
@@ -102,8 +114,12 @@ impl MergeCursor {
 
     /// Moves the source on top one step in the current direction.
     fn step(&mut self) -> Result<()> {
-        let Some(top) = self.heap.first().copied() else { return Ok(()) };
-        let Some(source) = self.sources.get_mut(top) else { return Ok(()) };
+        let Some(top) = self.heap.first().copied() else {
+            return Ok(());
+        };
+        let Some(source) = self.sources.get_mut(top) else {
+            return Ok(());
+        };
         let result = match self.direction {
             Direction::Forward => source.next(),
             Direction::Backward => source.prev(),
@@ -122,8 +138,12 @@ impl MergeCursor {
 
     /// Turns around at the current entry, and takes one step.
     fn turn(&mut self, direction: Direction) -> Result<()> {
-        let Some(top) = self.heap.first().copied() else { return Ok(()) };
-        let Some(Entry { key, seqno, .. }) = self.source_entry(top).cloned() else { return Ok(()) };
+        let Some(top) = self.heap.first().copied() else {
+            return Ok(());
+        };
+        let Some(Entry { key, seqno, .. }) = self.source_entry(top).cloned() else {
+            return Ok(());
+        };
         self.rebuild(direction, |index, source| {
             // In the merged order, an equal place in a newer source comes before, in an older after.
             match (direction, index.cmp(&top)) {
@@ -131,7 +151,11 @@ impl MergeCursor {
                 (Direction::Backward, Ordering::Equal) => source.prev(),
                 (Direction::Forward, side) => {
                     source.seek(&key, seqno)?;
-                    if side == Ordering::Less && is_at(source, &key, seqno) { source.next() } else { Ok(()) }
+                    if side == Ordering::Less && is_at(source, &key, seqno) {
+                        source.next()
+                    } else {
+                        Ok(())
+                    }
                 }
                 (Direction::Backward, side) => {
                     source.seek(&key, seqno)?;
@@ -149,7 +173,9 @@ impl MergeCursor {
 }
 
 fn is_at(source: &dyn Cursor, key: &[u8], seqno: SeqNo) -> bool {
-    source.entry().is_some_and(|entry| entry.order(key, seqno).is_eq())
+    source
+        .entry()
+        .is_some_and(|entry| entry.order(key, seqno).is_eq())
 }
 
 impl Cursor for MergeCursor {

@@ -6,7 +6,8 @@
 
 use bytes::Bytes;
 
-use super::cursor::{Cursor, Entry};
+use super::cursor::Entry;
+use super::merge::MergeCursor;
 use super::visible::VisibleCursor;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -25,8 +26,8 @@ pub struct Range {
     /// Tree keys: `lower` inclusive, `upper` exclusive; None is the tenant's end.
     lower: Vec<u8>,
     upper: Option<Vec<u8>>,
-    front: Option<VisibleCursor>,
-    back: Option<VisibleCursor>,
+    front: Option<VisibleCursor<MergeCursor>>,
+    back: Option<VisibleCursor<MergeCursor>>,
     last_front: Option<Bytes>,
     last_back: Option<Bytes>,
     done: bool,
@@ -73,9 +74,8 @@ impl Range {
         self.at
     }
 
-    fn cursor(&self) -> Result<VisibleCursor> {
-        let merged: Box<dyn Cursor> = self.view.cursor(self.tenant)?;
-        Ok(VisibleCursor::new(merged, self.at))
+    fn cursor(&self) -> Result<VisibleCursor<MergeCursor>> {
+        Ok(VisibleCursor::new(self.view.cursor(self.tenant)?, self.at))
     }
 
     fn advance(&mut self) -> Result<Option<Entry>> {
@@ -92,8 +92,13 @@ impl Range {
                 self.front.insert(cursor)
             }
         };
-        let Some(entry) = cursor.entry() else { return Ok(None) };
-        let past_end = self.upper.as_ref().is_some_and(|upper| entry.key[..] >= upper[..]);
+        let Some(entry) = cursor.entry() else {
+            return Ok(None);
+        };
+        let past_end = self
+            .upper
+            .as_ref()
+            .is_some_and(|upper| entry.key[..] >= upper[..]);
         let met = self.last_back.as_ref().is_some_and(|back| entry.key >= *back);
         if past_end || met {
             return Ok(None);
@@ -119,7 +124,9 @@ impl Range {
                 self.back.insert(cursor)
             }
         };
-        let Some(entry) = cursor.entry() else { return Ok(None) };
+        let Some(entry) = cursor.entry() else {
+            return Ok(None);
+        };
         let past_start = entry.key[..] < self.lower[..];
         let met = self.last_front.as_ref().is_some_and(|front| entry.key <= *front);
         if past_start || met {

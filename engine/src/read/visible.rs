@@ -93,7 +93,9 @@ impl<C: Cursor> VisibleCursor<C> {
 
     /// To the next visible entry; unpositioned after the last. Does nothing when unpositioned.
     pub(crate) fn next(&mut self) -> Result<()> {
-        let Some(current) = self.current.take() else { return Ok(()) };
+        let Some(current) = self.current.take() else {
+            return Ok(());
+        };
         match self.direction {
             Direction::Forward => self.skip_versions(&current.key)?,
             Direction::Backward => {
@@ -106,7 +108,9 @@ impl<C: Cursor> VisibleCursor<C> {
 
     /// To the previous visible entry; unpositioned before the first. Does nothing when unpositioned.
     pub(crate) fn prev(&mut self) -> Result<()> {
-        let Some(current) = self.current.take() else { return Ok(()) };
+        let Some(current) = self.current.take() else {
+            return Ok(());
+        };
         if self.direction == Direction::Forward {
             self.source.seek_before(&current.key)?;
         }

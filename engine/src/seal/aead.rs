@@ -68,7 +68,10 @@ impl Aead for RustCrypto {
         text: &mut [u8],
     ) -> Result<[u8; TAG_BYTES], SealFailed> {
         use aes_gcm::AeadInOut;
-        let tag = self.0.encrypt_inout_detached(nonce.into(), aad, text.into()).map_err(|_| SealFailed)?;
+        let tag = self
+            .0
+            .encrypt_inout_detached(nonce.into(), aad, text.into())
+            .map_err(|_| SealFailed)?;
         Ok(tag.into())
     }
 
@@ -110,7 +113,10 @@ impl Aead for AwsLc {
     ) -> Result<[u8; TAG_BYTES], SealFailed> {
         use aws_lc_rs::aead::{Aad, Nonce};
         let nonce = Nonce::assume_unique_for_key(*nonce);
-        let tag = self.0.seal_in_place_separate_tag(nonce, Aad::from(aad), text).map_err(|_| SealFailed)?;
+        let tag = self
+            .0
+            .seal_in_place_separate_tag(nonce, Aad::from(aad), text)
+            .map_err(|_| SealFailed)?;
         tag.as_ref().try_into().map_err(|_| SealFailed)
     }
 
@@ -123,11 +129,14 @@ impl Aead for AwsLc {
     ) -> Result<(), OpenFailed> {
         use aws_lc_rs::aead::{Aad, Nonce};
         let nonce = Nonce::assume_unique_for_key(*nonce);
-        self.0.open_in_place_separate_tag(nonce, Aad::from(aad), tag, text).map(|_| ()).map_err(|_| {
-            // AWS-LC may leave unverified plaintext behind.
-            text.fill(0);
-            OpenFailed
-        })
+        self.0
+            .open_in_place_separate_tag(nonce, Aad::from(aad), tag, text)
+            .map(|_| ())
+            .map_err(|_| {
+                // AWS-LC may leave unverified plaintext behind.
+                text.fill(0);
+                OpenFailed
+            })
     }
 }
 

@@ -96,7 +96,10 @@ impl FileKey {
     /// Derives the key of `tenant` for the file that begins with `header`.
     pub fn derive(dek: &Dek, header: &FileHeader, tenant: TenantId, version: DekVersion) -> FileKey {
         let (key, commitment) = derive_bytes(dek, header, tenant, version);
-        FileKey { cipher: DefaultAead::new(&key), commitment }
+        FileKey {
+            cipher: DefaultAead::new(&key),
+            commitment,
+        }
     }
 
     /// What a file stores so that a reader can tell whether it has the right key. Not secret.
@@ -115,7 +118,10 @@ impl FileKey {
     /// (`Invalid` otherwise). Errors: `ReadOnly` when nonces are used up, `Io` without randomness.
     pub fn seal(&self, nonces: &Nonces, aad: &Aad, plain: &[u8], out: &mut Vec<u8>) -> Result<()> {
         if u32::try_from(plain.len()) != Ok(aad.plain_len) {
-            return Err(Error::new(ErrorKind::Invalid, "associated data gives another length"));
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                "associated data gives another length",
+            ));
         }
         let nonce = nonces.next()?;
         #[cfg(any(test, feature = "sim"))]
@@ -154,7 +160,10 @@ impl FileKey {
             }
             None => {
                 out.truncate(start);
-                Err(Error::new(ErrorKind::Invalid, "a piece is too long for the cipher"))
+                Err(Error::new(
+                    ErrorKind::Invalid,
+                    "a piece is too long for the cipher",
+                ))
             }
         }
     }

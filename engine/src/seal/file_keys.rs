@@ -62,8 +62,23 @@ struct Slot {
 
 impl Slot {
     fn new(header: &FileHeader, tenant: TenantId, version: DekVersion) -> Slot {
-        let FileHeader { kind, file_id, salt, epoch, number, .. } = *header;
-        Slot { file_id, salt, tenant, version, kind, epoch, number }
+        let FileHeader {
+            kind,
+            file_id,
+            salt,
+            epoch,
+            number,
+            ..
+        } = *header;
+        Slot {
+            file_id,
+            salt,
+            tenant,
+            version,
+            kind,
+            epoch,
+            number,
+        }
     }
 }
 
@@ -76,7 +91,10 @@ pub(crate) struct FileKeys {
 impl FileKeys {
     /// - `capacity`: keys kept, at least 1; each is about 1 KiB.
     pub fn new(source: Arc<dyn KeySource>, capacity: usize) -> FileKeys {
-        FileKeys { source, cache: Cache::new(capacity.max(1)) }
+        FileKeys {
+            source,
+            cache: Cache::new(capacity.max(1)),
+        }
     }
 
     /// The tenant's current key for a file being written. `NotFound` if the tenant is destroyed or unknown.

@@ -94,7 +94,15 @@ impl FileHeader {
         let (mut file_id, mut salt) = ([0u8; 16], [0u8; 32]);
         super::nonce::fill(&*io.rng, &mut file_id)?;
         super::nonce::fill(&*io.rng, &mut salt)?;
-        Ok(FileHeader { kind, file_id, salt, epoch, number, created_ms: io.clock.now_ms(), chain })
+        Ok(FileHeader {
+            kind,
+            file_id,
+            salt,
+            epoch,
+            number,
+            created_ms: io.clock.now_ms(),
+            chain,
+        })
     }
 
     /// The header's bytes.
@@ -123,7 +131,12 @@ impl FileHeader {
             Err(Error::corruption(path, offset, what, expected, found))
         };
         let Some(raw) = bytes.first_chunk::<{ Self::BYTES }>() else {
-            return damaged(0, "file header", "128 bytes".into(), format!("{} bytes", bytes.len()));
+            return damaged(
+                0,
+                "file header",
+                "128 bytes".into(),
+                format!("{} bytes", bytes.len()),
+            );
         };
         if raw[0..8] != MAGIC {
             return damaged(0, "file header", "magic STRGROOM".into(), "other bytes".into());
@@ -144,7 +157,12 @@ impl FileHeader {
         }
         if raw[10] != kind as u8 {
             let found = format!("kind {}", raw[10]);
-            return damaged(10, "file header", format!("kind {} ({})", kind as u8, kind.name()), found);
+            return damaged(
+                10,
+                "file header",
+                format!("kind {} ({})", kind as u8, kind.name()),
+                found,
+            );
         }
         if raw[104..] != [0u8; 24] {
             return damaged(104, "file header", "24 zero bytes".into(), "others".into());
@@ -195,7 +213,10 @@ mod tests {
     fn header_survives_encoding() {
         let header = sample();
         let path = Path::new("t");
-        assert_eq!(FileHeader::decode(path, &header.encode(), FileKind::Table).unwrap(), header);
+        assert_eq!(
+            FileHeader::decode(path, &header.encode(), FileKind::Table).unwrap(),
+            header
+        );
     }
 
     #[test]
@@ -226,7 +247,9 @@ mod tests {
             raw[at] = value;
             let crc = checksum(&raw);
             raw[12..16].copy_from_slice(&crc.to_le_bytes());
-            FileHeader::decode(Path::new("t"), &raw, FileKind::Table).unwrap_err().kind()
+            FileHeader::decode(Path::new("t"), &raw, FileKind::Table)
+                .unwrap_err()
+                .kind()
         };
         assert_eq!(edit(8, 2), ErrorKind::Unsupported);
         assert_eq!(edit(11, 2), ErrorKind::Unsupported);

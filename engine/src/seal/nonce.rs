@@ -35,7 +35,12 @@ impl Nonces {
     pub(super) fn next(&self) -> Result<[u8; NONCE_BYTES]> {
         let seq = match u32::try_from(self.seq.fetch_add(1, Ordering::Relaxed)) {
             Ok(seq) if seq < u32::MAX => seq,
-            _ => return Err(Error::new(ErrorKind::ReadOnly, "the nonces of a file are used up: reopen")),
+            _ => {
+                return Err(Error::new(
+                    ErrorKind::ReadOnly,
+                    "the nonces of a file are used up: reopen",
+                ));
+            }
         };
         let mut nonce = [0u8; NONCE_BYTES];
         let (counter, random) = nonce.split_at_mut(4);

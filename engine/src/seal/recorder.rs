@@ -39,7 +39,11 @@ pub(crate) struct Writer {
 impl Writer {
     pub(crate) fn new(rng: &Arc<dyn Rng>) -> Writer {
         let stateless = size_of_val(&**rng) == 0;
-        let source = if stateless { 0 } else { Arc::as_ptr(rng).cast::<u8>() as usize };
+        let source = if stateless {
+            0
+        } else {
+            Arc::as_ptr(rng).cast::<u8>() as usize
+        };
         let mut sets = SETS.lock();
         let sets = sets.get_or_insert_default();
         sets.retain(|_, set| set.source.as_ref().is_none_or(|s| s.strong_count() > 0));
@@ -48,7 +52,10 @@ impl Writer {
             pairs: HashSet::new(),
             writers: HashMap::new(),
         });
-        Writer { id: WRITERS.fetch_add(1, Ordering::Relaxed), source }
+        Writer {
+            id: WRITERS.fetch_add(1, Ordering::Relaxed),
+            source,
+        }
     }
 }
 
@@ -62,12 +69,20 @@ pub(crate) fn record(writer: &Writer, commitment: &[u8; 16], nonce: &[u8; NONCE_
     let pair = xxh3_128(&bytes);
     let (fresh, first) = {
         let mut sets = SETS.lock();
-        let Some(set) = sets.as_mut().and_then(|sets| sets.get_mut(&writer.source)) else { return };
-        (set.pairs.insert(pair), *set.writers.entry(key).or_insert(writer.id))
+        let Some(set) = sets.as_mut().and_then(|sets| sets.get_mut(&writer.source)) else {
+            return;
+        };
+        (
+            set.pairs.insert(pair),
+            *set.writers.entry(key).or_insert(writer.id),
+        )
     };
     PAIRS.fetch_add(1, Ordering::Relaxed);
     assert!(fresh, "a (key, nonce) pair was used twice");
-    assert!(first == writer.id, "a file key was used through two counters: a file was appended to anew");
+    assert!(
+        first == writer.id,
+        "a file key was used through two counters: a file was appended to anew"
+    );
 }
 
 /// How many (key, nonce) pairs were recorded in this process so far: tests assert that it grew.

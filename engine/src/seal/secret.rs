@@ -125,7 +125,8 @@ impl Slab {
         }
         for index in (0..slots).rev() {
             // SAFETY: `index * KEY_BYTES + KEY_BYTES <= len`, inside the one allocation `base`.
-            self.free.push(Free(unsafe { base.add(index * KEY_BYTES) }.cast()));
+            self.free
+                .push(Free(unsafe { base.add(index * KEY_BYTES) }.cast()));
         }
     }
 }
@@ -193,7 +194,12 @@ mod tests {
         }
         // Other tests in this process hold keys too; three rounds of 5000 without reuse need far more.
         let slab = SLAB.lock();
-        assert!(slab.free.len() >= 5000, "{} free of {}", slab.free.len(), slab.slots);
+        assert!(
+            slab.free.len() >= 5000,
+            "{} free of {}",
+            slab.free.len(),
+            slab.slots
+        );
     }
 
     #[cfg(target_os = "linux")]

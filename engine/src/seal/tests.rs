@@ -87,12 +87,30 @@ fn sealed_piece_opens_only_where_it_was_sealed() {
     assert_eq!(sealed.len(), 5 + SEAL_OVERHEAD);
     assert_eq!(key.open(&aad(5), sealed).unwrap(), b"plain");
     let wrong = [
-        Aad { piece: Piece::Index, ..aad(5) },
-        Aad { tenant: TenantId(6), ..aad(5) },
-        Aad { file: [0; 16], ..aad(5) },
-        Aad { offset: 4097, ..aad(5) },
-        Aad { plain_len: 4, ..aad(5) },
-        Aad { plain_len: 6, ..aad(5) },
+        Aad {
+            piece: Piece::Index,
+            ..aad(5)
+        },
+        Aad {
+            tenant: TenantId(6),
+            ..aad(5)
+        },
+        Aad {
+            file: [0; 16],
+            ..aad(5)
+        },
+        Aad {
+            offset: 4097,
+            ..aad(5)
+        },
+        Aad {
+            plain_len: 4,
+            ..aad(5)
+        },
+        Aad {
+            plain_len: 6,
+            ..aad(5)
+        },
         Aad { a: 0, ..aad(5) },
         Aad { b: 1 << 63, ..aad(5) },
     ];
@@ -115,7 +133,11 @@ fn damaged_or_cut_piece_does_not_open() {
     for len in 0..sealed.len() {
         assert_eq!(key.open(&aad(20), &sealed[..len]), Err(OpenFailed), "{len} bytes");
         let plain_len = len.saturating_sub(SEAL_OVERHEAD) as u32;
-        assert_eq!(key.open(&aad(plain_len), &sealed[..len]), Err(OpenFailed), "{len} bytes");
+        assert_eq!(
+            key.open(&aad(plain_len), &sealed[..len]),
+            Err(OpenFailed),
+            "{len} bytes"
+        );
     }
 }
 
@@ -129,10 +151,22 @@ fn commitment_tells_a_wrong_key_from_damage() {
         FileKey::derive(dek, header, TenantId(tenant), DekVersion(version))
     };
     let other_headers = [
-        FileHeader { kind: FileKind::Wal, ..header(9) },
-        FileHeader { file_id: [0; 16], ..header(9) },
-        FileHeader { salt: [8; 32], ..header(9) },
-        FileHeader { epoch: Epoch(65_537), ..header(9) },
+        FileHeader {
+            kind: FileKind::Wal,
+            ..header(9)
+        },
+        FileHeader {
+            file_id: [0; 16],
+            ..header(9)
+        },
+        FileHeader {
+            salt: [8; 32],
+            ..header(9)
+        },
+        FileHeader {
+            epoch: Epoch(65_537),
+            ..header(9)
+        },
         header(10),
     ];
     for other in &other_headers {
@@ -192,15 +226,22 @@ fn second_counter_for_one_file_key_panics() {
     let rng = seeded(7);
     let key = FileKey::derive(&Dek::from_bytes(&[7; 32]), &header(1), TenantId(5), DekVersion(1));
     let mut out = Vec::new();
-    key.seal(&Nonces::new(Arc::clone(&rng)), &aad(0), b"", &mut out).unwrap();
-    key.seal(&Nonces::new(Arc::clone(&rng)), &aad(0), b"", &mut out).unwrap();
+    key.seal(&Nonces::new(Arc::clone(&rng)), &aad(0), b"", &mut out)
+        .unwrap();
+    key.seal(&Nonces::new(Arc::clone(&rng)), &aad(0), b"", &mut out)
+        .unwrap();
 }
 
 #[test]
 fn one_seed_run_twice_is_not_a_repeat() {
     let run = || {
         let rng = seeded(8);
-        let key = FileKey::derive(&Dek::generate(&*rng).unwrap(), &header(2), TenantId(5), DekVersion(1));
+        let key = FileKey::derive(
+            &Dek::generate(&*rng).unwrap(),
+            &header(2),
+            TenantId(5),
+            DekVersion(1),
+        );
         let mut out = Vec::new();
         key.seal(&Nonces::new(rng), &aad(0), b"", &mut out).unwrap();
         out
@@ -242,7 +283,10 @@ impl KeySource for Source {
 }
 
 fn file_keys() -> (Arc<Source>, FileKeys) {
-    let source = Arc::new(Source { live: AtomicBool::new(true), dies_after_first: AtomicBool::new(false) });
+    let source = Arc::new(Source {
+        live: AtomicBool::new(true),
+        dies_after_first: AtomicBool::new(false),
+    });
     let keys = FileKeys::new(Arc::clone(&source) as Arc<dyn KeySource>, 100);
     (source, keys)
 }
@@ -251,13 +295,26 @@ fn file_keys() -> (Arc<Source>, FileKeys) {
 fn reading_key_equals_writing_key_and_is_cached() {
     let (_, keys) = file_keys();
     let (version, write) = keys.for_writing(&header(1), TenantId(3)).unwrap();
-    let KeyAccess::Live(read) = keys.for_reading(&header(1), TenantId(3), version) else { panic!() };
+    let KeyAccess::Live(read) = keys.for_reading(&header(1), TenantId(3), version) else {
+        panic!()
+    };
     assert!(Arc::ptr_eq(&write, &read));
     assert_eq!(keys.cached(), 1);
-    assert!(matches!(keys.for_reading(&header(1), TenantId(9), version), KeyAccess::Unknown));
-    assert!(matches!(keys.for_reading(&header(1), TenantId(3), DekVersion(2)), KeyAccess::Unknown));
-    let forged = FileHeader { salt: [0; 32], ..header(1) };
-    let KeyAccess::Live(other) = keys.for_reading(&forged, TenantId(3), version) else { panic!() };
+    assert!(matches!(
+        keys.for_reading(&header(1), TenantId(9), version),
+        KeyAccess::Unknown
+    ));
+    assert!(matches!(
+        keys.for_reading(&header(1), TenantId(3), DekVersion(2)),
+        KeyAccess::Unknown
+    ));
+    let forged = FileHeader {
+        salt: [0; 32],
+        ..header(1)
+    };
+    let KeyAccess::Live(other) = keys.for_reading(&forged, TenantId(3), version) else {
+        panic!()
+    };
     assert!(!other.matches(&write.commitment()));
 }
 
@@ -267,8 +324,14 @@ fn destroyed_tenant_is_destroyed_at_once_even_when_cached() {
     let version = keys.for_writing(&header(1), TenantId(3)).unwrap().0;
     source.live.store(false, Ordering::SeqCst);
     assert!(!keys.is_live(TenantId(3)));
-    assert!(matches!(keys.for_reading(&header(1), TenantId(3), version), KeyAccess::Destroyed));
-    assert_eq!(keys.for_writing(&header(1), TenantId(3)).err().unwrap().kind(), ErrorKind::NotFound);
+    assert!(matches!(
+        keys.for_reading(&header(1), TenantId(3), version),
+        KeyAccess::Destroyed
+    ));
+    assert_eq!(
+        keys.for_writing(&header(1), TenantId(3)).err().unwrap().kind(),
+        ErrorKind::NotFound
+    );
     keys.purge(TenantId(3));
     assert_eq!(keys.cached(), 0);
 }
@@ -307,11 +370,17 @@ fn purge_forgets_one_tenant_and_capacity_bounds_the_rest() {
 #[test]
 fn new_headers_differ_in_identity_and_salt() {
     let rng = seeded(9);
-    let io = crate::io::Io { rng, ..crate::io::Io::os() };
+    let io = crate::io::Io {
+        rng,
+        ..crate::io::Io::os()
+    };
     let make = || FileHeader::new(&io, FileKind::Wal, Epoch::FIRST, 1, Chain::default());
     // The skeleton clock may not exist yet; then there is nothing to compare.
     let (Ok(a), Ok(b)) = (make(), make()) else { return };
     assert_ne!(a.file_id, b.file_id);
     assert_ne!(a.salt, b.salt);
-    assert_eq!(FileHeader::decode(Path::new("w"), &a.encode(), FileKind::Wal).unwrap(), a);
+    assert_eq!(
+        FileHeader::decode(Path::new("w"), &a.encode(), FileKind::Wal).unwrap(),
+        a
+    );
 }

@@ -131,13 +131,20 @@ impl BlockBuilder {
 
     /// Adds an entry whose order, key and value lengths the caller has checked.
     pub(super) fn add(&mut self, entry: &Entry) {
-        let shared = if self.is_empty() { 0 } else { shared_prefix(&self.last, &entry.key) };
+        let shared = if self.is_empty() {
+            0
+        } else {
+            shared_prefix(&self.last, &entry.key)
+        };
         let rest = entry.key.get(shared..).unwrap_or_default();
         put_varint(&mut self.bytes, shared as u64);
         put_varint(&mut self.bytes, rest.len() as u64);
         self.bytes.extend_from_slice(rest);
         put_varint(&mut self.bytes, entry.seqno.0);
-        put_varint(&mut self.bytes, (entry.value.len() as u64) << KIND_BITS | entry.kind as u64);
+        put_varint(
+            &mut self.bytes,
+            (entry.value.len() as u64) << KIND_BITS | entry.kind as u64,
+        );
         self.bytes.extend_from_slice(&entry.value);
         self.last.truncate(shared);
         self.last.extend_from_slice(rest);
@@ -239,13 +246,19 @@ impl Block {
                 return Err(Malformed("ascending entries"));
             }
             let tag = varint(&mut fields).ok_or(short)?;
-            let value = usize::try_from(tag >> KIND_BITS).ok().and_then(|len| fields.take(len)).ok_or(short)?;
+            let value = usize::try_from(tag >> KIND_BITS)
+                .ok()
+                .and_then(|len| fields.take(len))
+                .ok_or(short)?;
             match kind(tag) {
                 Some(EntryKind::Put) => {}
                 Some(EntryKind::Delete) if value.is_empty() => {}
                 _ => return Err(Malformed("a put, or a delete without a value")),
             }
-            slots.push(Slot { key: start as u32, rest });
+            slots.push(Slot {
+                key: start as u32,
+                rest,
+            });
             (previous, previous_seqno) = (start, seqno);
         }
         if !fields.0.is_empty() {
@@ -254,7 +267,11 @@ impl Block {
         if keys.len() != key_bytes {
             return Err(Malformed("keys of the stated length"));
         }
-        Ok(Block { bytes: plain.into(), keys: keys.into(), slots: slots.into_boxed_slice() })
+        Ok(Block {
+            bytes: plain.into(),
+            keys: keys.into(),
+            slots: slots.into_boxed_slice(),
+        })
     }
 
     pub(super) fn len(&self) -> usize {
@@ -263,13 +280,18 @@ impl Block {
 
     fn key_range(&self, index: usize) -> Option<std::ops::Range<usize>> {
         let start = self.slots.get(index)?.key as usize;
-        let end = self.slots.get(index + 1).map_or(self.keys.len(), |next| next.key as usize);
+        let end = self
+            .slots
+            .get(index + 1)
+            .map_or(self.keys.len(), |next| next.key as usize);
         Some(start..end)
     }
 
     /// The tree key of entry `index`; empty past the end.
     pub(super) fn key(&self, index: usize) -> &[u8] {
-        self.key_range(index).and_then(|range| self.keys.get(range)).unwrap_or_default()
+        self.key_range(index)
+            .and_then(|range| self.keys.get(range))
+            .unwrap_or_default()
     }
 
     fn rest(&self, index: usize) -> Option<(SeqNo, u64, usize)> {
@@ -290,7 +312,11 @@ impl Block {
             key: self.keys.slice(self.key_range(index)?),
             seqno,
             kind: kind(tag)?,
-            value: if value.is_empty() { Bytes::new() } else { self.bytes.slice(value) },
+            value: if value.is_empty() {
+                Bytes::new()
+            } else {
+                self.bytes.slice(value)
+            },
         })
     }
 
@@ -303,7 +329,11 @@ impl Block {
                 let found = self.rest(middle).map_or(SeqNo::ZERO, |(seqno, ..)| seqno);
                 seqno.cmp(&found)
             });
-            if order == Ordering::Less { low = middle + 1 } else { high = middle }
+            if order == Ordering::Less {
+                low = middle + 1
+            } else {
+                high = middle
+            }
         }
         low
     }

@@ -96,7 +96,10 @@ impl TableBuilder {
         block_bytes: usize,
         filter_bits: usize,
     ) -> Result<TableBuilder> {
-        let file = io.vfs.create(path).map_err(|e| Error::io("creating a table", path, e))?;
+        let file = io
+            .vfs
+            .create(path)
+            .map_err(|e| Error::io("creating a table", path, e))?;
         Ok(TableBuilder {
             io: io.clone(),
             path: path.to_path_buf(),
@@ -181,16 +184,25 @@ impl TableBuilder {
         if !fits {
             return Err(Error::new(ErrorKind::Invalid, "an entry that no table can hold").at(&self.path));
         }
-        let ordered = self.open.as_ref().is_none_or(|open| match open.run.tenant.cmp(&tenant) {
-            std::cmp::Ordering::Less => true,
-            std::cmp::Ordering::Equal => self.block.order(entry).is_lt(),
-            std::cmp::Ordering::Greater => false,
-        });
+        let ordered = self
+            .open
+            .as_ref()
+            .is_none_or(|open| match open.run.tenant.cmp(&tenant) {
+                std::cmp::Ordering::Less => true,
+                std::cmp::Ordering::Equal => self.block.order(entry).is_lt(),
+                std::cmp::Ordering::Greater => false,
+            });
         if ordered {
             return Ok(());
         }
         // Not an assertion: blocks that verify may still hold what a buggy or hostile writer put there.
-        Err(Error::corruption(&self.path, self.at(), "entries for a table", "ascending order", "a step back"))
+        Err(Error::corruption(
+            &self.path,
+            self.at(),
+            "entries for a table",
+            "ascending order",
+            "a step back",
+        ))
     }
 
     fn block_is_full(&self, next: &Entry) -> bool {
@@ -228,11 +240,25 @@ impl TableBuilder {
         let before = self.out.len();
         if let Some(open) = &self.open {
             let plain = self.block.finish();
-            seal(&self.header, &self.nonces, open, Piece::Block, offset, plain, &mut self.out)?;
+            seal(
+                &self.header,
+                &self.nonces,
+                open,
+                Piece::Block,
+                offset,
+                plain,
+                &mut self.out,
+            )?;
         }
         let bytes = piece_bytes(self.out.len() - before)?;
-        let handle = Handle { offset, bytes, filter_bytes: 0, entries };
-        self.blocks.add(&self.block_first, self.block.last(), &separator, handle);
+        let handle = Handle {
+            offset,
+            bytes,
+            filter_bytes: 0,
+            entries,
+        };
+        self.blocks
+            .add(&self.block_first, self.block.last(), &separator, handle);
         self.block.clear();
         let full = self.at() - self.section_start >= self.section_bytes
             || self.blocks.len() >= SECTION_INDEX_BYTES
@@ -256,27 +282,49 @@ impl TableBuilder {
             // One block needs no filter: reading it costs about what reading the filter would.
             if !self.hashes.is_empty() && self.blocks.parts() > 1 {
                 let plain = filter::build(&self.hashes, self.filter_bits);
-                seal(&self.header, &self.nonces, open, Piece::Filter, offset, &plain, &mut self.out)?;
+                seal(
+                    &self.header,
+                    &self.nonces,
+                    open,
+                    Piece::Filter,
+                    offset,
+                    &plain,
+                    &mut self.out,
+                )?;
             }
         }
         let filter_bytes = piece_bytes(self.out.len() - before)?;
         let plain = self.blocks.finish(Level::Blocks);
         let bytes = self.write_index(&plain)?;
         self.hashes.clear();
-        Ok(Handle { offset, bytes, filter_bytes, entries })
+        Ok(Handle {
+            offset,
+            bytes,
+            filter_bytes,
+            entries,
+        })
     }
 
     fn write_index(&mut self, plain: &[u8]) -> Result<u32> {
         let (offset, before) = (self.at(), self.out.len());
         if let Some(open) = &self.open {
-            seal(&self.header, &self.nonces, open, Piece::Index, offset, plain, &mut self.out)?;
+            seal(
+                &self.header,
+                &self.nonces,
+                open,
+                Piece::Index,
+                offset,
+                plain,
+                &mut self.out,
+            )?;
         }
         piece_bytes(self.out.len() - before)
     }
 
     fn close_section(&mut self, separator: &[u8]) -> Result<()> {
         let handle = self.write_head()?;
-        self.sections.add(self.blocks.first(), self.blocks.last(), separator, handle);
+        self.sections
+            .add(self.blocks.first(), self.blocks.last(), separator, handle);
         self.blocks.clear();
         self.section_start = self.at();
         Ok(())
@@ -300,7 +348,9 @@ impl TableBuilder {
             let plain = self.sections.finish(Level::Sections);
             (head, 0, self.write_index(&plain)?)
         };
-        let Some(OpenRun { mut run, .. }) = self.open.take() else { return Ok(()) };
+        let Some(OpenRun { mut run, .. }) = self.open.take() else {
+            return Ok(());
+        };
         (run.head, run.filter_bytes, run.index_bytes) = (head, filter_bytes, index_bytes);
         run.encode(&mut self.directory);
         self.blocks.clear();
@@ -354,7 +404,9 @@ impl TableBuilder {
         self.out.extend_from_slice(&directory);
         self.out.extend_from_slice(&footer);
         self.write_out()?;
-        self.file.sync().map_err(|e| Error::io("syncing a table", &self.path, e))?;
+        self.file
+            .sync()
+            .map_err(|e| Error::io("syncing a table", &self.path, e))?;
         self.finished = true;
         Ok(TableMeta {
             number: self.header.number,

@@ -101,10 +101,18 @@ impl BlockCache {
             .ok()
             .filter(|_| bytes > 0);
         let pieces = options.map(|options| {
-            Cache::with_options(options, Weigh, DefaultHashBuilder::default(), DefaultLifecycle::default())
+            Cache::with_options(
+                options,
+                Weigh,
+                DefaultHashBuilder::default(),
+                DefaultLifecycle::default(),
+            )
         });
         let piece_bytes_max = pieces.as_ref().map_or(0, |pieces| pieces.shard_capacity() / 4);
-        BlockCache { pieces, piece_bytes_max }
+        BlockCache {
+            pieces,
+            piece_bytes_max,
+        }
     }
 
     pub(super) fn block(&self, file: u64, offset: u64) -> Option<Arc<Block>> {
@@ -122,15 +130,31 @@ impl BlockCache {
     }
 
     pub(super) fn keep_block(&self, file: u64, offset: u64, tenant: TenantId, block: &Arc<Block>) {
-        self.keep((file, offset), Item { tenant, piece: Piece::Block(block.clone()) });
+        self.keep(
+            (file, offset),
+            Item {
+                tenant,
+                piece: Piece::Block(block.clone()),
+            },
+        );
     }
 
     pub(super) fn keep_head(&self, file: u64, offset: u64, tenant: TenantId, head: &Arc<Head>) {
-        self.keep((file, offset), Item { tenant, piece: Piece::Head(head.clone()) });
+        self.keep(
+            (file, offset),
+            Item {
+                tenant,
+                piece: Piece::Head(head.clone()),
+            },
+        );
     }
 
     fn keep(&self, place: Place, item: Item) {
-        if let Some(pieces) = self.pieces.as_ref().filter(|_| item.memory() <= self.piece_bytes_max) {
+        if let Some(pieces) = self
+            .pieces
+            .as_ref()
+            .filter(|_| item.memory() <= self.piece_bytes_max)
+        {
             pieces.insert(place, item);
         }
     }
@@ -156,10 +180,12 @@ impl BlockCache {
 
     /// What it holds now.
     pub(crate) fn usage(&self) -> CacheUsage {
-        self.pieces.as_ref().map_or_else(CacheUsage::default, |pieces| CacheUsage {
-            bytes: pieces.weight(),
-            bytes_max: pieces.capacity(),
-            pieces: pieces.len() as u64,
-        })
+        self.pieces
+            .as_ref()
+            .map_or_else(CacheUsage::default, |pieces| CacheUsage {
+                bytes: pieces.weight(),
+                bytes_max: pieces.capacity(),
+                pieces: pieces.len() as u64,
+            })
     }
 }

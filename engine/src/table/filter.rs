@@ -123,7 +123,10 @@ impl Filter {
         let Some(line) = line else { return true };
         for _ in 0..self.probes {
             let (index, next) = bit(state);
-            if line.get(index / 8).is_some_and(|byte| byte & (1 << (index % 8)) == 0) {
+            if line
+                .get(index / 8)
+                .is_some_and(|byte| byte & (1 << (index % 8)) == 0)
+            {
                 return false;
             }
             state = next;
@@ -146,7 +149,10 @@ mod tests {
             let seed = seed(&[count as u8; 16]);
             let hashes: Vec<u64> = (0..count as u64).map(|i| hash(&i.to_be_bytes(), seed)).collect();
             let filter = Filter::decode(build(&hashes, 10)).expect("own filter");
-            assert!(hashes.iter().all(|h| filter.may_hold(*h)), "a false negative among {count}");
+            assert!(
+                hashes.iter().all(|h| filter.may_hold(*h)),
+                "a false negative among {count}"
+            );
             let other = (0..20_000u64).map(|i| hash(&(i + (1 << 40)).to_be_bytes(), seed));
             let wrong = other.filter(|h| filter.may_hold(*h)).count();
             assert!(wrong < 400, "{wrong} of 20000 false positives with {count} keys");
@@ -157,7 +163,10 @@ mod tests {
     fn hostile_filter_bytes_are_refused_or_harmless() {
         let good = build(&[1, 2, 3], 10);
         for len in 0..good.len() {
-            assert!(Filter::decode(good.get(..len).unwrap_or(&[]).to_vec()).is_err(), "cut at {len}");
+            assert!(
+                Filter::decode(good.get(..len).unwrap_or(&[]).to_vec()).is_err(),
+                "cut at {len}"
+            );
         }
         for (index, value) in [(0, 0), (0, 31), (1, 1), (4, 2), (4, 0), (7, 255)] {
             let mut bad = good.clone();

@@ -179,7 +179,14 @@ impl Run {
         out.extend_from_slice(&self.dek.0.to_le_bytes());
         out.extend_from_slice(&self.filter_bytes.to_le_bytes());
         out.extend_from_slice(&self.commitment);
-        for field in [self.entries, self.deletes, self.seqno_min.0, self.seqno_max.0, self.start, self.head] {
+        for field in [
+            self.entries,
+            self.deletes,
+            self.seqno_min.0,
+            self.seqno_max.0,
+            self.start,
+            self.head,
+        ] {
             out.extend_from_slice(&field.to_le_bytes());
         }
         out.extend_from_slice(&self.index_bytes.to_le_bytes());
@@ -207,7 +214,9 @@ impl Run {
 
     /// Just past the run's last byte; None on overflow.
     pub(super) fn end(&self) -> Option<u64> {
-        self.head.checked_add(u64::from(self.filter_bytes))?.checked_add(u64::from(self.index_bytes))
+        self.head
+            .checked_add(u64::from(self.filter_bytes))?
+            .checked_add(u64::from(self.index_bytes))
     }
 
     /// Bytes of the run in the file.
@@ -271,7 +280,14 @@ impl Footer {
     /// The footer's bytes for `directory`, which precedes it.
     pub(super) fn encode(&self, directory: &[u8]) -> [u8; FOOTER_BYTES] {
         let mut out = Vec::with_capacity(FOOTER_BYTES);
-        for field in [self.directory, self.tenants, self.entries, self.seqno_min.0, self.seqno_max.0, 0] {
+        for field in [
+            self.directory,
+            self.tenants,
+            self.entries,
+            self.seqno_min.0,
+            self.seqno_max.0,
+            0,
+        ] {
             out.extend_from_slice(&field.to_le_bytes());
         }
         out.extend_from_slice(&FORMAT.to_le_bytes());
@@ -333,8 +349,13 @@ pub(super) fn check_directory(
     directory: Vec<u8>,
     footer_bytes: &[u8],
 ) -> Result<Directory, Malformed> {
-    let covered = footer_bytes.get(..CRC_OFFSET).ok_or(Malformed("64 bytes of footer"))?;
-    let stored = footer_bytes.get(CRC_OFFSET..).and_then(|rest| rest.first_chunk()).copied();
+    let covered = footer_bytes
+        .get(..CRC_OFFSET)
+        .ok_or(Malformed("64 bytes of footer"))?;
+    let stored = footer_bytes
+        .get(CRC_OFFSET..)
+        .and_then(|rest| rest.first_chunk())
+        .copied();
     if stored.map(u32::from_le_bytes) != Some(checksum(&directory, covered)) {
         return Err(Malformed("the checksum of directory and footer"));
     }
@@ -346,7 +367,9 @@ pub(super) fn check_directory(
     let (mut entries, mut seqno_min, mut seqno_max) = (0u64, SeqNo::MAX, SeqNo::ZERO);
     let mut previous = None;
     for index in 0..directory.len() {
-        let run = directory.at(index).ok_or(Malformed("a directory record with zeroes"))?;
+        let run = directory
+            .at(index)
+            .ok_or(Malformed("a directory record with zeroes"))?;
         if previous.is_some_and(|previous| previous >= run.tenant) {
             return Err(Malformed("ascending tenants"));
         }
@@ -360,7 +383,9 @@ pub(super) fn check_directory(
         if run.entries == 0 || run.deletes > run.entries || run.seqno_min > run.seqno_max {
             return Err(Malformed("possible counts"));
         }
-        entries = entries.checked_add(run.entries).ok_or(Malformed("possible counts"))?;
+        entries = entries
+            .checked_add(run.entries)
+            .ok_or(Malformed("possible counts"))?;
         seqno_min = seqno_min.min(run.seqno_min);
         seqno_max = seqno_max.max(run.seqno_max);
         previous = Some(run.tenant);

@@ -53,7 +53,9 @@ pub(super) struct Handle {
 impl Handle {
     /// Just past the part; None on overflow.
     pub(super) fn end(&self) -> Option<u64> {
-        self.offset.checked_add(u64::from(self.filter_bytes))?.checked_add(u64::from(self.bytes))
+        self.offset
+            .checked_add(u64::from(self.filter_bytes))?
+            .checked_add(u64::from(self.bytes))
     }
 }
 
@@ -63,7 +65,9 @@ pub(super) fn separator(last: &[u8], next: &[u8]) -> Vec<u8> {
     // Raise the first byte after the common prefix that can be raised, and cut after it. At the
     // first position the raised byte must also stay below `next`'s.
     for (index, byte) in last.iter().enumerate().skip(shared) {
-        let Some(raised) = byte.checked_add(1) else { continue };
+        let Some(raised) = byte.checked_add(1) else {
+            continue;
+        };
         if index == shared && next.get(shared).is_none_or(|limit| raised >= *limit) {
             continue;
         }
@@ -216,7 +220,10 @@ impl Index {
             if !follows || handle.entries == 0 || handle.bytes == 0 {
                 return Err(Malformed("parts that follow each other"));
             }
-            at = handle.end().filter(|end| *end <= span.end).ok_or(Malformed("parts inside the run"))?;
+            at = handle
+                .end()
+                .filter(|end| *end <= span.end)
+                .ok_or(Malformed("parts inside the run"))?;
             entries += u64::from(handle.entries);
             previous = separator;
         }
@@ -230,7 +237,15 @@ impl Index {
             return Err(Malformed("a last separator at the last key"));
         }
         let start = span.start;
-        Ok(Index { bytes: plain.into(), level, first, last, parts: parts.into_boxed_slice(), start, entries })
+        Ok(Index {
+            bytes: plain.into(),
+            level,
+            first,
+            last,
+            parts: parts.into_boxed_slice(),
+            start,
+            entries,
+        })
     }
 
     pub(super) fn level(&self) -> Level {
@@ -292,7 +307,11 @@ impl Index {
         let (mut low, mut high) = (0, self.len());
         while low < high {
             let middle = low + (high - low) / 2;
-            if self.separator(middle) < key { low = middle + 1 } else { high = middle }
+            if self.separator(middle) < key {
+                low = middle + 1
+            } else {
+                high = middle
+            }
         }
         low
     }

@@ -126,13 +126,19 @@ impl TableCursor {
         if let Some(place) = self.place.as_ref().filter(here) {
             return Ok(Some(place.block.clone()));
         }
-        let Some(handle) = head.index.handle(part) else { return Ok(None) };
+        let Some(handle) = head.index.handle(part) else {
+            return Ok(None);
+        };
         let ahead_bytes = self.ahead_bytes();
         if ahead_bytes == 0 {
-            let Some(mut reader) = self.reader() else { return Ok(None) };
+            let Some(mut reader) = self.reader() else {
+                return Ok(None);
+            };
             return reader.block(head, part);
         }
-        let Some(reader) = self.reader() else { return Ok(None) };
+        let Some(reader) = self.reader() else {
+            return Ok(None);
+        };
         if let Some(block) = reader.cached_block(handle.offset) {
             return Ok(Some(block));
         }
@@ -141,14 +147,25 @@ impl TableCursor {
             // Up to the section's head, at least this block. Decoding the index checked that its
             // blocks end there.
             let last = head.index.len() - 1;
-            let limit = head.index.handle(last).and_then(|handle| handle.end()).unwrap_or(span.end);
+            let limit = head
+                .index
+                .handle(last)
+                .and_then(|handle| handle.end())
+                .unwrap_or(span.end);
             let end = span.start.saturating_add(ahead_bytes).min(limit).max(span.end);
             let bytes = self.table.read(&(span.start..end))?;
-            self.ahead = Some(Ahead { start: span.start, bytes });
+            self.ahead = Some(Ahead {
+                start: span.start,
+                bytes,
+            });
         }
-        let (Some(source), Some(reader)) = (&self.source, self.reader()) else { return Ok(None) };
+        let (Some(source), Some(reader)) = (&self.source, self.reader()) else {
+            return Ok(None);
+        };
         let Some(sealed) = self.ahead.as_ref().and_then(|ahead| ahead.slice(&span)) else {
-            return Err(self.table.damage(span.start, "table block", Malformed("bytes that were read")));
+            return Err(self
+                .table
+                .damage(span.start, "table block", Malformed("bytes that were read")));
         };
         let block = reader.decode(&source.key, head, part, sealed)?;
         if !self.sweep {
@@ -172,7 +189,13 @@ impl TableCursor {
     /// Takes the place of entry `index` of block `part` of section `section`.
     fn settle(&mut self, section: usize, head: Arc<Head>, part: usize, block: Arc<Block>, index: usize) {
         self.entry = block.entry(index);
-        self.place = Some(Place { section, head, part, block, index });
+        self.place = Some(Place {
+            section,
+            head,
+            part,
+            block,
+            index,
+        });
     }
 
     fn unsettle(&mut self) {
@@ -200,14 +223,18 @@ impl TableCursor {
         self.streak = 0;
         loop {
             if let Some(before) = part.checked_sub(1) {
-                let Some(head) = self.head(&top, section)? else { return Ok(()) };
+                let Some(head) = self.head(&top, section)? else {
+                    return Ok(());
+                };
                 if let Some(block) = self.block(&head, before)? {
                     let last = block.len() - 1;
                     self.settle(section, head, before, block, last);
                 }
                 return Ok(());
             }
-            let Some(before) = section.checked_sub(1) else { return Ok(()) };
+            let Some(before) = section.checked_sub(1) else {
+                return Ok(());
+            };
             section = before;
             part = self.head(&top, section)?.map_or(0, |head| head.index.len());
         }
@@ -243,7 +270,9 @@ impl TableCursor {
         if section >= Self::sections(&top) {
             return self.enter_backward(section, 0);
         }
-        let Some(head) = self.head(&top, section)? else { return Ok(()) };
+        let Some(head) = self.head(&top, section)? else {
+            return Ok(());
+        };
         let part = head.index.find(key);
         if let Some(block) = self.block(&head, part)? {
             if let Some(index) = block.lower_bound(key, SeqNo::MAX).checked_sub(1) {
@@ -289,7 +318,9 @@ impl Cursor for TableCursor {
     }
 
     fn next(&mut self) -> Result<()> {
-        let Some(place) = &mut self.place else { return Ok(()) };
+        let Some(place) = &mut self.place else {
+            return Ok(());
+        };
         place.index += 1;
         if place.index < place.block.len() {
             self.entry = place.block.entry(place.index);
@@ -301,7 +332,9 @@ impl Cursor for TableCursor {
     }
 
     fn prev(&mut self) -> Result<()> {
-        let Some(place) = &mut self.place else { return Ok(()) };
+        let Some(place) = &mut self.place else {
+            return Ok(());
+        };
         if let Some(index) = place.index.checked_sub(1) {
             place.index = index;
             self.entry = place.block.entry(index);

@@ -97,13 +97,20 @@ impl Table {
         }
         let smallest = (FileHeader::BYTES + RUN_BYTES + FOOTER_BYTES) as u64;
         if len < smallest {
-            return Err(Error::corruption(path, len, "table length", format_args!("{smallest} at least"), len));
+            return Err(Error::corruption(
+                path,
+                len,
+                "table length",
+                format_args!("{smallest} at least"),
+                len,
+            ));
         }
         let header_bytes = read(&*file, path, 0, FileHeader::BYTES)?;
         let header = FileHeader::decode(path, &header_bytes, FileKind::Table)?;
         let footer_at = len - FOOTER_BYTES as u64;
         let footer_bytes = read(&*file, path, footer_at, FOOTER_BYTES)?;
-        let malformed = |Malformed(what)| Error::corruption(path, footer_at, "table footer", what, "otherwise");
+        let malformed =
+            |Malformed(what)| Error::corruption(path, footer_at, "table footer", what, "otherwise");
         let footer = Footer::decode(&footer_bytes).map_err(|e| match e {
             FooterError::Malformed(what) => malformed(what),
             FooterError::Newer(format) => {
@@ -117,12 +124,18 @@ impl Table {
             return Err(malformed(Malformed("a directory just before it")));
         }
         // At most the file's own length, as was just checked.
-        let directory_bytes =
-            read(&*file, path, footer.directory, (footer_at - footer.directory) as usize)?;
+        let directory_bytes = read(
+            &*file,
+            path,
+            footer.directory,
+            (footer_at - footer.directory) as usize,
+        )?;
         let found = digest(&header_bytes, &directory_bytes, &footer_bytes);
         let directory = check_directory(&footer, directory_bytes, &footer_bytes).map_err(malformed)?;
         if found != meta.digest {
-            return Err(malformed(Malformed("header, directory and footer of the manifest's digest")));
+            return Err(malformed(Malformed(
+                "header, directory and footer of the manifest's digest",
+            )));
         }
         let edge = |index: usize| directory.at(index).map(|run| run.tenant);
         let same = header.number == meta.number
@@ -160,7 +173,11 @@ impl Table {
         let mut reader = RunReader::new(self, run);
         let Some(top) = reader.top()? else { return Ok(None) };
         let mut hash = None;
-        let mut section = if top.index.level() == Level::Sections { top.index.find(key) } else { 0 };
+        let mut section = if top.index.level() == Level::Sections {
+            top.index.find(key)
+        } else {
+            0
+        };
         loop {
             let head = match top.index.level() {
                 Level::Blocks if section == 0 => Some(top.clone()),
@@ -176,7 +193,9 @@ impl Table {
             }
             let mut part = head.index.find(key);
             while part < head.index.len() {
-                let Some(block) = reader.block(&head, part)? else { return Ok(None) };
+                let Some(block) = reader.block(&head, part)? else {
+                    return Ok(None);
+                };
                 let found = block.lower_bound(key, at);
                 if found < block.len() {
                     let hit = block.key(found) == key;
@@ -225,7 +244,9 @@ impl Table {
 
     /// First and last tree key of `tenant`. None if it has none here, or its key is destroyed.
     pub(crate) fn bounds(&self, tenant: TenantId) -> Result<Option<(Bytes, Bytes)>> {
-        let Some(run) = self.directory.find(tenant) else { return Ok(None) };
+        let Some(run) = self.directory.find(tenant) else {
+            return Ok(None);
+        };
         let top = RunReader::new(self, run).top()?;
         Ok(top.map(|top| (top.index.first(), top.index.last())))
     }
@@ -268,14 +289,23 @@ impl Table {
             KeyAccess::Destroyed => Ok(None),
             KeyAccess::Unknown => {
                 let key = format_args!("a key of tenant {} (version {})", run.tenant, run.dek);
-                Err(Error::corruption(&self.path, run.start, "keystore", key, "no trace of it"))
+                Err(Error::corruption(
+                    &self.path,
+                    run.start,
+                    "keystore",
+                    key,
+                    "no trace of it",
+                ))
             }
         }
     }
 
     /// Reads sealed bytes of the file.
     pub(super) fn read(&self, span: &Range<u64>) -> Result<Vec<u8>> {
-        let len = span.end.checked_sub(span.start).filter(|_| span.end <= self.meta.bytes);
+        let len = span
+            .end
+            .checked_sub(span.start)
+            .filter(|_| span.end <= self.meta.bytes);
         let len = len.and_then(|len| usize::try_from(len).ok());
         let Some(len) = len else {
             return Err(self.damage(span.start, "sealed piece", Malformed("bytes inside the file")));
@@ -300,12 +330,28 @@ impl Table {
             Piece::Filter => "table filter",
             _ => "table index",
         };
-        let plain_len = sealed.len().checked_sub(SEAL_OVERHEAD).and_then(|len| u32::try_from(len).ok());
+        let plain_len = sealed
+            .len()
+            .checked_sub(SEAL_OVERHEAD)
+            .and_then(|len| u32::try_from(len).ok());
         let plain_len =
             plain_len.ok_or_else(|| self.damage(offset, structure, Malformed("room for nonce and tag")))?;
-        let aad = Aad { piece, tenant: run.tenant, file: self.meta.file_id, offset, plain_len, a: 0, b: 0 };
-        key.open(&aad, sealed)
-            .map_err(|_| self.damage(offset, structure, Malformed("bytes that verify under the tenant's key")))
+        let aad = Aad {
+            piece,
+            tenant: run.tenant,
+            file: self.meta.file_id,
+            offset,
+            plain_len,
+            a: 0,
+            b: 0,
+        };
+        key.open(&aad, sealed).map_err(|_| {
+            self.damage(
+                offset,
+                structure,
+                Malformed("bytes that verify under the tenant's key"),
+            )
+        })
     }
 }
 
@@ -327,12 +373,20 @@ pub(super) struct RunReader<'a> {
 
 impl<'a> RunReader<'a> {
     pub(super) fn new(table: &'a Table, run: Run) -> RunReader<'a> {
-        RunReader { table, run, key: None }
+        RunReader {
+            table,
+            run,
+            key: None,
+        }
     }
 
     /// With a key that was fetched before.
     pub(super) fn with_key(table: &'a Table, run: Run, key: Arc<FileKey>) -> RunReader<'a> {
-        RunReader { table, run, key: Some(key) }
+        RunReader {
+            table,
+            run,
+            key: Some(key),
+        }
     }
 
     fn key(&mut self) -> Result<Option<Arc<FileKey>>> {
@@ -344,11 +398,20 @@ impl<'a> RunReader<'a> {
 
     /// The head of the run: of its only section, or over its sections. None if the key is destroyed.
     pub(super) fn top(&mut self) -> Result<Option<Arc<Head>>> {
-        let Run { start, head, filter_bytes, index_bytes, entries, .. } = self.run;
+        let Run {
+            start,
+            head,
+            filter_bytes,
+            index_bytes,
+            entries,
+            ..
+        } = self.run;
         let loaded = self.head(start..head, filter_bytes, index_bytes, entries)?;
         match &loaded {
             Some(top) if top.index.level() == Level::Sections && filter_bytes != 0 => {
-                Err(self.table.damage(head, "table index", Malformed("no filter over sections")))
+                Err(self
+                    .table
+                    .damage(head, "table index", Malformed("no filter over sections")))
             }
             _ => Ok(loaded),
         }
@@ -363,7 +426,9 @@ impl<'a> RunReader<'a> {
         let loaded = self.head(span, handle.filter_bytes, handle.bytes, u64::from(handle.entries))?;
         match &loaded {
             Some(head) if head.index.level() != Level::Blocks => {
-                Err(self.table.damage(offset, "table index", Malformed("an index of blocks")))
+                Err(self
+                    .table
+                    .damage(offset, "table index", Malformed("an index of blocks")))
             }
             _ => Ok(loaded),
         }
@@ -406,7 +471,9 @@ impl<'a> RunReader<'a> {
 
     /// Block `index` of the section under `head`; None past the last, or if the key is destroyed.
     pub(super) fn block(&mut self, head: &Head, index: usize) -> Result<Option<Arc<Block>>> {
-        let Some(handle) = head.index.handle(index) else { return Ok(None) };
+        let Some(handle) = head.index.handle(index) else {
+            return Ok(None);
+        };
         if let Some(block) = self.table.cache.block(self.table.meta.number, handle.offset) {
             return Ok(Some(block));
         }
@@ -414,7 +481,9 @@ impl<'a> RunReader<'a> {
         let end = handle.offset.saturating_add(u64::from(handle.bytes));
         let sealed = self.table.read(&(handle.offset..end))?;
         let block = self.decode(&key, head, index, &sealed)?;
-        self.table.cache.keep_block(self.table.meta.number, handle.offset, self.run.tenant, &block);
+        self.table
+            .cache
+            .keep_block(self.table.meta.number, handle.offset, self.run.tenant, &block);
         self.forget_if_dead(handle.offset);
         Ok(Some(block))
     }
@@ -442,7 +511,9 @@ impl<'a> RunReader<'a> {
         if block.len() as u64 != u64::from(handle.entries) {
             return Err(damage(Malformed("the entries stated by the index")));
         }
-        let after = index.checked_sub(1).map_or(&[][..], |before| head.index.separator(before));
+        let after = index
+            .checked_sub(1)
+            .map_or(&[][..], |before| head.index.separator(before));
         if block.key(0) < after || block.key(block.len() - 1) > head.index.separator(index) {
             return Err(damage(Malformed("keys between the index's separators")));
         }
@@ -458,18 +529,25 @@ impl<'a> RunReader<'a> {
 
     /// Keeps a block that was decoded outside [`block`](RunReader::block).
     pub(super) fn keep(&self, offset: u64, block: &Arc<Block>) {
-        self.table.cache.keep_block(self.table.meta.number, offset, self.run.tenant, block);
+        self.table
+            .cache
+            .keep_block(self.table.meta.number, offset, self.run.tenant, block);
         self.forget_if_dead(offset);
     }
 }
 
 fn read(file: &dyn File, path: &Path, offset: u64, len: usize) -> Result<Vec<u8>> {
     let mut bytes = vec![0; len];
-    file.read_exact_at(&mut bytes, offset).map_err(|e| match e.kind() {
-        std::io::ErrorKind::UnexpectedEof => {
-            Error::corruption(path, offset, "table", format_args!("{len} bytes"), "the end of the file")
-        }
-        _ => Error::io("reading a table", path, e),
-    })?;
+    file.read_exact_at(&mut bytes, offset)
+        .map_err(|e| match e.kind() {
+            std::io::ErrorKind::UnexpectedEof => Error::corruption(
+                path,
+                offset,
+                "table",
+                format_args!("{len} bytes"),
+                "the end of the file",
+            ),
+            _ => Error::io("reading a table", path, e),
+        })?;
     Ok(bytes)
 }

@@ -94,8 +94,9 @@ impl Current {
         let bad = |offset: usize, expected: &str, found: String| {
             Error::corruption(path, offset as u64, "CURRENT", expected, found)
         };
-        let bytes: &[u8; BYTES] =
-            bytes.try_into().map_err(|_| bad(0, "192 bytes", format!("{} bytes", bytes.len())))?;
+        let bytes: &[u8; BYTES] = bytes
+            .try_into()
+            .map_err(|_| bad(0, "192 bytes", format!("{} bytes", bytes.len())))?;
         let (covered, crc) = bytes.split_at(CRC_AT);
         let (head, body) = covered.split_at(FileHeader::BYTES);
         // The header first: a newer format is refused by name before its layout is assumed.
@@ -112,11 +113,17 @@ impl Current {
             [CLOSED, 0, 0, 0, 0, 0, 0, 0] => true,
             _ => return Err(bad(FLAGS_AT, "known flags", "others".into())),
         };
-        let length = length.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte));
+        let length = length
+            .iter()
+            .rev()
+            .fold(0, |value, byte| value << 8 | u64::from(*byte));
         let digest: [u8; 32] = digest.try_into().unwrap_or_default();
         if zero.iter().any(|byte| *byte != 0) || (!closed && (length != 0 || digest != [0; 32])) {
             return Err(bad(LENGTH_AT, "zeros", "something else".into()));
         }
-        Ok(Current { number: header.number, closed: closed.then_some((length, digest)) })
+        Ok(Current {
+            number: header.number,
+            closed: closed.then_some((length, digest)),
+        })
     }
 }

@@ -100,7 +100,11 @@ impl ManifestState {
             return Err("the flushed position goes back");
         }
         if let Some(new) = edit.epoch {
-            let kept = self.epochs.iter().take_while(|old| old.start <= new.start).count();
+            let kept = self
+                .epochs
+                .iter()
+                .take_while(|old| old.start <= new.start)
+                .count();
             match kept.checked_sub(1).and_then(|last| self.epochs.get(last)) {
                 Some(last) if *last == new => self.epochs.truncate(kept),
                 Some(last) if last.epoch >= new.epoch => return Err("the epoch does not rise"),
@@ -259,7 +263,11 @@ impl Full {
             put_epoch(&mut out, epoch);
         }
         put(&mut out, tag::HIGHEST_EPOCH, &state.highest_epoch.0.to_le_bytes());
-        put(&mut out, tag::FENCED_BY, &state.fenced_by.unwrap_or(Epoch::ZERO).0.to_le_bytes());
+        put(
+            &mut out,
+            tag::FENCED_BY,
+            &state.fenced_by.unwrap_or(Epoch::ZERO).0.to_le_bytes(),
+        );
         put(&mut out, tag::DATABASE_ID, &state.database_id);
         put(&mut out, tag::STATE, &[state.state as u8]);
         put(&mut out, tag::REACH, &state.reach.0.to_le_bytes());
@@ -291,7 +299,10 @@ impl Full {
             }
         }
         let rising = epochs.iter().zip(epochs.iter().skip(1));
-        if !rising.into_iter().all(|(old, new)| old.epoch < new.epoch && old.start <= new.start) {
+        if !rising
+            .into_iter()
+            .all(|(old, new)| old.epoch < new.epoch && old.start <= new.start)
+        {
             return Err(BadEdit::Malformed("epochs out of order"));
         }
         let missing = BadEdit::Malformed("full state lacks a field");
@@ -306,7 +317,11 @@ impl Full {
             state: node.ok_or(missing)?,
             reach: reach.ok_or(missing)?,
         };
-        Ok(Full { state, next_number: next_number.ok_or(missing)?, tables })
+        Ok(Full {
+            state,
+            next_number: next_number.ok_or(missing)?,
+            tables,
+        })
     }
 }
 
@@ -363,7 +378,11 @@ impl<'a> Take<'a> {
 
     fn last_array<const N: usize>(&mut self) -> std::result::Result<[u8; N], BadEdit> {
         let value = self.array()?;
-        if self.0.is_empty() { Ok(value) } else { Err(BadEdit::Malformed("a field is too long")) }
+        if self.0.is_empty() {
+            Ok(value)
+        } else {
+            Err(BadEdit::Malformed("a field is too long"))
+        }
     }
 
     fn last_u64(&mut self) -> std::result::Result<u64, BadEdit> {
@@ -372,7 +391,11 @@ impl<'a> Take<'a> {
 
     fn level(&mut self) -> std::result::Result<u8, BadEdit> {
         let [level] = self.array()?;
-        if usize::from(level) < LEVELS { Ok(level) } else { Err(BadEdit::Malformed("no such level")) }
+        if usize::from(level) < LEVELS {
+            Ok(level)
+        } else {
+            Err(BadEdit::Malformed("no such level"))
+        }
     }
 
     fn table(&mut self) -> std::result::Result<(u8, TableMeta), BadEdit> {
@@ -384,7 +407,11 @@ impl<'a> Take<'a> {
     fn epoch(&mut self) -> std::result::Result<EpochStart, BadEdit> {
         let epoch = Epoch(u64::from_le_bytes(self.array()?));
         let start = Lsn(u64::from_le_bytes(self.array()?));
-        Ok(EpochStart { epoch, start, chain: Chain(self.last_array()?) })
+        Ok(EpochStart {
+            epoch,
+            start,
+            chain: Chain(self.last_array()?),
+        })
     }
 
     fn state(&mut self) -> std::result::Result<NodeState, BadEdit> {

@@ -93,7 +93,9 @@ impl ManifestWriter {
     ) -> Result<ManifestWriter> {
         let path = path(db, number);
         let header = FileHeader::new(io, FileKind::Manifest, epoch, number, Chain::default())?;
-        let (version, key) = keys.for_writing(&header, TenantId::SYSTEM).map_err(|e| e.at(&path))?;
+        let (version, key) = keys
+            .for_writing(&header, TenantId::SYSTEM)
+            .map_err(|e| e.at(&path))?;
         let mut bytes = header.encode().to_vec();
         bytes.extend_from_slice(&key.commitment());
         bytes.extend_from_slice(&version.0.to_le_bytes());
@@ -130,7 +132,9 @@ impl ManifestWriter {
 
     /// Makes everything appended durable. Final when it fails.
     pub fn sync(&self) -> Result<()> {
-        self.file.sync().map_err(|e| Error::io("syncing the manifest", &self.path, e))
+        self.file
+            .sync()
+            .map_err(|e| Error::io("syncing the manifest", &self.path, e))
     }
 
     /// Number of this manifest.
@@ -161,7 +165,13 @@ impl ManifestWriter {
         }
         let len = u32::try_from(len).map_err(|_| too_long())?;
         let mut sealed = Vec::with_capacity(plain.len() + SEAL_OVERHEAD);
-        let aad = aad(self.file_id, self.offset, plain.len() as u32, self.frame, self.previous);
+        let aad = aad(
+            self.file_id,
+            self.offset,
+            plain.len() as u32,
+            self.frame,
+            self.previous,
+        );
         self.key.seal(&self.nonces, &aad, plain, &mut sealed)?;
         let mut bytes = Vec::with_capacity(FRAME_HEAD_BYTES + sealed.len());
         bytes.extend_from_slice(&len.to_le_bytes());
@@ -206,19 +216,45 @@ pub(crate) fn read(io: &Io, db: &Path, current: &Current, keys: &FileKeys) -> Re
     })?;
     if let Some((length, digest)) = current.closed {
         if bytes.len() as u64 != length {
-            return Err(Error::corruption(&path, 0, "closed manifest's length", length, bytes.len()));
+            return Err(Error::corruption(
+                &path,
+                0,
+                "closed manifest's length",
+                length,
+                bytes.len(),
+            ));
         }
         if <[u8; 32]>::from(Sha256::digest(&bytes)) != digest {
-            return Err(Error::corruption(&path, 0, "closed manifest's digest", "that of CURRENT", "another"));
+            return Err(Error::corruption(
+                &path,
+                0,
+                "closed manifest's digest",
+                "that of CURRENT",
+                "another",
+            ));
         }
     }
     let (header, key) = open_head(&path, &bytes, current.number, keys)?;
-    let mut frames = Frames { path: &path, bytes: &bytes, at: HEAD_BYTES, header: &header, key: &key, frame: 0, previous: 0 };
+    let mut frames = Frames {
+        path: &path,
+        bytes: &bytes,
+        at: HEAD_BYTES,
+        header: &header,
+        key: &key,
+        frame: 0,
+        previous: 0,
+    };
 
     let first = match frames.next()? {
         Next::Frame(_, plain) => plain,
         Next::End | Next::Bad(_) => {
-            return Err(Error::corruption(&path, HEAD_BYTES as u64, "manifest", "the full state", "no valid frame"));
+            return Err(Error::corruption(
+                &path,
+                HEAD_BYTES as u64,
+                "manifest",
+                "the full state",
+                "no valid frame",
+            ));
         }
     };
     let decoded = |offset: u64, e: BadEdit| bad_edit(&path, offset, e);
@@ -233,36 +269,72 @@ pub(crate) fn read(io: &Io, db: &Path, current: &Current, keys: &FileKeys) -> Re
             Next::Bad(found) => {
                 let offset = frames.at as u64;
                 if current.closed.is_some() {
-                    return Err(Error::corruption(&path, offset, "frame of a closed manifest", "a valid one", found));
+                    return Err(Error::corruption(
+                        &path,
+                        offset,
+                        "frame of a closed manifest",
+                        "a valid one",
+                        found,
+                    ));
                 }
                 if let Some(next) = frames.resync() {
                     let found = format!("{found}, and a good frame at byte {next}");
-                    return Err(Error::corruption(&path, offset, "manifest frame", "a valid one", found));
+                    return Err(Error::corruption(
+                        &path,
+                        offset,
+                        "manifest frame",
+                        "a valid one",
+                        found,
+                    ));
                 }
                 break bytes.len() as u64 - offset;
             }
         }
     };
-    Ok(Manifest { full, edits, cut_bytes })
+    Ok(Manifest {
+        full,
+        edits,
+        cut_bytes,
+    })
 }
 
 /// Checks what comes before the frames and finds the key.
 fn open_head(path: &Path, bytes: &[u8], number: u64, keys: &FileKeys) -> Result<(FileHeader, Arc<FileKey>)> {
-    let short = || Error::corruption(path, 0, "manifest", format!("at least {HEAD_BYTES} bytes"), bytes.len());
+    let short = || {
+        Error::corruption(
+            path,
+            0,
+            "manifest",
+            format!("at least {HEAD_BYTES} bytes"),
+            bytes.len(),
+        )
+    };
     let (head, rest) = bytes.split_at_checked(FileHeader::BYTES).ok_or_else(short)?;
     let (commitment, rest) = rest.split_first_chunk::<16>().ok_or_else(short)?;
     let (version, rest) = rest.split_first_chunk::<4>().ok_or_else(short)?;
     let (crc, _) = rest.split_first_chunk::<4>().ok_or_else(short)?;
     let header = FileHeader::decode(path, head, FileKind::Manifest)?;
     if header.number != number {
-        return Err(Error::corruption(path, 72, "manifest's number", number, header.number));
+        return Err(Error::corruption(
+            path,
+            72,
+            "manifest's number",
+            number,
+            header.number,
+        ));
     }
     let mut computed = crc32fast::Hasher::new();
     computed.update(commitment);
     computed.update(version);
     if computed.finalize() != u32::from_le_bytes(*crc) {
         let at = FileHeader::BYTES as u64;
-        return Err(Error::corruption(path, at, "manifest's key commitment", "its checksum", "another"));
+        return Err(Error::corruption(
+            path,
+            at,
+            "manifest's key commitment",
+            "its checksum",
+            "another",
+        ));
     }
     let version = DekVersion(u32::from_le_bytes(*version));
     match keys.for_reading(&header, TenantId::SYSTEM, version) {
@@ -309,7 +381,13 @@ impl Frames<'_> {
             Err(found) => return Ok(Next::Bad(found)),
         };
         let plain_len = sealed.len().saturating_sub(SEAL_OVERHEAD) as u32;
-        let aad = aad(self.header.file_id, self.at as u64, plain_len, self.frame, self.previous);
+        let aad = aad(
+            self.header.file_id,
+            self.at as u64,
+            plain_len,
+            self.frame,
+            self.previous,
+        );
         let plain = self.key.open(&aad, sealed).map_err(|_| {
             Error::corruption(self.path, self.at as u64, "manifest frame", "its tag", "another")
         })?;
@@ -354,7 +432,15 @@ fn frame_crc(len: u32, sealed: &[u8]) -> u32 {
 }
 
 fn aad(file: [u8; 16], offset: u64, plain_len: u32, frame: u64, previous: u64) -> Aad {
-    Aad { piece: Piece::Edit, tenant: TenantId::SYSTEM, file, offset, plain_len, a: frame, b: previous }
+    Aad {
+        piece: Piece::Edit,
+        tenant: TenantId::SYSTEM,
+        file,
+        offset,
+        plain_len,
+        a: frame,
+        b: previous,
+    }
 }
 
 /// First 8 bytes of the tag that ends a sealed piece.

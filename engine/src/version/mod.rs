@@ -51,7 +51,10 @@ pub(crate) struct Version {
 impl Version {
     /// All tables with their levels, level by level, each in its order.
     pub fn tables(&self) -> impl Iterator<Item = (usize, &Arc<Table>)> {
-        self.levels.iter().enumerate().flat_map(|(level, tables)| tables.iter().map(move |t| (level, t)))
+        self.levels
+            .iter()
+            .enumerate()
+            .flat_map(|(level, tables)| tables.iter().map(move |t| (level, t)))
     }
 
     /// Bytes of all tables.
@@ -77,7 +80,10 @@ impl Version {
         for (level, meta) in &edit.added {
             let table = opened.get(&meta.number).or_else(|| taken.get(&meta.number));
             let Some(table) = table.filter(|table| table.meta() == meta) else {
-                return Err(misfit(format!("table {} is not the one that was opened", meta.number)));
+                return Err(misfit(format!(
+                    "table {} is not the one that was opened",
+                    meta.number
+                )));
             };
             if next.tables().any(|(_, other)| other.meta().number == meta.number) {
                 return Err(misfit(format!("table {} is there already", meta.number)));
@@ -94,7 +100,9 @@ impl Version {
     }
 
     fn level_mut(&mut self, level: u8) -> Result<&mut Vec<Arc<Table>>> {
-        self.levels.get_mut(usize::from(level)).ok_or_else(|| misfit(format!("there is no level {level}")))
+        self.levels
+            .get_mut(usize::from(level))
+            .ok_or_else(|| misfit(format!("there is no level {level}")))
     }
 }
 
@@ -149,7 +157,10 @@ fn surely_overlap(left: &Arc<Table>, right: &Arc<Table>) -> Result<bool> {
 }
 
 fn misfit(message: String) -> Error {
-    Error::new(ErrorKind::Invalid, format!("edit does not fit the version: {message}"))
+    Error::new(
+        ErrorKind::Invalid,
+        format!("edit does not fit the version: {message}"),
+    )
 }
 
 /// The directory of the tables.

@@ -95,9 +95,23 @@ impl VersionSet {
             return Err(Error::new(ErrorKind::AlreadyExists, "there is a database here").at(db));
         }
         present.sweep(io, db, |_| false, |_| false);
-        let installed = Installed { version: Arc::new(Version::default()), state };
+        let installed = Installed {
+            version: Arc::new(Version::default()),
+            state,
+        };
         let next = present.next_number();
-        VersionSet::start(db, io, keys, cache, installed, next, Opened { clean: true, cut_bytes: 0 })
+        VersionSet::start(
+            db,
+            io,
+            keys,
+            cache,
+            installed,
+            next,
+            Opened {
+                clean: true,
+                cut_bytes: 0,
+            },
+        )
     }
 
     /// Whether `db` holds a database: `CURRENT` is there. False if there is nothing of one either.
@@ -123,7 +137,13 @@ impl VersionSet {
         match leftover {
             Some(found) => {
                 let found = format!("none beside {found}");
-                Err(Error::corruption(&current::path(db), 0, "CURRENT", "a file", found))
+                Err(Error::corruption(
+                    &current::path(db),
+                    0,
+                    "CURRENT",
+                    "a file",
+                    found,
+                ))
             }
             None => Ok(false),
         }
@@ -140,7 +160,10 @@ impl VersionSet {
     pub fn open(db: &Path, io: &Io, keys: Arc<FileKeys>, cache: Arc<BlockCache>) -> Result<VersionSet> {
         let current = Current::read(io, db)?;
         let manifest = manifest::read(io, db, &current, &keys)?;
-        let opened = Opened { clean: current.closed.is_some(), cut_bytes: manifest.cut_bytes };
+        let opened = Opened {
+            clean: current.closed.is_some(),
+            cut_bytes: manifest.cut_bytes,
+        };
         let replayed = Replayed::new(&manifest::path(db, current.number), manifest)?;
 
         let open = |meta: &TableMeta| {
@@ -149,11 +172,21 @@ impl VersionSet {
         };
         let version = replayed.version(&manifest::path(db, current.number), open)?;
         let present = Present::list(io, db)?;
-        let next = present.next_number().max(replayed.next_number).max(current.number.saturating_add(1));
-        let installed = Installed { version: Arc::new(version), state: replayed.state };
+        let next = present
+            .next_number()
+            .max(replayed.next_number)
+            .max(current.number.saturating_add(1));
+        let installed = Installed {
+            version: Arc::new(version),
+            state: replayed.state,
+        };
         let set = VersionSet::start(db, io, keys, cache, installed, next, opened)?;
 
-        let live: HashSet<u64> = set.current().tables().map(|(_, table)| table.meta().number).collect();
+        let live: HashSet<u64> = set
+            .current()
+            .tables()
+            .map(|(_, table)| table.meta().number)
+            .collect();
         present.sweep(io, db, |_| false, |table| live.contains(&table));
         Ok(set)
     }
@@ -208,9 +241,15 @@ impl VersionSet {
     /// Writes a complete, closed manifest of `version` and `state` and its `CURRENT` into the directory
     /// `dir`, everything synced, `CURRENT` last. The tables are the caller's: see `referenced_files`.
     pub fn write_snapshot(&self, dir: &Path, version: &Version, state: &ManifestState) -> Result<()> {
-        let installed = Installed { version: Arc::new(version.clone()), state: state.clone() };
+        let installed = Installed {
+            version: Arc::new(version.clone()),
+            state: state.clone(),
+        };
         let writer = self.new_manifest(dir, &installed)?;
-        let current = Current { number: writer.number(), closed: Some(writer.fingerprint()) };
+        let current = Current {
+            number: writer.number(),
+            closed: Some(writer.fingerprint()),
+        };
         current.stage(&self.io, dir, state.highest_epoch)?;
         Current::publish(&self.io, dir)
     }
@@ -267,12 +306,18 @@ impl VersionSet {
     fn open_added(&self, version: &Version, edit: &Edit) -> Result<HashMap<u64, Arc<Table>>> {
         let mut opened: HashMap<u64, Arc<Table>> = HashMap::new();
         for (_, meta) in &edit.added {
-            if version.tables().any(|(_, table)| table.meta().number == meta.number) {
+            if version
+                .tables()
+                .any(|(_, table)| table.meta().number == meta.number)
+            {
                 continue;
             }
             let path = table_path(&self.db, meta.number);
             let (keys, cache) = (Arc::clone(&self.keys), Arc::clone(&self.cache));
-            opened.insert(meta.number, Table::open(&self.io, &path, meta.clone(), keys, cache)?);
+            opened.insert(
+                meta.number,
+                Table::open(&self.io, &path, meta.clone(), keys, cache)?,
+            );
         }
         Ok(opened)
     }
@@ -291,24 +336,32 @@ impl VersionSet {
         }
         let version = Arc::new(before.version.apply(edit, opened)?);
         let mut state = before.state.clone();
-        state.apply(edit).map_err(|rule| Error::new(ErrorKind::Invalid, format!("edit: {rule}")))?;
+        state
+            .apply(edit)
+            .map_err(|rule| Error::new(ErrorKind::Invalid, format!("edit: {rule}")))?;
         let after = Installed { version, state };
         self.make_durable(log, &after, edit)?;
 
         let kept: HashSet<u64> = edit.added.iter().map(|(_, meta)| meta.number).collect();
-        let gone = edit.removed.iter().map(|(_, number)| *number).filter(|number| !kept.contains(number));
+        let gone = edit
+            .removed
+            .iter()
+            .map(|(_, number)| *number)
+            .filter(|number| !kept.contains(number));
         let gone: HashSet<u64> = gone.collect();
         *self.installed.write() = after;
-        let tables = before.version.tables().filter(|(_, table)| gone.contains(&table.meta().number));
+        let tables = before
+            .version
+            .tables()
+            .filter(|(_, table)| gone.contains(&table.meta().number));
         tables.for_each(|(_, table)| table.mark_obsolete());
         Ok(())
     }
 
     /// Appends and syncs the edit, or begins a new manifest that holds its outcome.
     fn make_durable(&self, log: &mut Log, after: &Installed, edit: &Edit) -> Result<()> {
-        let long = |writer: &ManifestWriter| {
-            writer.bytes() > ROLL_BYTES.max(writer.full_bytes().saturating_mul(4))
-        };
+        let long =
+            |writer: &ManifestWriter| writer.bytes() > ROLL_BYTES.max(writer.full_bytes().saturating_mul(4));
         if !matches!(log, Log::Open(writer) if !long(writer)) {
             match self.switch(log, after, false) {
                 Ok(writer) => {
@@ -320,12 +373,18 @@ impl VersionSet {
                 Err(e) => return Err(e),
             }
         }
-        let Log::Open(writer) = log else { return Err(read_only()) };
+        let Log::Open(writer) = log else {
+            return Err(read_only());
+        };
         match writer.append(edit) {
             Ok(()) => writer.sync().inspect_err(|_| *log = Log::Failed),
             Err(e) => {
                 let number = writer.number();
-                *log = if e.kind() == ErrorKind::NoSpace { Log::Broken(number) } else { Log::Failed };
+                *log = if e.kind() == ErrorKind::NoSpace {
+                    Log::Broken(number)
+                } else {
+                    Log::Failed
+                };
                 Err(e)
             }
         }
@@ -340,7 +399,10 @@ impl VersionSet {
             Log::Failed | Log::Closed => None,
         };
         let staged = self.new_manifest(&self.db, installed).and_then(|writer| {
-            let current = Current { number: writer.number(), closed: closed.then(|| writer.fingerprint()) };
+            let current = Current {
+                number: writer.number(),
+                closed: closed.then(|| writer.fingerprint()),
+            };
             current.stage(&self.io, &self.db, installed.state.highest_epoch)?;
             Ok(writer)
         });
@@ -365,7 +427,9 @@ impl VersionSet {
         let full = Full {
             state: installed.state.clone(),
             next_number: self.next_number.load(Ordering::Relaxed),
-            tables: tables.map(|(level, table)| (level as u8, table.meta().clone())).collect(),
+            tables: tables
+                .map(|(level, table)| (level as u8, table.meta().clone()))
+                .collect(),
         };
         let epoch = installed.state.highest_epoch;
         let written = ManifestWriter::create(&self.io, dir, number, epoch, &self.keys, &full);
@@ -380,14 +444,20 @@ impl VersionSet {
     }
 
     fn point_at(&self, writer: &ManifestWriter, epoch: crate::types::Epoch, closed: bool) -> Result<()> {
-        let current = Current { number: writer.number(), closed: closed.then(|| writer.fingerprint()) };
+        let current = Current {
+            number: writer.number(),
+            closed: closed.then(|| writer.fingerprint()),
+        };
         current.stage(&self.io, &self.db, epoch)?;
         Current::publish(&self.io, &self.db)
     }
 }
 
 fn read_only() -> Error {
-    Error::new(ErrorKind::ReadOnly, "a write to the manifest failed for good: reopen the database")
+    Error::new(
+        ErrorKind::ReadOnly,
+        "a write to the manifest failed for good: reopen the database",
+    )
 }
 
 /// The state after all edits of a manifest, its tables not opened yet.
@@ -403,15 +473,27 @@ struct Replayed {
 impl Replayed {
     fn new(path: &Path, manifest: manifest::Manifest) -> Result<Replayed> {
         let bad = |offset: u64, found: String| {
-            Error::corruption(path, offset, "manifest edit", "one that fits what came before", found)
+            Error::corruption(
+                path,
+                offset,
+                "manifest edit",
+                "one that fits what came before",
+                found,
+            )
         };
-        let Full { state, mut next_number, tables } = manifest.full;
+        let Full {
+            state,
+            mut next_number,
+            tables,
+        } = manifest.full;
         let mut state = state;
         let mut ordered: [Vec<TableMeta>; LEVELS] = Default::default();
         let mut added: Vec<(u8, TableMeta)> = Vec::new();
         let mut numbers = HashSet::new();
         for (level, meta) in tables {
-            let tables = ordered.get_mut(usize::from(level)).ok_or_else(|| bad(0, "a level too deep".into()))?;
+            let tables = ordered
+                .get_mut(usize::from(level))
+                .ok_or_else(|| bad(0, "a level too deep".into()))?;
             if !numbers.insert(meta.number) {
                 return Err(bad(0, format!("table {} twice", meta.number)));
             }
@@ -421,13 +503,21 @@ impl Replayed {
         for (offset, edit) in manifest.edits {
             state.apply(&edit).map_err(|rule| bad(offset, rule.into()))?;
             for (level, number) in &edit.removed {
-                let tables = ordered.get_mut(usize::from(*level)).ok_or_else(|| bad(offset, "a level".into()))?;
+                let tables = ordered
+                    .get_mut(usize::from(*level))
+                    .ok_or_else(|| bad(offset, "a level".into()))?;
                 if let Some(at) = tables.iter().position(|meta| meta.number == *number) {
                     tables.remove(at);
-                } else if let Some(at) = added.iter().position(|(l, meta)| l == level && meta.number == *number) {
+                } else if let Some(at) = added
+                    .iter()
+                    .position(|(l, meta)| l == level && meta.number == *number)
+                {
                     added.remove(at);
                 } else {
-                    return Err(bad(offset, format!("table {number} leaving a level it is not in")));
+                    return Err(bad(
+                        offset,
+                        format!("table {number} leaving a level it is not in"),
+                    ));
                 }
                 numbers.remove(number);
             }
@@ -439,7 +529,12 @@ impl Replayed {
                 added.push((level, meta));
             }
         }
-        Ok(Replayed { state, next_number, ordered, added })
+        Ok(Replayed {
+            state,
+            next_number,
+            ordered,
+            added,
+        })
     }
 
     /// Opens the tables. The full state's order is taken as it is (it is sealed), so that opening reads
@@ -452,7 +547,13 @@ impl Replayed {
                 _ => left.tenant_max <= right.tenant_min,
             };
             if !metas.is_sorted_by(in_order) {
-                return Err(Error::corruption(path, 0, "manifest", "tables in order", "disorder"));
+                return Err(Error::corruption(
+                    path,
+                    0,
+                    "manifest",
+                    "tables in order",
+                    "disorder",
+                ));
             }
             for meta in metas {
                 tables.push(open(meta)?);
@@ -462,7 +563,10 @@ impl Replayed {
         for (_, meta) in &self.added {
             opened.insert(meta.number, open(meta)?);
         }
-        let rest = Edit { added: self.added.clone(), ..Edit::default() };
+        let rest = Edit {
+            added: self.added.clone(),
+            ..Edit::default()
+        };
         version.apply(&rest, &opened).map_err(|e| match e.kind() {
             ErrorKind::Invalid => Error::corruption(path, 0, "manifest", "tables that fit together", e),
             _ => e,
@@ -510,8 +614,16 @@ impl Present {
 
     /// Removes what is not to be kept. What cannot be removed waits for the next open.
     fn sweep(&self, io: &Io, db: &Path, manifest: impl Fn(u64) -> bool, table: impl Fn(u64) -> bool) {
-        let manifests = self.manifests.iter().filter(|n| !manifest(**n)).map(|n| manifest::path(db, *n));
-        let tables = self.tables.iter().filter(|n| !table(**n)).map(|n| table_path(db, *n));
+        let manifests = self
+            .manifests
+            .iter()
+            .filter(|n| !manifest(**n))
+            .map(|n| manifest::path(db, *n));
+        let tables = self
+            .tables
+            .iter()
+            .filter(|n| !table(**n))
+            .map(|n| table_path(db, *n));
         for path in manifests.chain(tables).chain(self.temporary.iter().cloned()) {
             let _ = durable::remove_if_exists(io, &path);
         }
@@ -521,7 +633,11 @@ impl Present {
 /// Names of the files in a directory; none if it is missing.
 fn list(io: &Io, dir: &Path) -> Result<Vec<String>> {
     match io.vfs.list(dir) {
-        Ok(entries) => Ok(entries.into_iter().filter(|entry| !entry.is_dir).map(|entry| entry.name).collect()),
+        Ok(entries) => Ok(entries
+            .into_iter()
+            .filter(|entry| !entry.is_dir)
+            .map(|entry| entry.name)
+            .collect()),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(e) => Err(Error::io("listing the directory", dir, e)),
     }

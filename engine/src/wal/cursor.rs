@@ -31,7 +31,11 @@ impl WalCursor {
                 format!("position {from} is beyond the end of the log, {}", wal.written()),
             ));
         }
-        Ok(WalCursor { wal, at: from, open: None })
+        Ok(WalCursor {
+            wal,
+            at: from,
+            open: None,
+        })
     }
 
     /// Position of the next byte.
@@ -57,7 +61,8 @@ impl WalCursor {
         let mut bytes = vec![0; len];
         let offset = self.at.0.saturating_sub(start.0);
         let path = || self.wal.dir.join(segment_name(start));
-        file.read_exact_at(&mut bytes, offset).map_err(|e| Error::io("reading a segment", &path(), e))?;
+        file.read_exact_at(&mut bytes, offset)
+            .map_err(|e| Error::io("reading a segment", &path(), e))?;
         self.at = self.at.advance(len as u64);
         Ok(bytes.into())
     }
@@ -79,5 +84,8 @@ impl WalCursor {
 }
 
 fn gone(at: Lsn, start: Lsn) -> Error {
-    Error::new(ErrorKind::Gone, format!("position {at} is no longer kept; the log starts at {start}"))
+    Error::new(
+        ErrorKind::Gone,
+        format!("position {at} is no longer kept; the log starts at {start}"),
+    )
 }

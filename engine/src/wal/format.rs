@@ -170,7 +170,9 @@ pub(crate) fn parse_record(bytes: &[u8], at: Lsn) -> Result<Record<'_>, Invalid>
         let _time = r.u64()?;
         let durable = Lsn(r.u64()?);
         let chain = Chain(r.array()?);
-        Some((crc, kind, zero, sections, zeros, lsn, epoch, seqno, durable, chain))
+        Some((
+            crc, kind, zero, sections, zeros, lsn, epoch, seqno, durable, chain,
+        ))
     };
     let Some((crc, kind, zero, sections, zeros, lsn, epoch, seqno, durable, chain)) = parse() else {
         return Err(Invalid::Short);
@@ -192,7 +194,15 @@ pub(crate) fn parse_record(bytes: &[u8], at: Lsn) -> Result<Record<'_>, Invalid>
     if durable > lsn {
         return Err(Invalid::Damaged("durable watermark"));
     }
-    let record = Record { kind, lsn, epoch, seqno, durable, chain, bytes: record };
+    let record = Record {
+        kind,
+        lsn,
+        epoch,
+        seqno,
+        durable,
+        chain,
+        bytes: record,
+    };
     let mut count = 0u16;
     let mut rest = Reader::new(record.bytes.get(RECORD_HEADER_BYTES..).unwrap_or_default());
     while rest.remaining() > 0 {
@@ -227,7 +237,13 @@ fn next_section<'a>(r: &mut Reader<'a>) -> Option<Section<'a>> {
     let sealed_len = r.u32()? as usize;
     r.zeros(4)?;
     let sealed = r.take(sealed_len)?;
-    Some(Section { tenant, version, ops, commitment, sealed })
+    Some(Section {
+        tenant,
+        version,
+        ops,
+        commitment,
+        sealed,
+    })
 }
 
 impl<'a> Record<'a> {
@@ -252,7 +268,15 @@ pub(crate) fn section_aad(
     seqno: SeqNo,
     ops: u32,
 ) -> Aad {
-    Aad { piece: Piece::Section, tenant, file, offset: lsn.0, plain_len, a: seqno.0, b: u64::from(ops) }
+    Aad {
+        piece: Piece::Section,
+        tenant,
+        file,
+        offset: lsn.0,
+        plain_len,
+        a: seqno.0,
+        b: u64::from(ops),
+    }
 }
 
 /// The chain after `piece` of the stream.
@@ -335,11 +359,17 @@ mod tests {
     fn a_record_reads_back_with_its_section() {
         let bytes = sample();
         let record = parse_record(&bytes, Lsn(128)).unwrap();
-        assert_eq!((record.seqno, record.durable, record.epoch), (SeqNo(7), Lsn(100), Epoch::FIRST));
+        assert_eq!(
+            (record.seqno, record.durable, record.epoch),
+            (SeqNo(7), Lsn(100), Epoch::FIRST)
+        );
         assert_eq!(record.end(), Lsn(128 + bytes.len() as u64));
         let sections: Vec<_> = record.sections().collect();
         assert_eq!(sections.len(), 1);
-        assert_eq!((sections[0].tenant, sections[0].ops, sections[0].sealed), (TenantId(5), 2, &[0xaa; 30][..]));
+        assert_eq!(
+            (sections[0].tenant, sections[0].ops, sections[0].sealed),
+            (TenantId(5), 2, &[0xaa; 30][..])
+        );
     }
 
     #[test]
@@ -351,9 +381,16 @@ mod tests {
             assert!(parse_record(&bad, Lsn(128)).is_err(), "bit {bit}");
         }
         for len in 0..bytes.len() {
-            assert_eq!(parse_record(&bytes[..len], Lsn(128)).unwrap_err(), Invalid::Short, "length {len}");
+            assert_eq!(
+                parse_record(&bytes[..len], Lsn(128)).unwrap_err(),
+                Invalid::Short,
+                "length {len}"
+            );
         }
-        assert_eq!(parse_record(&bytes, Lsn(129)).unwrap_err(), Invalid::Damaged("position"));
+        assert_eq!(
+            parse_record(&bytes, Lsn(129)).unwrap_err(),
+            Invalid::Damaged("position")
+        );
     }
 
     #[test]

@@ -103,7 +103,11 @@ impl Wal {
 
     /// Oldest stream position on disk.
     pub fn start(&self) -> Lsn {
-        self.segments.lock().first().copied().unwrap_or_else(|| self.written())
+        self.segments
+            .lock()
+            .first()
+            .copied()
+            .unwrap_or_else(|| self.written())
     }
 
     /// Start of the segment holding `at`, and of the one after it.
@@ -216,13 +220,22 @@ impl Wal {
         let doomed: Vec<Lsn> = {
             let segments = self.segments.lock();
             let starts: Vec<Lsn> = segments.iter().copied().collect();
-            starts.windows(2).filter_map(|w| match w { [a, b] if *b <= before => Some(*a), _ => None }).collect()
+            starts
+                .windows(2)
+                .filter_map(|w| match w {
+                    [a, b] if *b <= before => Some(*a),
+                    _ => None,
+                })
+                .collect()
         };
         // Oldest first, so that a crash in between leaves a contiguous log.
         for start in &doomed {
             let path = self.dir.join(segment_name(*start));
             self.segments.lock().remove(start);
-            self.io.vfs.remove_file(&path).map_err(|e| Error::io("removing an old segment", &path, e))?;
+            self.io
+                .vfs
+                .remove_file(&path)
+                .map_err(|e| Error::io("removing an old segment", &path, e))?;
         }
         Ok(doomed.len() as u64)
     }

@@ -35,9 +35,19 @@ pub(crate) fn list_segments(io: &Io, dir: &Path) -> Result<Vec<SegmentFile>> {
     for entry in entries {
         let path = dir.join(&entry.name);
         let Some(start) = segment_start(&entry.name) else {
-            return Err(Error::corruption(&path, 0, "write-ahead log", "only segments", "another file"));
+            return Err(Error::corruption(
+                &path,
+                0,
+                "write-ahead log",
+                "only segments",
+                "another file",
+            ));
         };
-        segments.push(SegmentFile { start, path, len: entry.len });
+        segments.push(SegmentFile {
+            start,
+            path,
+            len: entry.len,
+        });
     }
     segments.sort_by_key(|s| s.start);
     Ok(segments)
@@ -71,17 +81,35 @@ impl SegmentScan {
     /// Opens a segment and checks its header: kind, version, checksum, and that its name is its start.
     pub fn open(io: &Io, segment: &SegmentFile) -> Result<SegmentScan> {
         let path = &segment.path;
-        let file = io.vfs.open(path).map_err(|e| Error::io("opening a segment", path, e))?;
-        let len = file.len().map_err(|e| Error::io("reading a segment's length", path, e))?;
+        let file = io
+            .vfs
+            .open(path)
+            .map_err(|e| Error::io("opening a segment", path, e))?;
+        let len = file
+            .len()
+            .map_err(|e| Error::io("reading a segment's length", path, e))?;
         if len < FileHeader::BYTES as u64 {
-            return Err(Error::corruption(path, 0, "segment header", FileHeader::BYTES, len));
+            return Err(Error::corruption(
+                path,
+                0,
+                "segment header",
+                FileHeader::BYTES,
+                len,
+            ));
         }
         let mut bytes = [0; FileHeader::BYTES];
-        file.read_exact_at(&mut bytes, 0).map_err(|e| Error::io("reading a segment", path, e))?;
+        file.read_exact_at(&mut bytes, 0)
+            .map_err(|e| Error::io("reading a segment", path, e))?;
         let header = FileHeader::decode(path, &bytes, FileKind::Wal)?;
         if header.number != segment.start.0 {
             let expected = segment_name(segment.start);
-            return Err(Error::corruption(path, 72, "segment start", expected, segment_name(Lsn(header.number))));
+            return Err(Error::corruption(
+                path,
+                72,
+                "segment start",
+                expected,
+                segment_name(Lsn(header.number)),
+            ));
         }
         Ok(SegmentScan {
             path: path.clone(),
@@ -197,14 +225,25 @@ pub(crate) fn open_sections(
         let key = match keys.for_reading(header, section.tenant, section.version) {
             KeyAccess::Live(key) => key,
             KeyAccess::Destroyed => continue,
-            KeyAccess::Unknown => return Err(damage("a tenant of this keystore", "an unknown tenant or key")),
+            KeyAccess::Unknown => {
+                return Err(damage("a tenant of this keystore", "an unknown tenant or key"));
+            }
         };
         if !key.matches(&section.commitment) {
             return Err(damage("the commitment of the tenant's key", "another key's"));
         }
         let plain_len = section.sealed.len().saturating_sub(SEAL_OVERHEAD) as u32;
-        let aad = section_aad(section.tenant, header.file_id, record.lsn, plain_len, record.seqno, section.ops);
-        let plain = key.open(&aad, section.sealed).map_err(|_| damage("an authentic section", "a failed tag"))?;
+        let aad = section_aad(
+            section.tenant,
+            header.file_id,
+            record.lsn,
+            plain_len,
+            record.seqno,
+            section.ops,
+        );
+        let plain = key
+            .open(&aad, section.sealed)
+            .map_err(|_| damage("an authentic section", "a failed tag"))?;
         let ops = parse_ops(&Bytes::from(plain), section.ops)
             .ok_or_else(|| damage("well-formed operations", "others"))?;
         opened.push((section.tenant, ops));

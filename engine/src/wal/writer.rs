@@ -35,11 +35,19 @@ struct Segment {
 
 impl Tail {
     pub fn new(end: Lsn, chain: Chain, epoch: Epoch) -> Tail {
-        Tail { end, chain, epoch, segment: None, scratch: Vec::new() }
+        Tail {
+            end,
+            chain,
+            epoch,
+            segment: None,
+            scratch: Vec::new(),
+        }
     }
 
     fn segment_len(&self) -> Option<u64> {
-        self.segment.as_ref().map(|s| self.end.0.saturating_sub(s.header.number))
+        self.segment
+            .as_ref()
+            .map(|s| self.end.0.saturating_sub(s.header.number))
     }
 }
 
@@ -86,7 +94,14 @@ impl Wal {
         start_record(&self.fields(tail, RecordKind::Batch, seqno), 1, bytes);
         let sealed_len = (plain.len() + SEAL_OVERHEAD) as u32;
         push_section_header(tenant, version, ops, key.commitment(), sealed_len, bytes);
-        let aad = section_aad(tenant, segment.header.file_id, tail.end, plain.len() as u32, seqno, ops);
+        let aad = section_aad(
+            tenant,
+            segment.header.file_id,
+            tail.end,
+            plain.len() as u32,
+            seqno,
+            ops,
+        );
         key.seal(&segment.nonces, &aad, plain, bytes)?;
         finish_record(bytes);
         Ok(())
@@ -134,10 +149,19 @@ impl Wal {
     /// that were sealed elsewhere and so can repeat no nonce.
     pub fn resume_segment_verbatim(&self, tail: &mut Tail, header: FileHeader) -> Result<()> {
         let path = self.dir.join(segment_name(Lsn(header.number)));
-        let file = self.io.vfs.open_rw(&path).map_err(|e| Error::io("opening a segment", &path, e))?;
+        let file = self
+            .io
+            .vfs
+            .open_rw(&path)
+            .map_err(|e| Error::io("opening a segment", &path, e))?;
         self.set_file(Some(file.clone()), tail.end);
         tail.epoch = header.epoch;
-        tail.segment = Some(Segment { header, path, file, nonces: Nonces::new(self.io.rng.clone()) });
+        tail.segment = Some(Segment {
+            header,
+            path,
+            file,
+            nonces: Nonces::new(self.io.rng.clone()),
+        });
         Ok(())
     }
 
@@ -171,7 +195,12 @@ impl Wal {
         tail.chain = extend_chain(tail.chain, &bytes);
         tail.end = tail.end.advance(bytes.len() as u64);
         self.set_file(Some(file.clone()), tail.end);
-        tail.segment = Some(Segment { header, path, file, nonces: Nonces::new(self.io.rng.clone()) });
+        tail.segment = Some(Segment {
+            header,
+            path,
+            file,
+            nonces: Nonces::new(self.io.rng.clone()),
+        });
         Ok(())
     }
 
@@ -190,7 +219,10 @@ impl Wal {
         };
         let offset = tail.end.0.saturating_sub(segment.header.number);
         if let Err(e) = segment.file.write_all_at(bytes, offset) {
-            let full = matches!(e.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
+            let full = matches!(
+                e.kind(),
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
+            );
             let error = Error::io("appending to the write-ahead log", &segment.path, e);
             // A full disk is not final: take the torn part back, and the log is as before.
             if !full || segment.file.set_len(offset).is_err() {
