@@ -113,9 +113,7 @@ impl Scenario {
         let mut seen = HashSet::new();
         for (n, moment) in moments.iter().enumerate() {
             for (what, image) in self.images(moment, &mut seen) {
-                if let Err(why) = moment.examine(image, n as u64) {
-                    self.fail(what, why);
-                }
+                moment.examine(image, n as u64).map_err(|why| (what, why))?;
             }
         }
         println!(
@@ -123,7 +121,7 @@ impl Scenario {
             self.name,
             seen.len()
         );
-        operations
+        Ok(operations)
     }
 
     fn machine_off(&self, base: &World, operations: u64) {

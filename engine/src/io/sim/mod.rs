@@ -115,6 +115,7 @@ impl SimFs {
         SimFs(Arc::new(Shared {
             state: Mutex::new(state),
             probe: Mutex::new(None),
+            lie: Mutex::new(None),
         }))
     }
 
