@@ -75,6 +75,8 @@ pub(crate) struct Scan {
     pub newest: Option<FileHeader>,
     /// From the one holding `flushed` on.
     live: Vec<SegmentFile>,
+    /// Given up before the crash, and back because their removal was not durable: behind a gap.
+    stale: Vec<PathBuf>,
     torn: Option<Torn>,
 }
 
@@ -100,9 +102,11 @@ pub(crate) fn scan(io: &Io, dir: &Path, flushed: Lsn, reach: Lsn) -> Result<Scan
         clean: false,
         newest: None,
         live: Vec::new(),
+        stale: Vec::new(),
         torn: None,
     };
-    let first = all.iter().rposition(|s| s.start < flushed).unwrap_or(0);
+    let first = first_segment(io, &all, flushed);
+    found.set_aside_stale(&all, first);
     found.live = all.get(first..).unwrap_or_default().to_vec();
     let missing = |start: Lsn| {
         let path = dir.join(segment_name(start));
@@ -127,7 +131,36 @@ pub(crate) fn scan(io: &Io, dir: &Path, flushed: Lsn, reach: Lsn) -> Result<Scan
     Ok(found)
 }
 
+/// The segment recovery starts in: the one holding `flushed`. If that one is the newest and begins
+/// there, its creation may have been torn, and the one before it tells where the log ends.
+fn first_segment(io: &Io, all: &[SegmentFile], flushed: Lsn) -> usize {
+    let Some(holding) = all.iter().rposition(|s| s.start <= flushed) else {
+        return 0;
+    };
+    let begins_there = all
+        .get(holding)
+        .filter(|s| s.start == flushed && holding + 1 == all.len());
+    match begins_there {
+        Some(segment) if SegmentScan::open(io, segment).is_err() => holding.saturating_sub(1),
+        _ => holding,
+    }
+}
+
 impl Scan {
+    /// Older segments are kept only as far back as they are contiguous.
+    fn set_aside_stale(&mut self, all: &[SegmentFile], first: usize) {
+        let mut contiguous = true;
+        let older = all.get(..=first).unwrap_or_default();
+        for pair in older.windows(2).rev() {
+            let [older, newer] = pair else { continue };
+            contiguous = contiguous && older.start.advance(older.len) == newer.start;
+            if !contiguous {
+                self.segments.remove(&older.start);
+                self.stale.push(older.path.clone());
+            }
+        }
+    }
+
     fn walk(
         &mut self,
         io: &Io,
@@ -248,6 +281,11 @@ impl Scan {
                     .map_err(|e| Error::io("removing a torn segment", path, e))?;
             }
             None => {}
+        }
+        for path in &self.stale {
+            io.vfs
+                .remove_file(path)
+                .map_err(|e| Error::io("removing an old segment", path, e))?;
         }
         if let Some(segment) = self.live.last() {
             let path = &segment.path;
