@@ -175,6 +175,12 @@ impl VersionSet {
         self.installed.read().state.clone()
     }
 
+    /// Version and state of one moment.
+    pub fn view(&self) -> (Arc<Version>, ManifestState) {
+        let Installed { version, state } = self.installed.read().clone();
+        (version, state)
+    }
+
     /// A number for a new file, never given out before.
     pub fn next_number(&self) -> u64 {
         self.next_number.fetch_add(1, Ordering::Relaxed)
