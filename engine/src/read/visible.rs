@@ -71,6 +71,12 @@ impl<C: Cursor> VisibleCursor<C> {
         self.settle_backward()
     }
 
+    /// To the first visible entry.
+    #[cfg(test)]
+    pub(crate) fn seek_first(&mut self) -> Result<()> {
+        self.seek(&[])
+    }
+
     /// To the last visible entry.
     pub(crate) fn seek_last(&mut self) -> Result<()> {
         self.current = Current::None;

@@ -195,9 +195,10 @@ fn a_failed_read_is_returned_and_leaves_the_cursor_unpositioned() {
     for _ in 0..200 {
         let entry = &entries[random.below(entries.len() as u64) as usize];
         if random.below(3) == 0 {
-            place
-                .fs
-                .fail(Fault::read_error(place.fs.reads() + 1 + random.below(2), Times::Once));
+            place.fs.fail(Fault::read_error(
+                place.fs.reads() + 1 + random.below(2),
+                Times::Once,
+            ));
         }
         let steps = [cursor.seek(&entry.key, entry.seqno), cursor.next(), cursor.prev()];
         place.fs.clear_faults();
@@ -211,7 +212,9 @@ fn a_failed_read_is_returned_and_leaves_the_cursor_unpositioned() {
         }
         cursor.seek(&entry.key, entry.seqno).unwrap();
         assert_eq!(cursor.entry(), Some(entry));
-        place.fs.fail(Fault::read_error(place.fs.reads() + 1, Times::Once));
+        place
+            .fs
+            .fail(Fault::read_error(place.fs.reads() + 1, Times::Once));
         let mut result = Ok(());
         while result.is_ok() && cursor.entry().is_some() {
             result = cursor.next();
