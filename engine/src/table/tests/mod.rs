@@ -2,6 +2,7 @@
 //! and go.
 
 mod damage;
+mod golden;
 mod keys;
 mod round_trip;
 
@@ -13,6 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use super::cache::CacheUsage;
+use super::reader::TenantRun;
 use super::*;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::Io;
