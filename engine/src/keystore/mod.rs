@@ -26,8 +26,8 @@
 //! - A base that names a log is never without it. What a log holds beyond its head is folded into a new base
 //!   by the next process, and by `close`; after that any truncation is found.
 //! - Locks: `writer` before `tenants`; readers take `tenants` only, and never wait for a disk.
-//! - A failed sync or rename is final: changes are refused (`ReadOnly`) until reopened. Any other failure,
-//!   a full disk above all, leaves everything as it was.
+//! - A failed sync or rename is final: changes are refused (`ReadOnly`) until reopened. A full disk leaves
+//!   everything as it was, and tenants can be deleted nevertheless (reserve.rs).
 
 mod base;
 mod format;
@@ -243,13 +243,20 @@ impl Keystore {
         let mut writer = self.writable()?;
         let take = self.tenants.read().plan(changes)?;
         match take {
-            Take::Nothing => Ok(()),
+            // Asked again, perhaps because the provider failed: what it was to destroy must be gone, too.
+            Take::Nothing => self.destroy(&mut writer).map(drop),
             Take::Append => self.append(&mut writer, changes),
             Take::Replace { new_root } => {
                 let root = if new_root { Root::New } else { Root::Same };
                 self.replace(&mut writer, Some(changes), root, true).map(|_| ())
             }
         }
+    }
+
+    /// Whether a KEK version that wraps older copies of this keystore is still to be destroyed: until it is,
+    /// deletions are not final.
+    pub fn destruction_pending(&self) -> bool {
+        self.writer.lock().superseded.is_some()
     }
 
     /// Tries again to destroy a superseded KEK version; `None` if there is none.

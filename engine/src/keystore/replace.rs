@@ -88,7 +88,9 @@ impl Keystore {
         let before = writer.generation;
         let mut result = self.replace_once(writer, changes, root, with_log);
         let full = result.as_ref().is_err_and(|e| e.kind() == ErrorKind::NoSpace);
-        if full && root == Root::New && matches!(writer.state, State::Open) && self.release_reserve() {
+        // Creating must not use up what deleting needs; all else gives the room back with the old base.
+        let entitled = changes.is_none() || root == Root::New;
+        if full && entitled && matches!(writer.state, State::Open) && self.release_reserve() {
             result = match writer.generation == before {
                 true => self.replace_once(writer, changes, root, with_log),
                 false => self.destroy(writer),

@@ -2,8 +2,8 @@
 //! whole base before the old one goes.
 //!
 //! `keystore/reserve` is a file of random bytes (a file system that compresses must not shrink it) that is
-//! larger than the next base will be. A deletion that finds the disk full removes it, tries again, and makes
-//! it anew when there is room. It holds nothing; losing it loses nothing.
+//! larger than the next base will be. A deletion, fold or close that finds the disk full removes it, tries
+//! again, and makes it anew when there is room. It holds nothing; losing it loses nothing.
 
 use std::path::{Path, PathBuf};
 
