@@ -225,7 +225,7 @@ impl Keys {
         let (body, check) = text.rsplit_once("check ").ok_or("its check line is missing")?;
         let crc = check
             .strip_suffix('\n')
-            .and_then(|hex| parse_hex::<4>(hex))
+            .and_then(parse_hex::<4>)
             .ok_or("its check line")?;
         if crc32fast::hash(body.as_bytes()) != u32::from_be_bytes(crc) {
             return Err("its check line does not match: it was altered or damaged");

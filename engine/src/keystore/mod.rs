@@ -73,6 +73,8 @@ struct Writer {
     generation: u64,
     /// The base's root and the KEK version that wraps it; none before the first base.
     root: Option<(KekVersion, Dek)>,
+    /// This process wrote the base: its name is durable for certain.
+    own: bool,
     /// Still to be destroyed at the provider.
     superseded: Option<KekVersion>,
     /// The base names a superseded version that is destroyed meanwhile: the next base will not.
@@ -140,7 +142,7 @@ impl Keystore {
             }
         };
         let keystore = Keystore::new(dir, io, provider, Tenants::new(full), Writer::new(0, None));
-        keystore.sweep_temporaries(&files.temporaries, None);
+        keystore.sweep_temporaries(&files.temporaries, &[])?;
         let mut writer = keystore.writer.lock();
         keystore.replace(&mut writer, Some(full), Root::New, false)?;
         drop(writer);
@@ -182,7 +184,11 @@ impl Keystore {
         }
         let keystore = Keystore::new(dir, io, provider, tenants, writer);
         let mut writer = keystore.writer.lock();
-        keystore.sweep_temporaries(&files.temporaries, writer.root.as_ref().map(|(kek, _)| *kek));
+        let used: Vec<KekVersion> = [Some(base.preamble.kek), writer.superseded]
+            .into_iter()
+            .flatten()
+            .collect();
+        keystore.sweep_temporaries(&files.temporaries, &used)?;
         let unfinished = writer.superseded.is_some() || files.bases.len() > 1;
         if writer.dirty || unfinished {
             keystore.fold_at_open(&mut writer, unfinished)?;
@@ -371,7 +377,8 @@ impl Keystore {
 
     /// Tries again to destroy a superseded KEK version; `None` if there is none.
     pub fn destroy_superseded(&self) -> Result<Option<Destruction>> {
-        self.destroy(&mut self.writer.lock())
+        let mut writer = self.writable()?;
+        self.destroy(&mut writer)
     }
 
     /// Folds the log into the base, so that any later truncation is found; durable when it returns. Changes
@@ -448,13 +455,19 @@ impl Keystore {
                 )
             }
         };
-        let fresh_kek = writer.root.as_ref().is_none_or(|(old, _)| *old != kek);
-        let generation = writer.generation + 1;
-        let written = self.write_base(generation, kek, &key, superseded, changes, with_log);
-        let log = match written {
+        let ruling = writer.root.as_ref().map(|(kek, _)| *kek);
+        let next = Next {
+            generation: writer.generation + 1,
+            kek,
+            root: key,
+            superseded,
+            ruling,
+            with_log,
+        };
+        let log = match self.write_base(&next, changes) {
             Ok(log) => log,
             Err(Failure::Harmless(error)) => {
-                if fresh_kek {
+                if next.has_fresh_kek() {
                     // Nothing that counts was wrapped by it. If this fails too, it guards nothing.
                     let _ = self.provider.destroy_version(kek);
                 }
@@ -462,8 +475,9 @@ impl Keystore {
             }
             Err(Failure::Final(error)) => return Err(writer.fail(error)),
         };
-        let old = std::mem::replace(&mut writer.generation, generation);
-        writer.root = Some((kek, key));
+        let old = std::mem::replace(&mut writer.generation, next.generation);
+        writer.root = Some((kek, next.root));
+        writer.own = true;
         writer.superseded = superseded;
         writer.stale_mark = false;
         writer.log = log;
@@ -472,21 +486,19 @@ impl Keystore {
             self.commit(changes);
         }
         let destroyed = self.destroy(writer);
-        // What is left of the old generation opens nothing; the next open sweeps what stays.
-        let _ = durable::remove_if_exists(&self.io, &format::base_path(&self.dir, old));
-        let _ = durable::remove_if_exists(&self.io, &format::log_path(&self.dir, old));
+        if old != 0 {
+            // What is left of the old generation opens nothing; the next open sweeps what stays.
+            let _ = durable::remove_if_exists(&self.io, &format::base_path(&self.dir, old));
+            let _ = durable::remove_if_exists(&self.io, &format::log_path(&self.dir, old));
+        }
         destroyed
     }
 
     /// The disk's part of `replace`.
     fn write_base(
         &self,
-        generation: u64,
-        kek: KekVersion,
-        root: &Dek,
-        superseded: Option<KekVersion>,
+        next: &Next,
         changes: Option<&KeyChanges>,
-        with_log: bool,
     ) -> std::result::Result<Option<LogWriter>, Failure> {
         let (plain, version, next_tenant) = {
             let tenants = self.tenants.read();
@@ -497,6 +509,14 @@ impl Keystore {
                 None => (plain, tenants.version(), tenants.next_tenant()),
             }
         };
+        let Next {
+            generation,
+            kek,
+            ref root,
+            superseded,
+            ruling,
+            with_log,
+        } = *next;
         let log = match with_log {
             true => Some(LogWriter::create(&self.io, &self.dir, generation, root).map_err(harmless_if_full)?),
             false => None,
@@ -513,24 +533,42 @@ impl Keystore {
             log_id,
             origin,
         };
-        let bytes = base::encode(&self.io, &*self.provider, &plan, &plain).map_err(Failure::Harmless)?;
+        let (bytes, chunks_at) =
+            base::encode(&self.io, &*self.provider, &plan, &plain).map_err(Failure::Harmless)?;
         drop(plain);
 
         let path = format::base_path(&self.dir, generation);
         let tmp = durable::tmp_name(&path);
         if self.io.vfs.exists(&tmp).unwrap_or(true) {
-            self.sweep_temporary(&tmp, Some(kek));
+            let used: Vec<KekVersion> = [Some(kek), superseded, ruling].into_iter().flatten().collect();
+            self.sweep_temporary(&tmp, &used);
         }
         let file = durable::create(&self.io, &tmp).map_err(Failure::Harmless)?;
-        let wrote = file
-            .write_all_at(&bytes, 0)
-            .map_err(|e| Error::io("writing the file", &tmp, e));
-        if let Err(error) = wrote {
-            let _ = durable::remove_if_exists(&self.io, &tmp);
-            return Err(Failure::Harmless(error));
+        // Under a new KEK version, the file that names it is durable before anything it guards is: whatever
+        // a crash leaves of the chunks, the next open finds the version and destroys it.
+        let cut = if next.has_fresh_kek() { chunks_at } else { 0 };
+        let (head, chunks) = bytes.split_at_checked(cut).unwrap_or_default();
+        let failure = |action, e| harmless_if_full(Error::io(action, &tmp, e));
+        let write = || {
+            if !head.is_empty() {
+                file.write_all_at(head, 0)
+                    .map_err(|e| Failure::Harmless(Error::io("writing", &tmp, e)))?;
+                file.sync().map_err(|e| failure("syncing the file", e))?;
+                durable::sync_dir(&self.io, &self.dir).map_err(Failure::Final)?;
+            }
+            file.write_all_at(chunks, head.len() as u64)
+                .map_err(|e| Failure::Harmless(Error::io("writing", &tmp, e)))?;
+            file.sync().map_err(|e| failure("syncing the file", e))
+        };
+        match write() {
+            Ok(()) => {}
+            Err(Failure::Harmless(error)) => {
+                let _ = durable::remove_if_exists(&self.io, &tmp);
+                return Err(Failure::Harmless(error));
+            }
+            // The file stays: it names the KEK version for the next open.
+            Err(last) => return Err(last),
         }
-        file.sync()
-            .map_err(|e| harmless_if_full(Error::io("syncing the file", &tmp, e)))?;
         if let Err(error) = durable::publish(&self.io, &tmp, &path) {
             // Take the name back: a second attempt must not take it for durable. If only that reaches the
             // disk, the next open sweeps the file; if only the first name does, the file is a good base.
@@ -547,11 +585,15 @@ impl Keystore {
         self.told.notify_all();
     }
 
-    /// Destroys the superseded KEK version. Requires: the base that rules is durable.
+    /// Destroys the superseded KEK version, if any, once the base that rules is durable for certain.
     fn destroy(&self, writer: &mut Writer) -> Result<Option<Destruction>> {
         let Some(version) = writer.superseded else {
             return Ok(None);
         };
+        if !writer.own {
+            // Comes back here when it has written a base.
+            return self.replace(writer, None, Root::Same, true);
+        }
         let destruction = self.provider.destroy_version(version)?;
         writer.superseded = None;
         writer.stale_mark = true;
@@ -564,29 +606,30 @@ impl Keystore {
     /// name is durable for certain. On a full disk the files are good as they are, but nothing is destroyed
     /// or removed: that is left to a later change.
     fn fold_at_open(&self, writer: &mut Writer, unfinished: bool) -> Result<()> {
-        let superseded = writer.superseded;
-        match self.replace(writer, None, Root::Same, true) {
-            Ok(_) => Ok(()),
+        let inherited = writer.generation;
+        let Err(error) = self.replace(writer, None, Root::Same, true) else {
+            return Ok(());
+        };
+        if writer.generation != inherited {
             // The base is written; only the provider failed to destroy. Tried again later.
-            Err(_) if writer.state.is_open() && !writer.dirty && writer.superseded.is_some() => Ok(()),
-            Err(error) if error.kind() == ErrorKind::NoSpace && writer.state.is_open() => {
-                if !unfinished {
-                    // What the log holds was perhaps never synced, but will be relied upon.
-                    let path = format::log_path(&self.dir, writer.generation);
-                    let file = self
-                        .io
-                        .vfs
-                        .open_rw(&path)
-                        .map_err(|e| Error::io("opening", &path, e))?;
-                    file.sync().map_err(|e| Error::io("syncing the file", &path, e))?;
-                }
-                durable::sync_dir(&self.io, &self.dir)?;
-                writer.superseded = superseded;
-                writer.dirty = true;
-                Ok(())
-            }
-            Err(error) => Err(error),
+            return Ok(());
         }
+        if error.kind() != ErrorKind::NoSpace || !matches!(writer.state, State::Open) {
+            return Err(error);
+        }
+        if writer.dirty {
+            // What the log holds was perhaps never synced, but will be relied upon.
+            let path = format::log_path(&self.dir, inherited);
+            let file = self
+                .io
+                .vfs
+                .open_rw(&path)
+                .map_err(|e| Error::io("opening the file", &path, e))?;
+            file.sync().map_err(|e| Error::io("syncing the file", &path, e))?;
+        }
+        // Closing must write a base also when there was no log to fold.
+        writer.dirty |= unfinished;
+        durable::sync_dir(&self.io, &self.dir)
     }
 
     /// Removes bases and logs of other generations. Best effort: they are orphans, whatever remains.
@@ -607,15 +650,21 @@ impl Keystore {
     }
 
     /// Removes what interrupted replacements left, and destroys the KEK versions that only they used.
-    fn sweep_temporaries(&self, names: &[String], current: Option<KekVersion>) {
-        for name in names {
-            self.sweep_temporary(&self.dir.join(name), current);
+    fn sweep_temporaries(&self, names: &[String], used: &[KekVersion]) -> Result<()> {
+        if !names.is_empty() {
+            // A name may have been taken back from a base (see `write_base`): durably so, from here on.
+            durable::sync_dir(&self.io, &self.dir)?;
         }
+        names
+            .iter()
+            .for_each(|name| self.sweep_temporary(&self.dir.join(name), used));
+        Ok(())
     }
 
-    fn sweep_temporary(&self, path: &Path, current: Option<KekVersion>) {
+    /// - `used`: versions that wrap what counts.
+    fn sweep_temporary(&self, path: &Path, used: &[KekVersion]) {
         if let Some(kek) = base::abandoned_kek(&self.io, path, &self.origin, &*self.provider)
-            && current != Some(kek)
+            && !used.contains(&kek)
             && self.provider.destroy_version(kek).is_err()
         {
             // Keep the file: it is all that names the version.
@@ -645,6 +694,7 @@ impl Writer {
         Writer {
             generation,
             root,
+            own: false,
             superseded: None,
             stale_mark: false,
             log: None,
@@ -661,9 +711,20 @@ impl Writer {
     }
 }
 
-impl State {
-    fn is_open(&self) -> bool {
-        matches!(self, State::Open)
+/// The base to be written.
+struct Next {
+    generation: u64,
+    kek: KekVersion,
+    root: Dek,
+    superseded: Option<KekVersion>,
+    /// Wraps the base that rules now.
+    ruling: Option<KekVersion>,
+    with_log: bool,
+}
+
+impl Next {
+    fn has_fresh_kek(&self) -> bool {
+        self.ruling != Some(self.kek)
     }
 }
 

@@ -80,7 +80,9 @@ impl Range {
 
     fn advance(&mut self) -> Result<Option<Entry>> {
         self.engine.inner().check_tenant(self.tenant)?;
-        self.engine.inner().check_keyspace(self.tenant, self.keyspace)?;
+        self.engine
+            .inner()
+            .check_keyspace(self.tenant, self.keyspace, Some(self.at))?;
         let cursor = match &mut self.front {
             Some(cursor) => {
                 cursor.next()?;
@@ -109,7 +111,9 @@ impl Range {
 
     fn retreat(&mut self) -> Result<Option<Entry>> {
         self.engine.inner().check_tenant(self.tenant)?;
-        self.engine.inner().check_keyspace(self.tenant, self.keyspace)?;
+        self.engine
+            .inner()
+            .check_keyspace(self.tenant, self.keyspace, Some(self.at))?;
         let cursor = match &mut self.back {
             Some(cursor) => {
                 cursor.prev()?;

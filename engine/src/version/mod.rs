@@ -24,6 +24,10 @@ pub(crate) mod current;
 pub(crate) mod edit;
 pub(crate) mod manifest;
 pub(crate) mod set;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -31,7 +35,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::read::cursor::{Cursor, Entry};
+use crate::read::level::{LevelCursor, table_for};
 use crate::table::{Table, TableMeta};
+use crate::types::{SeqNo, TenantId};
 
 #[allow(unused_imports)] // The engine takes these from here.
 pub(crate) use edit::{Edit, ManifestState, NodeState};
@@ -60,6 +67,46 @@ impl Version {
     /// Bytes of all tables.
     pub fn bytes(&self) -> u64 {
         self.tables().map(|(_, table)| table.meta().bytes).sum()
+    }
+
+    /// The newest version of a tree key at or below `at` in tables, deletes included.
+    pub fn get(&self, tenant: TenantId, key: &[u8], at: SeqNo) -> Result<Option<Entry>> {
+        let (level0, deeper) = self
+            .levels
+            .split_first()
+            .map_or((&[][..], &[][..]), |(l, d)| (l, d));
+        for table in level0 {
+            if let Some(entry) = table.get(tenant, key, at)? {
+                return Ok(Some(entry));
+            }
+        }
+        for tables in deeper {
+            if let Some(table) = table_for(tables, tenant, key)?
+                && let Some(entry) = table.get(tenant, key, at)?
+            {
+                return Ok(Some(entry));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Cursors over one tenant, newest first: one for each table of level 0 that has some of it, one
+    /// for each other level.
+    pub fn cursors(&self, tenant: TenantId) -> Result<Vec<Box<dyn Cursor>>> {
+        let mut cursors: Vec<Box<dyn Cursor>> = Vec::new();
+        for (level, tables) in self.levels.iter().enumerate() {
+            if level == 0 {
+                for table in tables.iter().filter(|table| table.contains(tenant)) {
+                    cursors.push(table.cursor(tenant)?);
+                }
+            } else {
+                let cursor = LevelCursor::new(tables, tenant);
+                if !cursor.is_empty() {
+                    cursors.push(Box::new(cursor));
+                }
+            }
+        }
+        Ok(cursors)
     }
 
     /// The version after `edit`. `opened` holds the tables that are new; tables that only move
