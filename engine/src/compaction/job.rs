@@ -167,12 +167,12 @@ impl Job<'_> {
         let mut key: Option<Bytes> = None;
         let mut keyspace: Option<(KeyspaceId, Option<SeqNo>)> = None;
         cursor.seek_first()?;
-        while let Some(entry) = cursor.entry().cloned() {
+        while let Some(entry) = cursor.entry() {
             self.look()?;
             if key.as_ref() != Some(&entry.key) {
                 retention.next_key();
                 outputs.at_key()?;
-                keyspace = dropped(self.work, tenant, &entry, keyspace)?;
+                keyspace = dropped(self.work, tenant, entry, keyspace)?;
                 key = Some(entry.key.clone());
             }
             let drop = keyspace.and_then(|(_, drop)| drop);
@@ -185,7 +185,7 @@ impl Job<'_> {
                 if self.plan.action == Action::Erase {
                     return Err(Error::new(ErrorKind::Invalid, "a table to erase has live data"));
                 }
-                if !outputs.add(tenant, &entry)? {
+                if !outputs.add(tenant, entry)? {
                     return Ok(());
                 }
             }

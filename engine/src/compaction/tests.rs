@@ -16,7 +16,7 @@ use crate::io::sim::{Fault, Times};
 use crate::memtable::Memtable;
 use crate::read::cursor::EntryKind;
 use crate::types::Lsn;
-use crate::version::testing::{Dice, Machine, layout, visible};
+use crate::version::testing::{Dice, Machine, bytes, get, layout, visible};
 use crate::version::{Edit, LEVELS, Version, VersionSet};
 
 fn tree_key(keyspace: u32, key: &str) -> Bytes {
@@ -215,7 +215,7 @@ impl Model {
                     if let Some((_, Some(value))) = newest {
                         expected.insert(key.clone(), value.clone());
                     }
-                    let got = version.get(TenantId(tenant), key, SeqNo(*at)).unwrap();
+                    let got = get(&version, tenant, key, *at).unwrap();
                     let got = got
                         .filter(|entry| entry.kind == EntryKind::Put)
                         .map(|entry| entry.value);
@@ -383,7 +383,7 @@ fn loaded(tenants: u64) -> Model {
 #[test]
 fn destroyed_tenant_is_dropped_without_a_key_and_its_space_comes_back() {
     let mut model = loaded(4);
-    let before = model.set.current().bytes();
+    let before = bytes(&model.set.current());
     model.destroy(2);
     model.destroy(3);
     // The keys are gone, so nothing can be decrypted; reading them is empty, not an error.
@@ -397,11 +397,11 @@ fn destroyed_tenant_is_dropped_without_a_key_and_its_space_comes_back() {
         .flatten()
         .map(|run| run.bytes)
         .sum();
-    assert!(dead * 16 < version.bytes(), "{dead} of {}", version.bytes());
+    assert!(dead * 16 < bytes(&version), "{dead} of {}", bytes(&version));
     assert!(
-        version.bytes() * 10 < before * 6,
+        bytes(&version) * 10 < before * 6,
         "{} of {before}",
-        version.bytes()
+        bytes(&version)
     );
     drop(version);
     model.compact_everything();
@@ -419,7 +419,7 @@ fn destroyed_tenant_is_dropped_without_a_key_and_its_space_comes_back() {
         .filter(|(path, _)| path.starts_with("/db/tables"))
         .map(|(_, bytes)| bytes.len() as u64)
         .sum();
-    assert_eq!(used, version.bytes());
+    assert_eq!(used, bytes(&version));
 }
 
 #[test]
