@@ -3,6 +3,7 @@
 use super::*;
 use crate::io::sim::{CrashMode, Fault, Times};
 
+/// A script of changes, and what the keystore held after each.
 fn run_script(keystore: &Keystore, done: &mut Vec<Vec<u8>>) -> Result<()> {
     let mut step = |result: Result<()>| {
         result?;
@@ -17,6 +18,7 @@ fn run_script(keystore: &Keystore, done: &mut Vec<Vec<u8>>) -> Result<()> {
     step(keystore.close())
 }
 
+#[test]
 fn crash_at_any_operation_keeps_every_acknowledged_change_and_leaves_no_orphan_key() {
     let plain = World::new(20);
     let keystore = plain.create();
@@ -63,6 +65,7 @@ fn crash_at_any_operation_keeps_every_acknowledged_change_and_leaves_no_orphan_k
     }
 }
 
+#[test]
 fn crash_while_creating_leaves_a_keystore_or_none() {
     let plain = World::new(21);
     drop(plain.create());
@@ -88,6 +91,7 @@ fn crash_while_creating_leaves_a_keystore_or_none() {
     }
 }
 
+#[test]
 fn crash_while_folding_or_opening_loses_nothing() {
     let script = |world: &World| {
         let keystore = world.create();
@@ -122,6 +126,7 @@ fn crash_while_folding_or_opening_loses_nothing() {
     }
 }
 
+#[test]
 fn failed_operation_of_any_kind_is_an_error_and_a_reopen_finds_what_was_acknowledged() {
     let plain = World::new(30);
     let keystore = plain.create();
@@ -176,6 +181,7 @@ fn failed_operation_of_any_kind_is_an_error_and_a_reopen_finds_what_was_acknowle
     }
 }
 
+#[test]
 fn failed_sync_refuses_changes_until_reopened() {
     let world = World::new(31);
     let keystore = world.create();
@@ -197,6 +203,7 @@ fn failed_sync_refuses_changes_until_reopened() {
     world.open().create_tenants(&["c"]).unwrap();
 }
 
+#[test]
 fn full_disk_refuses_creation_takes_deletion_and_ends_without_reopening() {
     let world = World::new(32);
     let keystore = world.create();
@@ -226,25 +233,32 @@ fn full_disk_refuses_creation_takes_deletion_and_ends_without_reopening() {
     assert_eq!(content(&world.open()), before);
 }
 
-fn keystore_with_a_used_log_opens_on_a_full_disk() {
-    let world = World::new(33);
-    let keystore = world.create();
-    keystore.create_tenants(&["a"]).unwrap();
-    keystore.create_tenants(&["b"]).unwrap();
-    let before = content(&keystore);
-    drop(keystore);
-    world.fs.set_capacity(Some(world.fs.used()));
-    let keystore = world.open();
-    assert_eq!(content(&keystore), before);
-    assert_eq!(
-        keystore.create_tenants(&["c"]).unwrap_err().kind(),
-        ErrorKind::NoSpace
-    );
-    keystore.delete_tenants(&[TenantId(1)]).unwrap();
-    world.fs.set_capacity(None);
-    keystore.create_tenants(&["c"]).unwrap();
-    let before = content(&keystore);
-    keystore.close().unwrap();
-    drop(keystore);
-    assert_eq!(content(&world.open()), before);
+#[test]
+fn keystore_with_a_used_log_opens_on_a_full_disk_even_without_its_reserve() {
+    for reserve in [true, false] {
+        let world = World::new(33);
+        let keystore = world.create();
+        keystore.create_tenants(&["a"]).unwrap();
+        keystore.create_tenants(&["b"]).unwrap();
+        let before = content(&keystore);
+        drop(keystore);
+        if !reserve {
+            world.fs.lose("/db/keystore/reserve");
+        }
+        world.fs.set_capacity(Some(world.fs.used()));
+        let keystore = world.open();
+        assert_eq!(content(&keystore), before);
+        let deleted = keystore.delete_tenants(&[TenantId(1)]);
+        match deleted {
+            Ok(_) => assert!(reserve),
+            Err(error) => assert!(!reserve && error.kind() == ErrorKind::NoSpace, "{error}"),
+        }
+        world.fs.set_capacity(None);
+        keystore.create_tenants(&["c"]).unwrap();
+        let before = content(&keystore);
+        keystore.close().unwrap();
+        drop(keystore);
+        assert_eq!(world.keys.versions().len(), 1);
+        assert_eq!(content(&world.open()), before);
+    }
 }
