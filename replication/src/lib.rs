@@ -1,9 +1,11 @@
 //! Ships Strongroom's write-ahead log to a hot standby over gRPC, and promotes it.
 #![forbid(unsafe_code)]
 
+mod epoch;
 mod error;
 mod node;
 mod options;
+mod progress;
 mod status;
 
 pub use error::{Error, ErrorKind, Result};
