@@ -10,12 +10,12 @@
 //! #  the standby's Hello                                    verdict
 //! 1  names another database                                 WrongDatabase
 //! 2  recorded an epoch above the primary's                  Younger (the primary fences itself)
-//! 3  holds bytes beyond the primary's durable end           Diverged
+//! 3  ends beyond the primary's durable end                  Diverged
 //! 4  its last record is of an epoch the primary's history
 //!    does not have at that position                         Diverged
 //! 5  the position is older than the WAL still kept          TooFarBehind
 //! 6  the chain there differs, or it is no record boundary   Diverged
-//! 7  otherwise                                              Resume where its bytes end
+//! 7  otherwise                                              Resume at its end
 //! ```
 //!
 //! Rule 3 before 5: a standby that is ahead lost nothing to retention. Rule 4 costs no read and names the
@@ -54,8 +54,6 @@ pub struct Hello {
     pub highest: Epoch,
     /// End of its last whole durable record: epoch, position, chain.
     pub durable: EpochStart,
-    /// End of the bytes it holds, at or above `durable`.
-    pub received: Lsn,
     /// Its keystore version.
     pub keystore_version: u64,
 }
@@ -107,10 +105,10 @@ pub fn decide(primary: &Primary<'_>, hello: &Hello, chain_at: impl FnOnce(Lsn) -
         return Verdict::TooFarBehind { oldest: primary.oldest };
     }
     let diverged = || {
-        let (fork_epoch, fork) = fork_point(primary.history, primary.end, &hello.history, hello.received);
+        let (fork_epoch, fork) = fork_point(primary.history, primary.end, &hello.history, at);
         Verdict::Diverged { fork_epoch, fork }
     };
-    if hello.received > primary.end || hello.received < at {
+    if at > primary.end {
         return diverged();
     }
     if !epoch_possible(primary.history, hello.durable.epoch, at) {
@@ -120,7 +118,7 @@ pub fn decide(primary: &Primary<'_>, hello: &Hello, chain_at: impl FnOnce(Lsn) -
         return Verdict::TooFarBehind { oldest: primary.oldest };
     }
     match chain_at(at) {
-        ChainHere::Is(chain) if chain == hello.durable.chain => Verdict::Resume(hello.received),
+        ChainHere::Is(chain) if chain == hello.durable.chain => Verdict::Resume(at),
         ChainHere::Is(_) | ChainHere::NoBoundary => diverged(),
         ChainHere::Gone => Verdict::TooFarBehind { oldest: primary.oldest },
     }

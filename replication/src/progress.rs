@@ -59,11 +59,9 @@ pub enum AckRefused {
 }
 
 impl Progress {
-    /// A stream of reign `epoch` begins: the standby has whole records up to `durable` and holds bytes
-    /// up to `received`, where sending starts.
-    pub fn new(epoch: Epoch, durable: Lsn, received: Lsn) -> Progress {
-        let received = received.max(durable);
-        Progress { epoch, sent: received, received, durable, applied: Lsn::ZERO }
+    /// A stream of reign `epoch` begins at `durable`, the end of the standby's last whole record.
+    pub fn new(epoch: Epoch, durable: Lsn) -> Progress {
+        Progress { epoch, sent: durable, received: durable, durable, applied: Lsn::ZERO }
     }
 
     /// Bytes up to `end` were handed to the connection. Never goes back.
@@ -131,7 +129,7 @@ mod tests {
 
     /// Sent 100, received 80, durable 60, applied 40.
     fn midway() -> Progress {
-        let mut progress = Progress::new(E, Lsn(10), Lsn(20));
+        let mut progress = Progress::new(E, Lsn(10));
         progress.on_sent(Lsn(100));
         progress.on_ack(ack(80, 60, 40)).unwrap();
         progress
@@ -175,7 +173,7 @@ mod tests {
         for received in 0..=11 {
             for durable in 0..=11 {
                 for applied in 0..=11 {
-                    let mut progress = Progress::new(E, Lsn(0), Lsn(0));
+                    let mut progress = Progress::new(E, Lsn(0));
                     progress.on_sent(Lsn(10));
                     progress.on_ack(ack(7, 5, 3)).unwrap();
                     let ordered = applied <= durable && durable <= received && received <= 10;
@@ -220,12 +218,5 @@ mod tests {
         progress.on_sent(Lsn(90));
         assert_eq!(progress.sent(), Lsn(100));
         assert_eq!(progress.outstanding(), 40);
-    }
-
-    #[test]
-    fn stream_starting_inside_a_record_then_partial_bytes_count_as_outstanding() {
-        let progress = Progress::new(E, Lsn(100), Lsn(130));
-        assert_eq!(progress.sent(), Lsn(130));
-        assert_eq!(progress.outstanding(), 30);
     }
 }

@@ -29,7 +29,6 @@ fn hello(epoch: Epoch, lsn: u64) -> Hello {
         highest: epoch,
         history,
         durable: start(epoch, lsn, 9),
-        received: Lsn(lsn),
         keystore_version: 0,
     }
 }
@@ -104,21 +103,6 @@ fn highest_epoch_table() {
 }
 
 #[test]
-fn partial_record_table() {
-    let ours = history();
-    for (received, expected) in [
-        (150, Verdict::Resume(Lsn(150))),
-        (170, Verdict::Resume(Lsn(170))),
-        (300, Verdict::Resume(Lsn(300))),
-        (301, diverged(E1R, 200)),
-        (149, diverged(E1R, 149)),
-    ] {
-        let hello = Hello { received: Lsn(received), ..hello(E1R, 150) };
-        assert_eq!(decide(&primary(&ours), &hello, |_| SAME), expected, "{received}");
-    }
-}
-
-#[test]
 fn other_database_then_refused_before_anything_else() {
     let ours = history();
     let hello = Hello { database_id: [8; 16], highest: E3, ..hello(E3, 1000) };
@@ -179,7 +163,6 @@ fn every_small_pair_of_histories_then_resume_exactly_for_prefixes() {
                         start: Lsn(theirs.len() as u64),
                         chain: chain(&theirs),
                     },
-                    received: Lsn(theirs.len() as u64),
                     ..hello(E1, 0)
                 };
                 let verdict = decide(&primary, &hello, |at| {
