@@ -15,7 +15,12 @@ pub(crate) struct Backoff {
 impl Backoff {
     /// `seed` only spreads nodes apart; it need not be secret.
     pub(crate) fn new(min: Duration, max: Duration, seed: u64) -> Backoff {
-        Backoff { min, max, step: min, seed: seed | 1 }
+        Backoff {
+            min,
+            max,
+            step: min,
+            seed: seed | 1,
+        }
     }
 
     /// The next wait.
@@ -49,7 +54,10 @@ mod tests {
             for step in [100, 200, 400, 800, 1000, 1000, 1000] {
                 let wait = backoff.next();
                 let step = Duration::from_millis(step);
-                assert!(step / 2 <= wait && wait <= step, "seed {seed}: {wait:?} of {step:?}");
+                assert!(
+                    step / 2 <= wait && wait <= step,
+                    "seed {seed}: {wait:?} of {step:?}"
+                );
             }
             backoff.reset();
             assert!(backoff.next() <= min, "seed {seed}");

@@ -26,12 +26,22 @@ pub(crate) type Client = ReplicationClient<Channel>;
 
 /// Dials the configured peer. `Invalid` without one, `Tls`, `Unreachable`, `Refused` (its certificate).
 pub(crate) async fn dial(config: &ReplicationConfig) -> Result<Client> {
-    let peer = config.peer.as_deref().ok_or_else(|| Error::new(ErrorKind::Invalid, "peer: not configured"))?;
-    let files = config.tls.as_ref().ok_or_else(|| Error::new(ErrorKind::Invalid, "tls: not configured"))?;
+    let peer = config
+        .peer
+        .as_deref()
+        .ok_or_else(|| Error::new(ErrorKind::Invalid, "peer: not configured"))?;
+    let files = config
+        .tls
+        .as_ref()
+        .ok_or_else(|| Error::new(ErrorKind::Invalid, "tls: not configured"))?;
     let (host, port) = split_host_port(peer)?;
     let name = config.peer_name.as_deref().unwrap_or(&host);
     let (tls, verifier) = tls::client_config(files, name, &config.timeouts)?;
-    let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+    let authority = if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    };
     let t = &config.timeouts;
     let endpoint = Endpoint::from_shared(format!("https://{authority}"))
         .and_then(|e| e.tls_config_with_verifier(tls, verifier))
@@ -47,7 +57,12 @@ pub(crate) async fn dial(config: &ReplicationConfig) -> Result<Client> {
     let channel = match connect.await {
         Ok(Ok(channel)) => channel,
         Ok(Err(e)) => return Err(connect_error(e)),
-        Err(_) => return Err(Error::new(ErrorKind::Unreachable, "no connection to the peer in time")),
+        Err(_) => {
+            return Err(Error::new(
+                ErrorKind::Unreachable,
+                "no connection to the peer in time",
+            ));
+        }
     };
     Ok(ReplicationClient::new(channel)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
@@ -59,7 +74,9 @@ fn connect_error(error: tonic::transport::Error) -> Error {
     let (mut kind, mut reason) = (ErrorKind::Unreachable, error.to_string());
     let mut source = error.source();
     while let Some(cause) = source {
-        let io = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let io = cause
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref);
         if cause.is::<rustls::Error>() || io.is_some_and(|inner| inner.is::<rustls::Error>()) {
             kind = ErrorKind::Refused;
         }
@@ -76,7 +93,10 @@ pub(crate) async fn within<T>(
 ) -> Result<T> {
     match tokio::time::timeout(config.timeouts.call, call).await {
         Ok(answer) => answer.map_err(status_error),
-        Err(_) => Err(Error::new(ErrorKind::Unreachable, "no answer from the peer in time")),
+        Err(_) => Err(Error::new(
+            ErrorKind::Unreachable,
+            "no answer from the peer in time",
+        )),
     }
 }
 

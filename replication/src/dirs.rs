@@ -64,7 +64,10 @@ pub(crate) struct Dirs {
 impl Dirs {
     /// Makes the side directory and clears what a crash left of scratch checkpoints.
     pub(crate) fn open(data: &Path, side: &Path) -> Result<Dirs> {
-        let dirs = Dirs { data: data.to_path_buf(), side: side.to_path_buf() };
+        let dirs = Dirs {
+            data: data.to_path_buf(),
+            side: side.to_path_buf(),
+        };
         fs::create_dir_all(&dirs.side).map_err(|e| Error::io("creating the node's directory", side, e))?;
         remove_tree(&dirs.scratch_root())?;
         Ok(dirs)
@@ -100,7 +103,10 @@ impl Dirs {
             Err(e) => return Err(Error::io("reading the recorded role", &path, e)),
         };
         parse_role(&text).map(Some).ok_or_else(|| {
-            let text = format!("the recorded role cannot be read; repair or remove it [{}]", path.display());
+            let text = format!(
+                "the recorded role cannot be read; repair or remove it [{}]",
+                path.display()
+            );
             Error::new(ErrorKind::Io, text)
         })
     }
@@ -189,7 +195,8 @@ fn parse_role(text: &str) -> Option<Recorded> {
 }
 
 fn exists(path: &Path) -> Result<bool> {
-    path.try_exists().map_err(|e| Error::io("looking for a directory", path, e))
+    path.try_exists()
+        .map_err(|e| Error::io("looking for a directory", path, e))
 }
 
 /// Renames and makes both parents' entries durable.
@@ -198,7 +205,11 @@ fn rename(from: &Path, to: &Path) -> Result<()> {
     let work = || {
         fs::rename(from, to)?;
         parents.iter().flatten().try_for_each(|dir| {
-            let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+            let dir = if dir.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                dir
+            };
             sync_dir(dir)
         })
     };
@@ -267,7 +278,11 @@ mod tests {
             (promoting, Primary, Some(from), Standby),
         ];
         for (recorded, configured, highest, expected) in table {
-            assert_eq!(settle(recorded, configured, highest), expected, "{recorded:?} {highest:?}");
+            assert_eq!(
+                settle(recorded, configured, highest),
+                expected,
+                "{recorded:?} {highest:?}"
+            );
         }
     }
 
@@ -275,7 +290,11 @@ mod tests {
     fn role_recorded_then_read_back() {
         let (_root, dirs) = places();
         assert_eq!(dirs.recorded().unwrap(), None);
-        for role in [Recorded::Primary, Recorded::Standby, Recorded::Promoting { from: Epoch(65537) }] {
+        for role in [
+            Recorded::Primary,
+            Recorded::Standby,
+            Recorded::Promoting { from: Epoch(65537) },
+        ] {
             dirs.record(role).unwrap();
             assert_eq!(dirs.recorded().unwrap(), Some(role));
         }
@@ -350,7 +369,11 @@ mod tests {
             let dirs = Dirs::open(&dirs.data, &dirs.side).unwrap();
             let kept = dirs.resume_install().unwrap().unwrap();
             assert_eq!(current(&dirs), "new", "step {step}");
-            assert_eq!(fs::read_to_string(kept.join("wal/0")).unwrap(), "old", "step {step}");
+            assert_eq!(
+                fs::read_to_string(kept.join("wal/0")).unwrap(),
+                "old",
+                "step {step}"
+            );
             assert!(!retired.exists(), "step {step}");
             assert_eq!(dirs.resume_install().unwrap(), None, "step {step}");
         }

@@ -102,7 +102,9 @@ pub fn decide(primary: &Primary<'_>, hello: &Hello, chain_at: impl FnOnce(Lsn) -
         return Verdict::Younger(hello.highest.max(hello.durable.epoch));
     }
     if hello.durable.epoch == Epoch::ZERO {
-        return Verdict::TooFarBehind { oldest: primary.oldest };
+        return Verdict::TooFarBehind {
+            oldest: primary.oldest,
+        };
     }
     let diverged = || {
         let (fork_epoch, fork) = fork_point(primary.history, primary.end, &hello.history, at);
@@ -115,12 +117,16 @@ pub fn decide(primary: &Primary<'_>, hello: &Hello, chain_at: impl FnOnce(Lsn) -
         return diverged();
     }
     if at < primary.oldest {
-        return Verdict::TooFarBehind { oldest: primary.oldest };
+        return Verdict::TooFarBehind {
+            oldest: primary.oldest,
+        };
     }
     match chain_at(at) {
         ChainHere::Is(chain) if chain == hello.durable.chain => Verdict::Resume(at),
         ChainHere::Is(_) | ChainHere::NoBoundary => diverged(),
-        ChainHere::Gone => Verdict::TooFarBehind { oldest: primary.oldest },
+        ChainHere::Gone => Verdict::TooFarBehind {
+            oldest: primary.oldest,
+        },
     }
 }
 
@@ -141,9 +147,13 @@ fn epoch_possible(history: &[EpochStart], epoch: Epoch, lsn: Lsn) -> bool {
 /// The last epoch both histories share (same beginning, same chain), and the position where they parted at
 /// the latest: the smaller of its ends. `(Epoch::ZERO, Lsn::ZERO)` if they share none.
 pub fn fork_point(ours: &[EpochStart], our_end: Lsn, theirs: &[EpochStart], their_end: Lsn) -> (Epoch, Lsn) {
-    let end_of = |history: &[EpochStart], i: usize, end: Lsn| history.get(i + 1).map_or(end, |next| next.start);
+    let end_of =
+        |history: &[EpochStart], i: usize, end: Lsn| history.get(i + 1).map_or(end, |next| next.start);
     let shared = ours.iter().enumerate().rev().find_map(|(i, reign)| {
-        theirs.iter().position(|other| other == reign).map(|j| (reign.epoch, i, j))
+        theirs
+            .iter()
+            .position(|other| other == reign)
+            .map(|j| (reign.epoch, i, j))
     });
     match shared {
         Some((epoch, i, j)) => (epoch, end_of(ours, i, our_end).min(end_of(theirs, j, their_end))),

@@ -24,9 +24,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::options::ReplicationConfig;
 use crate::signal::{Signal, blocking};
 use crate::standbys::{Reign, Session};
-use crate::wire::{
-    self, CHUNK_BYTES_MAX, FromKeysStandby, KEYS_BYTES_MAX, Malformed, status_error, v1,
-};
+use crate::wire::{self, CHUNK_BYTES_MAX, FromKeysStandby, KEYS_BYTES_MAX, Malformed, status_error, v1};
 
 pub(crate) type Outgoing = ReceiverStream<std::result::Result<v1::KeysChunk, Status>>;
 type Outbound = mpsc::Sender<std::result::Result<v1::KeysChunk, Status>>;
@@ -43,7 +41,13 @@ fn chunks(version: u64, encoded: &[u8]) -> impl Iterator<Item = v1::KeysChunk> {
         let offset = *next;
         *next += part.len() as u64;
         let crc32 = crc32fast::hash(part);
-        Some(v1::KeysChunk { version, total_bytes, offset, data: part.to_vec(), crc32 })
+        Some(v1::KeysChunk {
+            version,
+            total_bytes,
+            offset,
+            data: part.to_vec(),
+            crc32,
+        })
     })
 }
 
@@ -98,7 +102,11 @@ impl Assembly {
         let needed = self.bytes.len() + data.len();
         if needed > self.bytes.capacity() {
             let total = usize::try_from(self.total).unwrap_or(usize::MAX);
-            let capacity = needed.saturating_mul(2).max(RESERVE_BYTES_MAX).min(total).max(needed);
+            let capacity = needed
+                .saturating_mul(2)
+                .max(RESERVE_BYTES_MAX)
+                .min(total)
+                .max(needed);
             let mut larger = Zeroizing::new(Vec::with_capacity(capacity));
             larger.extend_from_slice(&self.bytes);
             self.bytes = larger;
@@ -115,7 +123,13 @@ pub(crate) async fn serve(
     hello: FromKeysStandby,
     inbound: Streaming<v1::KeysMessage>,
 ) -> std::result::Result<Outgoing, Status> {
-    let FromKeysStandby::Hello { database_id, session, node, since } = hello else {
+    let FromKeysStandby::Hello {
+        database_id,
+        session,
+        node,
+        since,
+    } = hello
+    else {
         return Err(Malformed("first message is no KeysHello").into());
     };
     if database_id.is_some_and(|id| id != reign.database_id) {
@@ -162,7 +176,9 @@ pub(crate) async fn serve(
 
 fn start_thread(work: impl FnOnce() + Send + 'static) -> std::result::Result<(), Status> {
     let thread = std::thread::Builder::new().name("key-sender".into()).spawn(work);
-    thread.map(drop).map_err(|e| Status::unavailable(format!("no thread for the stream: {e}")))
+    thread
+        .map(drop)
+        .map_err(|e| Status::unavailable(format!("no thread for the stream: {e}")))
 }
 
 /// Sends every change after `since` until the session is over.
@@ -172,7 +188,11 @@ fn send_changes(engine: &Engine, since: u64, sent: &AtomicU64, out: &Outbound, o
     let mut first = since == 0;
     while !over.is_raised() && !out.is_closed() {
         let asked = Instant::now();
-        let version = if first { 0 } else { engine.wait_keystore(known, WAIT) };
+        let version = if first {
+            0
+        } else {
+            engine.wait_keystore(known, WAIT)
+        };
         if version == known && !first {
             if asked.elapsed() < WAIT / 2 {
                 // A closed engine does not wait; the session's end is near.
@@ -195,7 +215,11 @@ fn send_change(changes: &KeyChanges, out: &Outbound, over: &Signal) -> bool {
     chunks(changes.version, &encoded).all(|chunk| !over.is_raised() && out.blocking_send(Ok(chunk)).is_ok())
 }
 
-async fn take_acks(session: &Session, sent: &AtomicU64, mut inbound: Streaming<v1::KeysMessage>) -> &'static str {
+async fn take_acks(
+    session: &Session,
+    sent: &AtomicU64,
+    mut inbound: Streaming<v1::KeysMessage>,
+) -> &'static str {
     loop {
         let message = match inbound.message().await {
             Ok(Some(message)) => message,
@@ -231,12 +255,16 @@ pub(crate) async fn follow(
     let mut inbound = answer.map_err(|_| closed())?.map_err(status_error)?.into_inner();
     let mut assembly = Assembly::default();
     while let Some(chunk) = inbound.message().await.map_err(status_error)? {
-        let Some((version, bytes)) = assembly.push(chunk)? else { continue };
+        let Some((version, bytes)) = assembly.push(chunk)? else {
+            continue;
+        };
         let engine = engine.clone();
         blocking(move || KeyChanges::decode(&bytes).and_then(|changes| engine.apply_key_changes(&changes)))
             .await??;
         on_applied(version);
-        out.send(wire::encode_keys_ack(version)).await.map_err(|_| closed())?;
+        out.send(wire::encode_keys_ack(version))
+            .await
+            .map_err(|_| closed())?;
     }
     Err(closed())
 }
@@ -256,7 +284,10 @@ pub(crate) async fn fetch_all(
     let mut assembly = Assembly::default();
     loop {
         let next = tokio::time::timeout(config.timeouts.progress, inbound.message()).await;
-        let chunk = next.map_err(|_| missing())?.map_err(status_error)?.ok_or_else(missing)?;
+        let chunk = next
+            .map_err(|_| missing())?
+            .map_err(status_error)?
+            .ok_or_else(missing)?;
         if let Some((_, bytes)) = assembly.push(chunk)? {
             return Ok(KeyChanges::decode(&bytes)?);
         }
@@ -278,7 +309,14 @@ mod tests {
 
     #[test]
     fn change_cut_and_put_together_then_equal() {
-        for len in [1, 5, CHUNK_BYTES_MAX - 1, CHUNK_BYTES_MAX, CHUNK_BYTES_MAX + 1, 3 * CHUNK_BYTES_MAX + 7] {
+        for len in [
+            1,
+            5,
+            CHUNK_BYTES_MAX - 1,
+            CHUNK_BYTES_MAX,
+            CHUNK_BYTES_MAX + 1,
+            3 * CHUNK_BYTES_MAX + 7,
+        ] {
             let encoded: Vec<u8> = (0..len).map(|i| (i % 251) as u8).collect();
             let parts: Vec<_> = chunks(9, &encoded).collect();
             assert_eq!(parts.len(), len.div_ceil(CHUNK_BYTES_MAX));
@@ -299,7 +337,10 @@ mod tests {
             ("total grows", |p| p[1].total_bytes += 1),
             ("total zero", |p| p[0].total_bytes = 0),
             ("total huge", |p| p[0].total_bytes = u64::MAX),
-            ("total short", |p| p.iter_mut().for_each(|c| c.total_bytes = CHUNK_BYTES_MAX as u64 + 1)),
+            ("total short", |p| {
+                p.iter_mut()
+                    .for_each(|c| c.total_bytes = CHUNK_BYTES_MAX as u64 + 1)
+            }),
             ("empty", |p| p[1].data.clear()),
             ("offset", |p| p[0].offset = 1),
         ];

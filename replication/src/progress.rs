@@ -61,7 +61,13 @@ pub enum AckRefused {
 impl Progress {
     /// A stream of reign `epoch` begins at `durable`, the end of the standby's last whole record.
     pub fn new(epoch: Epoch, durable: Lsn) -> Progress {
-        Progress { epoch, sent: durable, received: durable, durable, applied: Lsn::ZERO }
+        Progress {
+            epoch,
+            sent: durable,
+            received: durable,
+            durable,
+            applied: Lsn::ZERO,
+        }
     }
 
     /// Bytes up to `end` were handed to the connection. Never goes back.
@@ -82,7 +88,10 @@ impl Progress {
         }
         let advanced = ack.durable > self.durable;
         (self.received, self.durable, self.applied) = (ack.received, ack.durable, ack.applied);
-        Ok(Accepted { advanced, confirms: (ack.epoch == self.epoch).then_some(ack.durable) })
+        Ok(Accepted {
+            advanced,
+            confirms: (ack.epoch == self.epoch).then_some(ack.durable),
+        })
     }
 
     /// Bytes sent and not durable there.
@@ -124,7 +133,12 @@ mod tests {
     const E: Epoch = Epoch(2 << 16);
 
     fn ack(received: u64, durable: u64, applied: u64) -> Ack {
-        Ack { epoch: E, received: Lsn(received), durable: Lsn(durable), applied: Lsn(applied) }
+        Ack {
+            epoch: E,
+            received: Lsn(received),
+            durable: Lsn(durable),
+            applied: Lsn(applied),
+        }
     }
 
     /// Sent 100, received 80, durable 60, applied 40.
@@ -138,8 +152,16 @@ mod tests {
     #[test]
     fn ack_table() {
         use AckRefused::*;
-        let advanced = |lsn| Ok(Accepted { advanced: true, confirms: Some(Lsn(lsn)) });
-        let same = Ok(Accepted { advanced: false, confirms: Some(Lsn(60)) });
+        let advanced = |lsn| {
+            Ok(Accepted {
+                advanced: true,
+                confirms: Some(Lsn(lsn)),
+            })
+        };
+        let same = Ok(Accepted {
+            advanced: false,
+            confirms: Some(Lsn(60)),
+        });
         let table = [
             // (received, durable, applied) -> outcome
             ((80, 60, 40), same),
@@ -179,7 +201,11 @@ mod tests {
                     let ordered = applied <= durable && durable <= received && received <= 10;
                     let forward = received >= 7 && durable >= 5 && applied >= 3;
                     let outcome = progress.on_ack(ack(received, durable, applied));
-                    assert_eq!(outcome.is_ok(), ordered && forward, "{received} {durable} {applied}");
+                    assert_eq!(
+                        outcome.is_ok(),
+                        ordered && forward,
+                        "{received} {durable} {applied}"
+                    );
                     assert!(progress.applied() <= progress.durable());
                     assert!(progress.durable() <= progress.received());
                     assert!(progress.received() <= progress.sent());
@@ -191,24 +217,47 @@ mod tests {
     #[test]
     fn ack_of_older_epoch_then_progress_without_confirmation() {
         let mut progress = midway();
-        let old = Ack { epoch: Epoch(E.0 - 1), ..ack(90, 90, 90) };
-        assert_eq!(progress.on_ack(old), Ok(Accepted { advanced: true, confirms: None }));
+        let old = Ack {
+            epoch: Epoch(E.0 - 1),
+            ..ack(90, 90, 90)
+        };
+        assert_eq!(
+            progress.on_ack(old),
+            Ok(Accepted {
+                advanced: true,
+                confirms: None
+            })
+        );
         assert_eq!(progress.durable(), Lsn(90));
     }
 
     #[test]
     fn ack_of_newer_epoch_then_refused() {
         let mut progress = midway();
-        let newer = Ack { epoch: E.promoted(), ..ack(90, 90, 90) };
+        let newer = Ack {
+            epoch: E.promoted(),
+            ..ack(90, 90, 90)
+        };
         assert_eq!(progress.on_ack(newer), Err(AckRefused::NewerEpoch));
     }
 
     #[test]
     fn window_table() {
         // Outstanding is 100 - 60 = 40.
-        let table = [(41, 10, 1), (40, 10, 0), (39, 10, 0), (0, 10, 0), (1 << 30, 10, 10), (50, 100, 10)];
+        let table = [
+            (41, 10, 1),
+            (40, 10, 0),
+            (39, 10, 0),
+            (0, 10, 0),
+            (1 << 30, 10, 10),
+            (50, 100, 10),
+        ];
         for (window, chunk, expected) in table {
-            assert_eq!(midway().may_send(window, chunk), expected, "window {window} chunk {chunk}");
+            assert_eq!(
+                midway().may_send(window, chunk),
+                expected,
+                "window {window} chunk {chunk}"
+            );
         }
     }
 

@@ -13,8 +13,7 @@
 //! dials again. (4) Only an acknowledgement of this reign's own epoch confirms commits.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use strongroom::io::{Clock as _, OsClock};
@@ -29,7 +28,7 @@ use crate::error::Result;
 use crate::options::ReplicationConfig;
 use crate::signal::blocking;
 use crate::standbys::{Reign, Session};
-use crate::wire::{self, CHUNK_BYTES_MAX, FromStandby, v1};
+use crate::wire::{self, CHUNK_BYTES_MAX, FromStandby, Seen, v1};
 
 type Outbound = mpsc::Sender<std::result::Result<v1::PrimaryMessage, Status>>;
 pub(crate) type Outgoing = ReceiverStream<std::result::Result<v1::PrimaryMessage, Status>>;
@@ -41,7 +40,12 @@ const READ_WAIT: Duration = Duration::from_millis(250);
 
 /// What the reading thread hands over.
 enum Read {
-    Bytes { first: Lsn, bytes: Bytes, keystore: u64 },
+    Bytes {
+        first: Lsn,
+        bytes: Bytes,
+        keystore: u64,
+        seen: Seen,
+    },
     Gone,
     Failed(strongroom::Error),
 }
@@ -95,7 +99,9 @@ pub(crate) async fn ship(
         Ok((Ok(cursor), status)) => (cursor, status),
         Ok((Err(e), status)) if e.kind() == EngineKind::Gone => {
             session.end();
-            let verdict = Verdict::TooFarBehind { oldest: status.wal_start };
+            let verdict = Verdict::TooFarBehind {
+                oldest: status.wal_start,
+            };
             return Ok(refuse(wire::encode_refusal(verdict, reign.epoch)));
         }
         Ok((Err(e), _)) => {
@@ -111,13 +117,18 @@ pub(crate) async fn ship(
     let heartbeat = config.timeouts.heartbeat;
     let heartbeat_ms = u32::try_from(heartbeat.as_millis()).unwrap_or(u32::MAX).max(1);
     let (out, rx) = mpsc::channel(QUEUE_MESSAGES);
-    let ok = wire::encode_ok(reign.epoch, start, status.durable, config.window_bytes, heartbeat_ms);
+    let ok = wire::encode_ok(
+        reign.epoch,
+        start,
+        status.durable,
+        config.window_bytes,
+        heartbeat_ms,
+    );
     // The channel is empty: cannot be full.
     let _ = out.try_send(Ok(ok));
     let (reads_in, reads) = mpsc::channel(QUEUE_MESSAGES);
     {
         let (session, engine, window) = (session.clone(), reign.engine.clone(), config.window_bytes);
-        session.end.store(status.durable.0, Ordering::Release);
         let thread = std::thread::Builder::new().name("wal-sender".into());
         let spawned = thread.spawn(move || read_wal(&engine, cursor, &session, &reads_in, window));
         if let Err(e) = spawned {
@@ -129,23 +140,51 @@ pub(crate) async fn ship(
 }
 
 /// Reads durable WAL while there is room for it. Ends with the session, or when the receiver is gone.
-fn read_wal(engine: &Engine, mut cursor: WalCursor, session: &Session, reads: &mpsc::Sender<Read>, window: u64) {
+fn read_wal(
+    engine: &Engine,
+    mut cursor: WalCursor,
+    session: &Session,
+    reads: &mpsc::Sender<Read>,
+    window: u64,
+) {
+    let clock = OsClock::new();
     while !session.over.is_raised() {
+        // The time first: the end seen is never older than it.
+        let ms = clock.now_ms();
+        *session.seen.lock() = Seen {
+            end: engine.wal_end().start,
+            ms,
+        };
         let room = session.wait_room(window, CHUNK_BYTES_MAX, READ_WAIT);
         if room == 0 {
-            session.end.fetch_max(engine.wal_end().start.0, Ordering::AcqRel);
             continue;
         }
         let first = cursor.position();
+        let asked = Instant::now();
         let read = match cursor.read(room, READ_WAIT) {
-            Ok(bytes) if bytes.is_empty() => continue,
+            Ok(bytes) if bytes.is_empty() => {
+                if asked.elapsed() < READ_WAIT / 2 {
+                    // A closed engine does not wait; the session's end is near.
+                    std::thread::sleep(READ_WAIT / 10);
+                }
+                continue;
+            }
             Ok(bytes) => {
                 // After the read: covers every key these bytes need.
                 let keystore = engine.keystore_version();
                 let end = first.advance(bytes.len() as u64);
                 session.sent(end);
-                session.end.fetch_max(end.0, Ordering::AcqRel);
-                Read::Bytes { first, bytes, keystore }
+                let seen = Seen {
+                    ms: clock.now_ms(),
+                    end: engine.wal_end().start,
+                };
+                *session.seen.lock() = seen;
+                Read::Bytes {
+                    first,
+                    bytes,
+                    keystore,
+                    seen,
+                }
             }
             Err(e) if e.kind() == EngineKind::Gone => Read::Gone,
             Err(e) => Read::Failed(e),
@@ -185,18 +224,16 @@ async fn send(
     mut reads: mpsc::Receiver<Read>,
     out: &Outbound,
 ) -> &'static str {
-    let clock = OsClock::new();
     let mut keys = session.keys.subscribe();
     let mut heartbeat = tokio::time::interval(config.timeouts.heartbeat);
     heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let message = tokio::select! {
-            biased;
             read = reads.recv() => match read {
-                Some(Read::Bytes { first, bytes, keystore }) => {
+                Some(Read::Bytes { first, bytes, keystore, seen }) => {
                     // The sender of `keys` lives in the session: waiting cannot fail.
                     let _ = keys.wait_for(|known| *known >= keystore).await;
-                    wire::encode_wal(reign.epoch, first, bytes, clock.now_ms())
+                    wire::encode_wal(reign.epoch, first, bytes, seen)
                 }
                 Some(Read::Gone) => {
                     let oldest = reign.engine.status().wal_start;
@@ -211,8 +248,8 @@ async fn send(
                 None => return "ended here",
             },
             _ = heartbeat.tick() => {
-                let end = Lsn(session.end.load(Ordering::Acquire));
-                wire::encode_heartbeat(reign.epoch, end, clock.now_ms())
+                let seen = *session.seen.lock();
+                wire::encode_heartbeat(reign.epoch, seen)
             }
         };
         if out.send(Ok(message)).await.is_err() {
@@ -221,7 +258,11 @@ async fn send(
     }
 }
 
-async fn take_acks(reign: &Reign, session: &Session, mut inbound: Streaming<v1::StandbyMessage>) -> &'static str {
+async fn take_acks(
+    reign: &Reign,
+    session: &Session,
+    mut inbound: Streaming<v1::StandbyMessage>,
+) -> &'static str {
     loop {
         let message = match inbound.message().await {
             Ok(Some(message)) => message,

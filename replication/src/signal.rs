@@ -30,8 +30,10 @@ impl Signal {
 }
 
 /// Runs engine calls, which block, off the async threads.
-pub(crate) async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> crate::Result<T> {
-    tokio::task::spawn_blocking(call)
-        .await
-        .map_err(|e| crate::Error::new(crate::ErrorKind::Stopped, "a background call ended early").with_source(e))
+pub(crate) async fn blocking<T: Send + 'static>(
+    call: impl FnOnce() -> T + Send + 'static,
+) -> crate::Result<T> {
+    tokio::task::spawn_blocking(call).await.map_err(|e| {
+        crate::Error::new(crate::ErrorKind::Stopped, "a background call ended early").with_source(e)
+    })
 }

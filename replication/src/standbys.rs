@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -21,6 +21,7 @@ use crate::epoch::Hello;
 use crate::progress::{Accepted, Ack, AckRefused, Progress};
 use crate::signal::Signal;
 use crate::status::StandbyStatus;
+use crate::wire::Seen;
 
 /// Most standbys remembered.
 pub(crate) const STANDBYS_MAX: usize = 8;
@@ -51,8 +52,8 @@ pub(crate) struct Session {
     pub(crate) over: Signal,
     /// Highest keystore version acknowledged.
     pub(crate) keys: watch::Sender<u64>,
-    /// End of this node's durable WAL, as last seen by the reading thread.
-    pub(crate) end: AtomicU64,
+    /// End of this node's WAL, as last seen by the reading thread.
+    pub(crate) seen: Mutex<Seen>,
     connected: AtomicBool,
     state: Mutex<State>,
     room: Condvar,
@@ -90,7 +91,7 @@ impl Reign {
             id: hello.session,
             over: Signal::new(),
             keys: watch::Sender::new(0),
-            end: AtomicU64::new(start.0),
+            seen: Mutex::new(Seen { end: start, ms: 0 }),
             connected: AtomicBool::new(true),
             state: Mutex::new(State {
                 progress: Progress::new(self.epoch, start),
@@ -120,7 +121,10 @@ impl Reign {
     /// The connected session with this id.
     pub(crate) fn session(&self, id: [u8; 16]) -> Option<Arc<Session>> {
         let sessions = self.sessions.lock();
-        sessions.values().find(|s| s.id == id && s.connected.load(Ordering::Acquire)).cloned()
+        sessions
+            .values()
+            .find(|s| s.id == id && s.connected.load(Ordering::Acquire))
+            .cloned()
     }
 
     /// Keeps the WAL behind a finished base copy until its standby had time to come.
@@ -153,7 +157,11 @@ impl Reign {
 
     pub(crate) fn statuses(&self) -> Vec<StandbyStatus> {
         self.expire_pins();
-        self.sessions.lock().values().map(|session| session.status()).collect()
+        self.sessions
+            .lock()
+            .values()
+            .map(|session| session.status())
+            .collect()
     }
 }
 
@@ -202,7 +210,10 @@ impl Session {
 
     /// How long bytes have been outstanding without a durable advance.
     pub(crate) fn stuck_for(&self) -> Duration {
-        self.state.lock().stuck_since.map_or(Duration::ZERO, |since| since.elapsed())
+        self.state
+            .lock()
+            .stuck_since
+            .map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     /// A keystore version is durable there.

@@ -55,8 +55,11 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
 
 fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(|e| {
-        Error::new(ErrorKind::Tls, format!("reading a certificate or key failed [{}]", path.display()))
-            .with_source(e)
+        Error::new(
+            ErrorKind::Tls,
+            format!("reading a certificate or key failed [{}]", path.display()),
+        )
+        .with_source(e)
     })
 }
 
@@ -83,7 +86,9 @@ pub(crate) fn client_config(
     let mut roots = RootCertStore::empty();
     for der in CertificateDer::pem_slice_iter(&ca) {
         let der = der.map_err(|e| unusable("no PEM certificate").with_source(e))?;
-        roots.add(der).map_err(|e| unusable("no usable authority").with_source(e))?;
+        roots
+            .add(der)
+            .map_err(|e| unusable("no usable authority").with_source(e))?;
     }
     let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
         .build()
@@ -111,9 +116,11 @@ impl ServerCertVerifier for RoleVerifier {
         now: UnixTime,
     ) -> std::result::Result<ServerCertVerified, rustls::Error> {
         let verified =
-            self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
-        check_role(end_entity)
-            .map_err(|_| rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))?;
+            self.inner
+                .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
+        check_role(end_entity).map_err(|_| {
+            rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)
+        })?;
         Ok(verified)
     }
 
@@ -148,9 +155,15 @@ mod tests {
     fn der(uris: &[&str]) -> Vec<u8> {
         let mut params = CertificateParams::new(vec!["localhost".to_string()]).unwrap();
         for uri in uris {
-            params.subject_alt_names.push(SanType::URI((*uri).try_into().unwrap()));
+            params
+                .subject_alt_names
+                .push(SanType::URI((*uri).try_into().unwrap()));
         }
-        params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().to_vec()
+        params
+            .self_signed(&KeyPair::generate().unwrap())
+            .unwrap()
+            .der()
+            .to_vec()
     }
 
     #[test]
@@ -196,7 +209,11 @@ mod tests {
 
     #[test]
     fn missing_files_then_named() {
-        let files = TlsFiles { ca: "/nowhere/ca".into(), cert: "/nowhere/c".into(), key: "/nowhere/k".into() };
+        let files = TlsFiles {
+            ca: "/nowhere/ca".into(),
+            cert: "/nowhere/c".into(),
+            key: "/nowhere/k".into(),
+        };
         let error = server_config(&files, &Timeouts::default()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Tls);
         assert!(error.to_string().contains("/nowhere/ca"));

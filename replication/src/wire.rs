@@ -48,7 +48,10 @@ impl From<Malformed> for Status {
 
 impl From<Malformed> for Error {
     fn from(Malformed(what): Malformed) -> Error {
-        Error::new(ErrorKind::Protocol, format!("the peer broke the protocol: {what}"))
+        Error::new(
+            ErrorKind::Protocol,
+            format!("the peer broke the protocol: {what}"),
+        )
     }
 }
 
@@ -63,7 +66,10 @@ pub(crate) fn status_error(status: Status) -> Error {
         Code::InvalidArgument | Code::OutOfRange | Code::DataLoss => ErrorKind::Protocol,
         _ => ErrorKind::Unreachable,
     };
-    Error::new(kind, format!("the peer answered {:?}: {}", status.code(), status.message()))
+    Error::new(
+        kind,
+        format!("the peer answered {:?}: {}", status.code(), status.message()),
+    )
 }
 
 fn sixteen(bytes: &[u8], what: &'static str) -> Decoded<[u8; 16]> {
@@ -71,7 +77,11 @@ fn sixteen(bytes: &[u8], what: &'static str) -> Decoded<[u8; 16]> {
 }
 
 fn id_or_none(bytes: &[u8], what: &'static str) -> Decoded<Option<[u8; 16]>> {
-    if bytes.is_empty() { Ok(None) } else { sixteen(bytes, what).map(Some) }
+    if bytes.is_empty() {
+        Ok(None)
+    } else {
+        sixteen(bytes, what).map(Some)
+    }
 }
 
 fn id_bytes(id: Option<[u8; 16]>) -> Bytes {
@@ -79,7 +89,11 @@ fn id_bytes(id: Option<[u8; 16]>) -> Bytes {
 }
 
 fn node_name(name: String) -> Decoded<String> {
-    if valid_node_name(&name) { Ok(name) } else { Err(Malformed("node name")) }
+    if valid_node_name(&name) {
+        Ok(name)
+    } else {
+        Err(Malformed("node name"))
+    }
 }
 
 /// Checks the protocol version a call names.
@@ -87,7 +101,9 @@ pub(crate) fn check_protocol(theirs: u32) -> std::result::Result<(), Status> {
     if theirs == PROTOCOL {
         return Ok(());
     }
-    Err(Status::failed_precondition(format!("protocol {theirs} is not spoken here, {PROTOCOL} is")))
+    Err(Status::failed_precondition(format!(
+        "protocol {theirs} is not spoken here, {PROTOCOL} is"
+    )))
 }
 
 fn check_chunk(data: &[u8], crc32: u32) -> Decoded<()> {
@@ -112,14 +128,43 @@ pub(crate) enum FromStandby {
 /// A primary's message.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum FromPrimary {
-    Ok { epoch: Epoch, start: Lsn, end: Lsn, heartbeat_ms: u32 },
-    Diverged { fork_epoch: Epoch, fork: Lsn },
-    TooFarBehind { oldest: Lsn },
-    NotPrimary { epoch: Epoch },
-    Younger { epoch: Epoch },
+    Ok {
+        epoch: Epoch,
+        start: Lsn,
+        end: Lsn,
+        heartbeat_ms: u32,
+    },
+    Diverged {
+        fork_epoch: Epoch,
+        fork: Lsn,
+    },
+    TooFarBehind {
+        oldest: Lsn,
+    },
+    NotPrimary {
+        epoch: Epoch,
+    },
+    Younger {
+        epoch: Epoch,
+    },
     WrongDatabase,
-    Wal { epoch: Epoch, first: Lsn, bytes: Bytes, primary_ms: u64 },
-    Heartbeat { epoch: Epoch, end: Lsn, primary_ms: u64 },
+    Wal {
+        epoch: Epoch,
+        first: Lsn,
+        bytes: Bytes,
+        seen: Seen,
+    },
+    Heartbeat {
+        epoch: Epoch,
+        seen: Seen,
+    },
+}
+
+/// Where the primary's WAL ended, at `ms` of its clock or a little later.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) end: Lsn,
+    pub(crate) ms: u64,
 }
 
 pub(crate) fn encode_hello(hello: &Hello) -> v1::StandbyMessage {
@@ -142,7 +187,9 @@ pub(crate) fn encode_hello(hello: &Hello) -> v1::StandbyMessage {
         durable_chain: Bytes::copy_from_slice(&hello.durable.chain.0),
         keystore_version: hello.keystore_version,
     });
-    v1::StandbyMessage { message: Some(message) }
+    v1::StandbyMessage {
+        message: Some(message),
+    }
 }
 
 pub(crate) fn encode_ack(ack: &Ack) -> v1::StandbyMessage {
@@ -152,7 +199,9 @@ pub(crate) fn encode_ack(ack: &Ack) -> v1::StandbyMessage {
         durable_lsn: ack.durable.0,
         applied_lsn: ack.applied.0,
     });
-    v1::StandbyMessage { message: Some(message) }
+    v1::StandbyMessage {
+        message: Some(message),
+    }
 }
 
 /// The protocol version is checked first, so that a newer peer is told so and not called malformed.
@@ -181,7 +230,11 @@ fn decode_hello(hello: v1::Hello) -> Decoded<Hello> {
         .iter()
         .map(|s| {
             let chain = Chain(sixteen(&s.chain, "epoch chain")?);
-            Ok(EpochStart { epoch: Epoch(s.epoch), start: Lsn(s.start_lsn), chain })
+            Ok(EpochStart {
+                epoch: Epoch(s.epoch),
+                start: Lsn(s.start_lsn),
+                chain,
+            })
         })
         .collect::<Decoded<Vec<_>>>()?;
     let ordered = history.windows(2).all(|pair| match pair {
@@ -210,23 +263,26 @@ fn decode_hello(hello: v1::Hello) -> Decoded<Hello> {
 pub(crate) fn encode_refusal(verdict: Verdict, own: Epoch) -> v1::PrimaryMessage {
     use v1::primary_message::Message;
     let message = match verdict {
-        Verdict::Diverged { fork_epoch, fork } => {
-            Message::Diverged(v1::Diverged { fork_epoch: fork_epoch.0, fork_lsn: fork.0 })
-        }
-        Verdict::TooFarBehind { oldest } => {
-            Message::TooFarBehind(v1::TooFarBehind { oldest_lsn: oldest.0 })
-        }
+        Verdict::Diverged { fork_epoch, fork } => Message::Diverged(v1::Diverged {
+            fork_epoch: fork_epoch.0,
+            fork_lsn: fork.0,
+        }),
+        Verdict::TooFarBehind { oldest } => Message::TooFarBehind(v1::TooFarBehind { oldest_lsn: oldest.0 }),
         Verdict::Younger(_) => Message::Younger(v1::Younger { epoch: own.0 }),
         Verdict::WrongDatabase => Message::WrongDatabase(v1::WrongDatabase {}),
         // Resume is answered with `encode_ok`; asked here it means that nothing is served.
         Verdict::Resume(_) => Message::NotPrimary(v1::NotPrimary { epoch: own.0 }),
     };
-    v1::PrimaryMessage { message: Some(message) }
+    v1::PrimaryMessage {
+        message: Some(message),
+    }
 }
 
 pub(crate) fn encode_not_primary(epoch: Epoch) -> v1::PrimaryMessage {
     let message = v1::primary_message::Message::NotPrimary(v1::NotPrimary { epoch: epoch.0 });
-    v1::PrimaryMessage { message: Some(message) }
+    v1::PrimaryMessage {
+        message: Some(message),
+    }
 }
 
 pub(crate) fn encode_ok(
@@ -243,25 +299,35 @@ pub(crate) fn encode_ok(
         window_bytes: window,
         heartbeat_ms,
     });
-    v1::PrimaryMessage { message: Some(message) }
+    v1::PrimaryMessage {
+        message: Some(message),
+    }
 }
 
-pub(crate) fn encode_wal(epoch: Epoch, first: Lsn, bytes: Bytes, primary_ms: u64) -> v1::PrimaryMessage {
+pub(crate) fn encode_wal(epoch: Epoch, first: Lsn, bytes: Bytes, seen: Seen) -> v1::PrimaryMessage {
     let crc32 = crc32fast::hash(&bytes);
     let message = v1::primary_message::Message::Wal(v1::Wal {
         epoch: epoch.0,
         first_lsn: first.0,
         data: bytes,
         crc32,
-        primary_ms,
+        primary_ms: seen.ms,
+        end_lsn: seen.end.0,
     });
-    v1::PrimaryMessage { message: Some(message) }
+    v1::PrimaryMessage {
+        message: Some(message),
+    }
 }
 
-pub(crate) fn encode_heartbeat(epoch: Epoch, end: Lsn, primary_ms: u64) -> v1::PrimaryMessage {
-    let message =
-        v1::primary_message::Message::Heartbeat(v1::Heartbeat { epoch: epoch.0, end_lsn: end.0, primary_ms });
-    v1::PrimaryMessage { message: Some(message) }
+pub(crate) fn encode_heartbeat(epoch: Epoch, seen: Seen) -> v1::PrimaryMessage {
+    let message = v1::primary_message::Message::Heartbeat(v1::Heartbeat {
+        epoch: epoch.0,
+        end_lsn: seen.end.0,
+        primary_ms: seen.ms,
+    });
+    v1::PrimaryMessage {
+        message: Some(message),
+    }
 }
 
 pub(crate) fn decode_primary(message: v1::PrimaryMessage) -> Decoded<FromPrimary> {
@@ -278,12 +344,19 @@ pub(crate) fn decode_primary(message: v1::PrimaryMessage) -> Decoded<FromPrimary
                 heartbeat_ms: ok.heartbeat_ms,
             }
         }
-        Message::Diverged(d) => {
-            FromPrimary::Diverged { fork_epoch: Epoch(d.fork_epoch), fork: Lsn(d.fork_lsn) }
-        }
-        Message::TooFarBehind(b) => FromPrimary::TooFarBehind { oldest: Lsn(b.oldest_lsn) },
-        Message::NotPrimary(n) => FromPrimary::NotPrimary { epoch: Epoch(n.epoch) },
-        Message::Younger(y) => FromPrimary::Younger { epoch: Epoch(y.epoch) },
+        Message::Diverged(d) => FromPrimary::Diverged {
+            fork_epoch: Epoch(d.fork_epoch),
+            fork: Lsn(d.fork_lsn),
+        },
+        Message::TooFarBehind(b) => FromPrimary::TooFarBehind {
+            oldest: Lsn(b.oldest_lsn),
+        },
+        Message::NotPrimary(n) => FromPrimary::NotPrimary {
+            epoch: Epoch(n.epoch),
+        },
+        Message::Younger(y) => FromPrimary::Younger {
+            epoch: Epoch(y.epoch),
+        },
         Message::WrongDatabase(_) => FromPrimary::WrongDatabase,
         Message::Wal(wal) => {
             check_chunk(&wal.data, wal.crc32)?;
@@ -294,13 +367,18 @@ pub(crate) fn decode_primary(message: v1::PrimaryMessage) -> Decoded<FromPrimary
                 epoch: Epoch(wal.epoch),
                 first: Lsn(wal.first_lsn),
                 bytes: wal.data,
-                primary_ms: wal.primary_ms,
+                seen: Seen {
+                    end: Lsn(wal.end_lsn),
+                    ms: wal.primary_ms,
+                },
             }
         }
         Message::Heartbeat(h) => FromPrimary::Heartbeat {
             epoch: Epoch(h.epoch),
-            end: Lsn(h.end_lsn),
-            primary_ms: h.primary_ms,
+            seen: Seen {
+                end: Lsn(h.end_lsn),
+                ms: h.primary_ms,
+            },
         },
     })
 }
@@ -311,8 +389,15 @@ pub(crate) fn decode_primary(message: v1::PrimaryMessage) -> Decoded<FromPrimary
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum FromKeysStandby {
     /// `session` None: the full set, once.
-    Hello { database_id: Option<[u8; 16]>, session: Option<[u8; 16]>, node: String, since: u64 },
-    Ack { version: u64 },
+    Hello {
+        database_id: Option<[u8; 16]>,
+        session: Option<[u8; 16]>,
+        node: String,
+        since: u64,
+    },
+    Ack {
+        version: u64,
+    },
 }
 
 pub(crate) fn encode_keys_hello(
@@ -328,11 +413,15 @@ pub(crate) fn encode_keys_hello(
         node: node.to_string(),
         since,
     });
-    v1::KeysMessage { message: Some(message) }
+    v1::KeysMessage {
+        message: Some(message),
+    }
 }
 
 pub(crate) fn encode_keys_ack(version: u64) -> v1::KeysMessage {
-    v1::KeysMessage { message: Some(v1::keys_message::Message::Ack(v1::KeysAck { version })) }
+    v1::KeysMessage {
+        message: Some(v1::keys_message::Message::Ack(v1::KeysAck { version })),
+    }
 }
 
 pub(crate) fn decode_keys_standby(message: v1::KeysMessage) -> std::result::Result<FromKeysStandby, Status> {
@@ -356,27 +445,55 @@ pub(crate) fn decode_keys_standby(message: v1::KeysMessage) -> std::result::Resu
 /// A primary's message on the base copy.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum FromBase {
-    Begin { database_id: [u8; 16], epoch: Epoch, lsn: Lsn, files: u64, bytes: u64 },
-    File { name: String, bytes: u64 },
-    Chunk { offset: u64, bytes: Bytes },
-    End { files: u64, bytes: u64 },
+    Begin {
+        database_id: [u8; 16],
+        epoch: Epoch,
+        lsn: Lsn,
+        files: u64,
+        bytes: u64,
+    },
+    File {
+        name: String,
+        bytes: u64,
+    },
+    Chunk {
+        offset: u64,
+        bytes: Bytes,
+    },
+    End {
+        files: u64,
+        bytes: u64,
+    },
 }
 
 pub(crate) fn encode_base_request(node: &str, database_id: Option<[u8; 16]>) -> v1::BaseRequest {
-    v1::BaseRequest { protocol: PROTOCOL, node: node.to_string(), database_id: id_bytes(database_id) }
+    v1::BaseRequest {
+        protocol: PROTOCOL,
+        node: node.to_string(),
+        database_id: id_bytes(database_id),
+    }
 }
 
 pub(crate) fn decode_base_request(
     request: v1::BaseRequest,
 ) -> std::result::Result<(String, Option<[u8; 16]>), Status> {
     check_protocol(request.protocol)?;
-    Ok((node_name(request.node)?, id_or_none(&request.database_id, "database id")?))
+    Ok((
+        node_name(request.node)?,
+        id_or_none(&request.database_id, "database id")?,
+    ))
 }
 
 pub(crate) fn encode_base(message: FromBase) -> v1::BaseMessage {
     use v1::base_message::Message;
     let message = match message {
-        FromBase::Begin { database_id, epoch, lsn, files, bytes } => Message::Begin(v1::BaseBegin {
+        FromBase::Begin {
+            database_id,
+            epoch,
+            lsn,
+            files,
+            bytes,
+        } => Message::Begin(v1::BaseBegin {
             database_id: Bytes::copy_from_slice(&database_id),
             epoch: epoch.0,
             lsn: lsn.0,
@@ -386,11 +503,17 @@ pub(crate) fn encode_base(message: FromBase) -> v1::BaseMessage {
         FromBase::File { name, bytes } => Message::File(v1::BaseFile { name, bytes }),
         FromBase::Chunk { offset, bytes } => {
             let crc32 = crc32fast::hash(&bytes);
-            Message::Chunk(v1::BaseChunk { offset, data: bytes, crc32 })
+            Message::Chunk(v1::BaseChunk {
+                offset,
+                data: bytes,
+                crc32,
+            })
         }
         FromBase::End { files, bytes } => Message::End(v1::BaseEnd { files, bytes }),
     };
-    v1::BaseMessage { message: Some(message) }
+    v1::BaseMessage {
+        message: Some(message),
+    }
 }
 
 pub(crate) fn decode_base(message: v1::BaseMessage) -> Decoded<FromBase> {
@@ -412,13 +535,22 @@ pub(crate) fn decode_base(message: v1::BaseMessage) -> Decoded<FromBase> {
             if !valid_file_name(&file.name) {
                 return Err(Malformed("file name"));
             }
-            FromBase::File { name: file.name, bytes: file.bytes }
+            FromBase::File {
+                name: file.name,
+                bytes: file.bytes,
+            }
         }
         Message::Chunk(chunk) => {
             check_chunk(&chunk.data, chunk.crc32)?;
-            FromBase::Chunk { offset: chunk.offset, bytes: chunk.data }
+            FromBase::Chunk {
+                offset: chunk.offset,
+                bytes: chunk.data,
+            }
         }
-        Message::End(end) => FromBase::End { files: end.files, bytes: end.bytes },
+        Message::End(end) => FromBase::End {
+            files: end.files,
+            bytes: end.bytes,
+        },
     })
 }
 
@@ -426,7 +558,9 @@ pub(crate) fn decode_base(message: v1::BaseMessage) -> Decoded<FromBase> {
 /// checkpoint's.
 fn valid_file_name(name: &str) -> bool {
     (1..=FILE_NAME_BYTES_MAX).contains(&name.len())
-        && name.split('/').all(|part| !part.is_empty() && part != "." && part != "..")
+        && name
+            .split('/')
+            .all(|part| !part.is_empty() && part != "." && part != "..")
         && !name.bytes().any(|b| b == b'\\' || b == 0 || b.is_ascii_control())
 }
 
@@ -471,7 +605,11 @@ pub(crate) fn encode_fence_reply(outcome: FenceOutcome, highest: Epoch, durable:
         FenceOutcome::WrongDatabase => Outcome::WrongDatabase,
         FenceOutcome::Undecided => Outcome::Undecided,
     };
-    v1::FenceReply { outcome: outcome.into(), highest_epoch: highest.0, durable_lsn: durable.0 }
+    v1::FenceReply {
+        outcome: outcome.into(),
+        highest_epoch: highest.0,
+        durable_lsn: durable.0,
+    }
 }
 
 pub(crate) fn decode_fence_reply(reply: &v1::FenceReply) -> Decoded<(FenceOutcome, Epoch)> {
@@ -488,7 +626,10 @@ pub(crate) fn decode_fence_reply(reply: &v1::FenceReply) -> Decoded<(FenceOutcom
 }
 
 pub(crate) fn encode_status_request(node: &str) -> v1::StatusRequest {
-    v1::StatusRequest { protocol: PROTOCOL, node: node.to_string() }
+    v1::StatusRequest {
+        protocol: PROTOCOL,
+        node: node.to_string(),
+    }
 }
 
 pub(crate) fn encode_status(status: &PeerStatus) -> v1::StatusReply {

@@ -40,5 +40,8 @@ fn protocol_compiled_then_equals_the_committed_code() {
         return;
     }
     let committed = fs::read_to_string(&committed).unwrap_or_default();
-    assert!(committed == fresh, "{FILE} is out of date: see the head of this test");
+    assert!(
+        committed == fresh,
+        "{FILE} is out of date: see the head of this test"
+    );
 }

@@ -7,7 +7,11 @@ const E2: Epoch = Epoch(2 << 16);
 const E3: Epoch = Epoch(3 << 16);
 
 fn start(epoch: Epoch, lsn: u64, chain: u8) -> EpochStart {
-    EpochStart { epoch, start: Lsn(lsn), chain: Chain([chain; 16]) }
+    EpochStart {
+        epoch,
+        start: Lsn(lsn),
+        chain: Chain([chain; 16]),
+    }
 }
 
 /// 1.0 from 0, 1.1 from 100, 2.0 from 200; WAL kept from 50 to 300.
@@ -16,7 +20,13 @@ fn history() -> Vec<EpochStart> {
 }
 
 fn primary(history: &[EpochStart]) -> Primary<'_> {
-    Primary { database_id: DB, epoch: E2, history, oldest: Lsn(50), end: Lsn(300) }
+    Primary {
+        database_id: DB,
+        epoch: E2,
+        history,
+        oldest: Lsn(50),
+        end: Lsn(300),
+    }
 }
 
 /// A standby with whole records up to `lsn` in `epoch`, whose chain there is 9, and the epochs up to it.
@@ -37,7 +47,10 @@ const SAME: ChainHere = ChainHere::Is(Chain([9; 16]));
 const OTHER: ChainHere = ChainHere::Is(Chain([8; 16]));
 
 fn diverged(fork_epoch: Epoch, fork: u64) -> Verdict {
-    Verdict::Diverged { fork_epoch, fork: Lsn(fork) }
+    Verdict::Diverged {
+        fork_epoch,
+        fork: Lsn(fork),
+    }
 }
 
 #[test]
@@ -97,7 +110,10 @@ fn highest_epoch_table() {
         (E3, Verdict::Younger(E3)),
         (Epoch(u64::MAX), Verdict::Younger(Epoch(u64::MAX))),
     ] {
-        let hello = Hello { highest, ..hello(E1R, 150) };
+        let hello = Hello {
+            highest,
+            ..hello(E1R, 150)
+        };
         assert_eq!(decide(&primary(&ours), &hello, |_| SAME), expected, "{highest}");
     }
 }
@@ -105,18 +121,37 @@ fn highest_epoch_table() {
 #[test]
 fn other_database_then_refused_before_anything_else() {
     let ours = history();
-    let hello = Hello { database_id: [8; 16], highest: E3, ..hello(E3, 1000) };
-    assert_eq!(decide(&primary(&ours), &hello, |_| unreachable!()), Verdict::WrongDatabase);
+    let hello = Hello {
+        database_id: [8; 16],
+        highest: E3,
+        ..hello(E3, 1000)
+    };
+    assert_eq!(
+        decide(&primary(&ours), &hello, |_| unreachable!()),
+        Verdict::WrongDatabase
+    );
 }
 
 #[test]
 fn short_history_then_chain_alone_decides_before_it() {
     // The primary remembers epochs from 100 on only, WAL from 50.
     let ours = history()[1..].to_vec();
-    assert_eq!(decide(&primary(&ours), &hello(E1, 60), |_| SAME), Verdict::Resume(Lsn(60)));
-    assert_eq!(decide(&primary(&ours), &hello(E1, 100), |_| SAME), Verdict::Resume(Lsn(100)));
-    assert_eq!(decide(&primary(&ours), &hello(E1, 60), |_| OTHER), diverged(Epoch::ZERO, 0));
-    assert_eq!(decide(&primary(&[]), &hello(E1, 60), |_| SAME), Verdict::Resume(Lsn(60)));
+    assert_eq!(
+        decide(&primary(&ours), &hello(E1, 60), |_| SAME),
+        Verdict::Resume(Lsn(60))
+    );
+    assert_eq!(
+        decide(&primary(&ours), &hello(E1, 100), |_| SAME),
+        Verdict::Resume(Lsn(100))
+    );
+    assert_eq!(
+        decide(&primary(&ours), &hello(E1, 60), |_| OTHER),
+        diverged(Epoch::ZERO, 0)
+    );
+    assert_eq!(
+        decide(&primary(&[]), &hello(E1, 60), |_| SAME),
+        Verdict::Resume(Lsn(60))
+    );
 }
 
 /// Every pair of a primary's and a standby's history over two reigns with lengths 0..=3: the verdict is
@@ -132,9 +167,17 @@ fn every_small_pair_of_histories_then_resume_exactly_for_prefixes() {
     let build = |first: u64, second: u64, mark: u8, epoch: Epoch| {
         let mut bytes = vec![1u8; first as usize];
         bytes.extend(vec![mark; second as usize]);
-        let mut epochs = vec![EpochStart { epoch: E1, start: Lsn(0), chain: chain(&[]) }];
+        let mut epochs = vec![EpochStart {
+            epoch: E1,
+            start: Lsn(0),
+            chain: chain(&[]),
+        }];
         if epoch != E1 {
-            epochs.push(EpochStart { epoch, start: Lsn(first), chain: chain(&bytes[..first as usize]) });
+            epochs.push(EpochStart {
+                epoch,
+                start: Lsn(first),
+                chain: chain(&bytes[..first as usize]),
+            });
         }
         (bytes, epochs)
     };
@@ -166,13 +209,14 @@ fn every_small_pair_of_histories_then_resume_exactly_for_prefixes() {
                     ..hello(E1, 0)
                 };
                 let verdict = decide(&primary, &hello, |at| {
-                    ours.get(..at.0 as usize).map_or(ChainHere::NoBoundary, |b| ChainHere::Is(chain(b)))
+                    ours.get(..at.0 as usize)
+                        .map_or(ChainHere::NoBoundary, |b| ChainHere::Is(chain(b)))
                 });
                 // The reign of each byte counts too: byte i is of 1.0 below the fork, of its own after.
                 let reign = |i: u64, fork: u64, epoch: Epoch| if i < fork { E1 } else { epoch };
                 let last_byte = theirs.len() as u64 - 1;
-                let prefix = ours.starts_with(&theirs)
-                    && reign(last_byte, pf, E2) == reign(last_byte, sf, epoch);
+                let prefix =
+                    ours.starts_with(&theirs) && reign(last_byte, pf, E2) == reign(last_byte, sf, epoch);
                 assert_eq!(
                     verdict == Verdict::Resume(Lsn(theirs.len() as u64)),
                     prefix,
@@ -202,7 +246,11 @@ fn fork_table() {
         (&[], 0, (Epoch::ZERO, 0)),
     ];
     for (theirs, end, (epoch, fork)) in table {
-        assert_eq!(fork_point(&ours, Lsn(300), theirs, Lsn(*end)), (*epoch, Lsn(*fork)), "{theirs:?}");
+        assert_eq!(
+            fork_point(&ours, Lsn(300), theirs, Lsn(*end)),
+            (*epoch, Lsn(*fork)),
+            "{theirs:?}"
+        );
     }
 }
 
@@ -225,6 +273,10 @@ fn fencing_table() {
         (None, Epoch::ZERO, None, E1, Harmless),
     ];
     for (own, highest, fenced_by, told, expected) in table {
-        assert_eq!(fencing(own, highest, fenced_by, told), expected, "{own:?} {highest} {fenced_by:?} {told}");
+        assert_eq!(
+            fencing(own, highest, fenced_by, told),
+            expected,
+            "{own:?} {highest} {fenced_by:?} {told}"
+        );
     }
 }

@@ -55,17 +55,14 @@ pub struct Hello {
     /// Epoch of the last whole record it has on stable storage; 0 if it has none.
     #[prost(fixed64, tag = "7")]
     pub durable_epoch: u64,
-    /// Bytes; end of that record.
+    /// Bytes; end of that record, where the stream must go on.
     #[prost(fixed64, tag = "8")]
     pub durable_lsn: u64,
     /// 16 bytes; chain up to durable_lsn.
     #[prost(bytes = "bytes", tag = "9")]
     pub durable_chain: ::prost::bytes::Bytes,
-    /// Bytes, at or above durable_lsn; where the stream must go on: it may hold part of a record.
-    #[prost(fixed64, tag = "10")]
-    pub received_lsn: u64,
     /// Its keystore version. For statuses only; KeysHello decides.
-    #[prost(fixed64, tag = "11")]
+    #[prost(fixed64, tag = "10")]
     pub keystore_version: u64,
 }
 /// How far the standby is. Set by the standby, at most 10 ms after the sync it reports.
@@ -121,7 +118,7 @@ pub struct HelloOk {
     /// The primary's reign, for the whole stream.
     #[prost(fixed64, tag = "1")]
     pub epoch: u64,
-    /// Bytes; first position that will be sent; equals Hello.received_lsn.
+    /// Bytes; first position that will be sent; equals Hello.durable_lsn.
     #[prost(fixed64, tag = "2")]
     pub start_lsn: u64,
     /// Bytes; end of the primary's durable WAL now.
@@ -183,9 +180,13 @@ pub struct Wal {
     /// Over data.
     #[prost(fixed32, tag = "4")]
     pub crc32: u32,
-    /// Milliseconds; when it was sent.
+    /// Milliseconds, the primary's clock; see end_lsn.
     #[prost(fixed64, tag = "5")]
     pub primary_ms: u64,
+    /// Bytes; end of the primary's WAL as seen at primary_ms or later: a standby that shows everything up to
+    /// here was current at that time.
+    #[prost(fixed64, tag = "6")]
+    pub end_lsn: u64,
 }
 /// Nothing to send. Set by the primary.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -193,10 +194,10 @@ pub struct Heartbeat {
     /// The primary's reign; equals HelloOk.epoch.
     #[prost(fixed64, tag = "1")]
     pub epoch: u64,
-    /// Bytes; end of its durable WAL.
+    /// Bytes; as in Wal.
     #[prost(fixed64, tag = "2")]
     pub end_lsn: u64,
-    /// Milliseconds; when it was sent.
+    /// Milliseconds; as in Wal.
     #[prost(fixed64, tag = "3")]
     pub primary_ms: u64,
 }
