@@ -35,6 +35,13 @@ pub struct StatusResponse {
     /// One line for people: "primary, serving", "fenced by epoch 3.0", "standby, following".
     #[prost(string, tag = "11")]
     pub summary: ::prost::alloc::string::String,
+    /// What the node is doing: "waiting" (to be primary, not yet sure that nobody else is), "primary", "fenced",
+    /// "seeding" (taking a base copy), "standby", "stopped".
+    #[prost(string, tag = "12")]
+    pub state: ::prost::alloc::string::String,
+    /// Why, if there is more to say.
+    #[prost(string, tag = "13")]
+    pub note: ::prost::alloc::string::String,
     /// Positions in the write-ahead log: as written, on stable storage here, applied to memory (standby), and
     /// confirmed durable by the standby in this epoch.
     #[prost(uint64, tag = "20")]
@@ -67,6 +74,23 @@ pub struct StatusResponse {
     /// Primary: the standbys it knows of. Standby: the primary it follows.
     #[prost(message, repeated, tag = "40")]
     pub peers: ::prost::alloc::vec::Vec<Peer>,
+    /// After a promotion: what became of the old primary.
+    #[prost(message, optional, tag = "41")]
+    pub fencing: ::core::option::Option<Fencing>,
+}
+/// How far the old primary has been told of a promotion.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Fencing {
+    #[prost(uint64, tag = "1")]
+    pub epoch: u64,
+    #[prost(uint64, tag = "2")]
+    pub attempts: u64,
+    /// It answered that it recorded the epoch. Until then this node's refusal is the only fence.
+    #[prost(bool, tag = "3")]
+    pub done: bool,
+    /// Last failure.
+    #[prost(string, tag = "4")]
+    pub error: ::prost::alloc::string::String,
 }
 /// The other node, as this one sees it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -80,7 +104,8 @@ pub struct Peer {
     pub connected: bool,
     #[prost(uint64, tag = "4")]
     pub epoch: u64,
-    /// Positions it has told: received, on stable storage, applied. For a primary: the end of its durable log.
+    /// Positions it has told: received, on stable storage, applied. Of a primary, followed: the end of its durable
+    /// log (`durable_lsn`), 0 before it was heard.
     #[prost(uint64, tag = "5")]
     pub received_lsn: u64,
     #[prost(uint64, tag = "6")]
@@ -96,9 +121,12 @@ pub struct Peer {
     /// Why it is not connected or not following, if known.
     #[prost(string, tag = "10")]
     pub problem: ::prost::alloc::string::String,
-    /// "connecting", "base-copy", "streaming", ...
+    /// Address dialled, when this node dials.
     #[prost(string, tag = "11")]
-    pub state: ::prost::alloc::string::String,
+    pub address: ::prost::alloc::string::String,
+    /// Bytes of a base copy received so far, while one runs.
+    #[prost(uint64, optional, tag = "12")]
+    pub base_copy_bytes: ::core::option::Option<u64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PromoteRequest {
