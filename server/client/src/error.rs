@@ -166,18 +166,15 @@ fn never_connected(status: &tonic::Status) -> bool {
 
 /// The status with its causes: transport statuses alone say little ("transport error").
 fn describe(status: &tonic::Status) -> String {
-    let mut text = if status.message().is_empty() {
-        status.code().description().to_string()
-    } else {
-        status.message().to_string()
+    let mut text = match status.message() {
+        "" => status.code().description().to_string(),
+        message => message.to_string(),
     };
-    let mut source = std::error::Error::source(status);
-    while let Some(error) = source {
-        let cause = error.to_string();
-        if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
+    if let Some(source) = std::error::Error::source(status) {
+        let causes = crate::channel::causes(source);
+        if !text.contains(&causes) {
+            text = format!("{text}: {causes}");
         }
-        source = error.source();
     }
     text
 }

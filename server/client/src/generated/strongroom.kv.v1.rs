@@ -12,6 +12,14 @@ pub struct Position {
     #[prost(uint64, tag = "3")]
     pub seqno: u64,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HelloRequest {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HelloResponse {
+    /// Reign of the primary.
+    #[prost(uint64, tag = "1")]
+    pub epoch: u64,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetRequest {
     #[prost(string, tag = "1")]
@@ -269,6 +277,27 @@ pub mod kv_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
+        /// Answers if the token is good and this node is the primary, ready to serve.
+        pub async fn hello(
+            &mut self,
+            request: impl tonic::IntoRequest<super::HelloRequest>,
+        ) -> std::result::Result<tonic::Response<super::HelloResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/strongroom.kv.v1.Kv/Hello",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("strongroom.kv.v1.Kv", "Hello"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Newest visible value of a key, or the value at a snapshot.
         pub async fn get(
             &mut self,
@@ -439,6 +468,11 @@ pub mod kv_server {
     /// Generated trait containing gRPC methods that should be implemented for use with KvServer.
     #[async_trait]
     pub trait Kv: std::marker::Send + std::marker::Sync + 'static {
+        /// Answers if the token is good and this node is the primary, ready to serve.
+        async fn hello(
+            &self,
+            request: tonic::Request<super::HelloRequest>,
+        ) -> std::result::Result<tonic::Response<super::HelloResponse>, tonic::Status>;
         /// Newest visible value of a key, or the value at a snapshot.
         async fn get(
             &self,
@@ -563,6 +597,49 @@ pub mod kv_server {
         }
         fn call(&mut self, req: http::Request<B>) -> Self::Future {
             match req.uri().path() {
+                "/strongroom.kv.v1.Kv/Hello" => {
+                    #[allow(non_camel_case_types)]
+                    struct HelloSvc<T: Kv>(pub Arc<T>);
+                    impl<T: Kv> tonic::server::UnaryService<super::HelloRequest>
+                    for HelloSvc<T> {
+                        type Response = super::HelloResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::HelloRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Kv>::hello(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = HelloSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/strongroom.kv.v1.Kv/Get" => {
                     #[allow(non_camel_case_types)]
                     struct GetSvc<T: Kv>(pub Arc<T>);
