@@ -1,0 +1,8 @@
+//! Reading: cursors over one tenant, merged and made visible at a snapshot.
+
+pub(crate) mod cursor;
+pub(crate) mod get;
+pub(crate) mod level;
+pub(crate) mod merge;
+pub(crate) mod range;
+pub(crate) mod visible;
