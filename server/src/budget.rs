@@ -28,13 +28,19 @@ pub struct Budget {
 impl Budget {
     /// Room for as many of the largest messages as fit into `bytes`, at least one.
     pub fn new(bytes: usize) -> Budget {
-        Budget { slots: Arc::new(Semaphore::new((bytes / MESSAGE_BYTES_MAX).max(1))) }
+        Budget {
+            slots: Arc::new(Semaphore::new((bytes / MESSAGE_BYTES_MAX).max(1))),
+        }
     }
 
     /// The same body, kept within the budget. Its room is free again when the body is dropped, which is when the
     /// call ends or its message is decoded.
     pub fn limit(&self, body: Body) -> Body {
-        Body::new(Limited { body, free: FREE_BYTES, room: Room::None(self.slots.clone()) })
+        Body::new(Limited {
+            body,
+            free: FREE_BYTES,
+            room: Room::None(self.slots.clone()),
+        })
     }
 }
 
@@ -89,5 +95,62 @@ impl HttpBody for Limited {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::task::Waker;
+
+    use super::*;
+
+    /// Frames of 40 KiB.
+    struct Frames(VecDeque<usize>);
+
+    impl HttpBody for Frames {
+        type Data = Bytes;
+        type Error = Status;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+            Poll::Ready(
+                self.0
+                    .pop_front()
+                    .map(|n| Ok(Frame::data(Bytes::from(vec![0; n])))),
+            )
+        }
+    }
+
+    fn body(budget: &Budget, frames: &[usize]) -> Body {
+        budget.limit(Body::new(Frames(frames.iter().copied().collect())))
+    }
+
+    /// Bytes read until the end (true) or until it waits (false).
+    fn drain(body: &mut Body) -> (usize, bool) {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut bytes = 0;
+        loop {
+            match Pin::new(&mut *body).poll_frame(&mut cx) {
+                Poll::Ready(Some(frame)) => bytes += frame.unwrap().data_ref().unwrap().len(),
+                Poll::Ready(None) => return (bytes, true),
+                Poll::Pending => return (bytes, false),
+            }
+        }
+    }
+
+    #[test]
+    fn large_body_while_another_holds_the_room_then_it_waits_and_small_ones_do_not() {
+        let budget = Budget::new(1);
+        let large = [40 << 10; 4];
+        let mut first = body(&budget, &large);
+        assert_eq!(drain(&mut first), (160 << 10, true));
+        let mut second = body(&budget, &large);
+        assert_eq!(drain(&mut second), (80 << 10, false), "the first still holds it");
+        assert_eq!(drain(&mut body(&budget, &[40 << 10])), (40 << 10, true));
+        drop(first);
+        assert_eq!(drain(&mut second), (80 << 10, true));
     }
 }
