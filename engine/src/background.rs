@@ -66,10 +66,10 @@ impl Inner {
     /// Gives up WAL that neither recovery nor a pin needs.
     pub fn purge_wal(&self) -> Result<()> {
         let flushed = self.versions.state().flushed;
-        let keep = self
-            .pins
-            .keep_from(flushed, self.wal.durable(), self.options.wal_keep_bytes);
-        self.wal.purge(keep).map(|_| ())
+        let keep_bytes = self.options.wal_keep_bytes;
+        let purge = |keep| self.wal.purge(keep).map(|_| ());
+        self.pins
+            .remove_before(flushed, self.wal.durable(), keep_bytes, purge)
     }
 
     /// The most urgent compaction, if any. Under `jobs`.

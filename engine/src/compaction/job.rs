@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::read::cursor::{Cursor, Entry, EntryKind};
-use crate::read::level::{table_for, tables_of};
+use crate::read::level::{LevelCursor, table_for, tables_of};
 use crate::read::merge::MergeCursor;
 use crate::table::Table;
 use crate::types::{KeyspaceId, SeqNo, TenantId};
@@ -148,15 +148,10 @@ impl Job<'_> {
     ) -> Result<()> {
         let mut cursors: Vec<Box<dyn Cursor>> = Vec::new();
         for run in sources {
-            let tables = match run.as_slice() {
-                [table] => std::slice::from_ref(table),
-                run => tables_of(run, tenant),
-            };
-            match tables {
-                [] => {}
-                [table] if !table.contains(tenant) => {}
-                [table] => cursors.push(table.sweep(tenant)?),
-                tables => cursors.push(Box::new(Chain::new(tables, tenant))),
+            match tables_of(run, tenant) {
+                [table] if table.contains(tenant) => cursors.push(table.sweep(tenant)?),
+                [] | [_] => {}
+                several => cursors.push(Box::new(LevelCursor::sweep(several, tenant))),
             }
         }
         let mut cursor: Box<dyn Cursor> = match cursors.len() {
@@ -172,12 +167,12 @@ impl Job<'_> {
         let mut key: Option<Bytes> = None;
         let mut keyspace: Option<(KeyspaceId, Option<SeqNo>)> = None;
         cursor.seek_first()?;
-        while let Some(entry) = cursor.entry().cloned() {
+        while let Some(entry) = cursor.entry() {
             self.look()?;
             if key.as_ref() != Some(&entry.key) {
                 retention.next_key();
                 outputs.at_key()?;
-                keyspace = dropped(self.work, tenant, &entry, keyspace)?;
+                keyspace = dropped(self.work, tenant, entry, keyspace)?;
                 key = Some(entry.key.clone());
             }
             let drop = keyspace.and_then(|(_, drop)| drop);
@@ -190,7 +185,7 @@ impl Job<'_> {
                 if self.plan.action == Action::Erase {
                     return Err(Error::new(ErrorKind::Invalid, "a table to erase has live data"));
                 }
-                if !outputs.add(tenant, &entry)? {
+                if !outputs.add(tenant, entry)? {
                     return Ok(());
                 }
             }
@@ -259,86 +254,4 @@ impl<'a> Below<'a> {
         }
         Ok(false)
     }
-}
-
-/// One tenant over ordered, disjoint tables, forward only, past the cache.
-struct Chain {
-    tenant: TenantId,
-    /// Not yet begun, last first.
-    rest: Vec<Arc<Table>>,
-    all: Vec<Arc<Table>>,
-    cursor: Option<Box<dyn Cursor>>,
-}
-
-impl Chain {
-    fn new(tables: &[Arc<Table>], tenant: TenantId) -> Chain {
-        Chain {
-            tenant,
-            rest: Vec::new(),
-            all: tables.to_vec(),
-            cursor: None,
-        }
-    }
-
-    /// To the first entry of the next table that has one, unless there is an entry now.
-    fn settle(&mut self) -> Result<()> {
-        while self.entry().is_none() {
-            self.cursor = None;
-            let Some(table) = self.rest.pop() else {
-                return Ok(());
-            };
-            let mut cursor = table.sweep(self.tenant)?;
-            cursor.seek_first()?;
-            self.cursor = Some(cursor);
-        }
-        Ok(())
-    }
-
-    fn reset(&mut self) {
-        self.cursor = None;
-        self.rest = self.all.iter().rev().cloned().collect();
-    }
-}
-
-impl Cursor for Chain {
-    fn seek(&mut self, key: &[u8], seqno: SeqNo) -> Result<()> {
-        self.seek_first()?;
-        while self.entry().is_some_and(|entry| entry.order(key, seqno).is_lt()) {
-            self.next()?;
-        }
-        Ok(())
-    }
-
-    fn seek_first(&mut self) -> Result<()> {
-        self.reset();
-        self.settle()
-    }
-
-    fn seek_last(&mut self) -> Result<()> {
-        Err(forward_only())
-    }
-
-    fn seek_before(&mut self, _: &[u8]) -> Result<()> {
-        Err(forward_only())
-    }
-
-    fn next(&mut self) -> Result<()> {
-        if let Some(cursor) = &mut self.cursor {
-            cursor.next()?;
-            self.settle()?;
-        }
-        Ok(())
-    }
-
-    fn prev(&mut self) -> Result<()> {
-        Err(forward_only())
-    }
-
-    fn entry(&self) -> Option<&Entry> {
-        self.cursor.as_ref().and_then(|cursor| cursor.entry())
-    }
-}
-
-fn forward_only() -> Error {
-    Error::new(ErrorKind::Invalid, "compaction reads forward only")
 }

@@ -13,6 +13,8 @@ pub(crate) mod output;
 pub(crate) mod picker;
 pub(crate) mod retention;
 pub(crate) mod survey;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -119,7 +119,7 @@ fn table_shape(table: &Table, facts: Facts, dropped: bool) -> TableShape {
 
 /// Whether `table` has entries of the dropped keyspace.
 pub(crate) fn holds(table: &Arc<Table>, drop: &DroppedKeyspace) -> Result<bool> {
-    if !table.run(drop.tenant).is_some_and(|run| run.seqno_min <= drop.at) {
+    if table.run(drop.tenant).is_none_or(|run| run.seqno_min > drop.at) {
         return Ok(false);
     }
     let prefix = drop.keyspace.0.to_be_bytes();

@@ -72,10 +72,11 @@ fn derivation_and_sealing_give_the_golden_bytes() {
     assert_eq!(key.open(&aad(11), &sealed).unwrap(), b"hello world");
 }
 
-// Changing any of these breaks every database in existence: it takes a new format number.
-const GOLDEN_KEY: &str = "TODO";
-const GOLDEN_COMMITMENT: &str = "TODO";
-const GOLDEN_SEALED: &str = "TODO";
+// Computed with Python's hmac, hashlib and cryptography from the pictures in file_key.rs. Changing any of
+// these breaks every database in existence: it takes a new format number.
+const GOLDEN_KEY: &str = "39a8ff4a668d8cfb228b8e3b5d339edbc4c68992115cdc03fd282309808453db";
+const GOLDEN_COMMITMENT: &str = "926e67886b75c8ce65e88e23c3f4fb97";
+const GOLDEN_SEALED: &str = "aaaaaaaaaaaaaaaaaaaaaaaad863a8b299e5b69c396acf7937caed5d79fe06e23ab53f4da5271a";
 
 #[test]
 fn sealed_piece_opens_only_where_it_was_sealed() {
@@ -375,8 +376,7 @@ fn new_headers_differ_in_identity_and_salt() {
         ..crate::io::Io::os()
     };
     let make = || FileHeader::new(&io, FileKind::Wal, Epoch::FIRST, 1, Chain::default());
-    // The skeleton clock may not exist yet; then there is nothing to compare.
-    let (Ok(a), Ok(b)) = (make(), make()) else { return };
+    let (a, b) = (make().unwrap(), make().unwrap());
     assert_ne!(a.file_id, b.file_id);
     assert_ne!(a.salt, b.salt);
     assert_eq!(

@@ -328,6 +328,18 @@ fn fork_is_independent_and_its_probe_sees_the_moment_before() {
 }
 
 #[test]
+fn sync_that_lies_returns_ok_and_keeps_nothing() {
+    let (fs, file) = disk_with(b"old");
+    fs.lie_about_syncs(|op| op.kind == OpKind::Sync && op.path == path(F));
+    file.write_all_at(b"new", 0).unwrap();
+    file.sync().unwrap();
+    fs.create(path("/d/g")).unwrap();
+    fs.sync_dir(path("/d")).unwrap();
+    assert_eq!(dropped(&fs).content(F).unwrap(), b"old");
+    assert!(dropped(&fs).exists(path("/d/g")).unwrap());
+}
+
+#[test]
 fn lock_is_exclusive_until_dropped_and_gone_after_a_crash() {
     let fs = disk();
     let held = fs.lock(path("/d/lock")).unwrap();
