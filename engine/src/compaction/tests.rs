@@ -625,3 +625,46 @@ fn stale_plan_is_refused() {
         ErrorKind::Invalid
     );
 }
+
+#[test]
+fn flush_in_the_middle_of_a_compaction_counts_beside_it() {
+    let mut model = Model::new();
+    for tenant in 1..=4 {
+        for key in 0..200 {
+            model.write(tenant, 1, &format!("{key:03}"), Some(Bytes::from(vec![7; 200])));
+        }
+    }
+    model.flush().unwrap();
+    let plan = model.plan(Some(u64::MAX)).unwrap();
+    for tenant in 1..=4 {
+        model.write(tenant, 1, "000", Some(Bytes::from_static(b"newer")));
+        model.write(tenant, 1, "001", None);
+    }
+    let version = model.set.current();
+    let looks = RefCell::new(0);
+    let between = || {
+        *looks.borrow_mut() += 1;
+        // The compaction has a table half written now.
+        if *looks.borrow() == 2 {
+            let (lsn, seqno) = (Lsn(model.seqno), SeqNo(model.seqno));
+            let edit = model
+                .working(&|| false, |work| flush(work, &model.memtable, lsn, seqno))
+                .unwrap();
+            model.set.log_and_apply(edit).unwrap();
+        }
+        false
+    };
+    let edit = model
+        .working(&between, |work| compact(work, &version, &plan))
+        .unwrap();
+    assert!(*looks.borrow() >= 2, "too little work to look twice");
+    drop(version);
+    model.set.log_and_apply(edit).unwrap();
+    model.memtable = Arc::new(Memtable::new());
+    assert_eq!(model.set.current().levels[0].len(), 1);
+    model.check("beside each other");
+    model.reopen();
+    model.settle();
+    model.compact_everything();
+    model.check("afterwards");
+}
