@@ -15,7 +15,9 @@ use std::fmt;
 use std::process::ExitCode;
 
 use strongroom::ErrorKind;
-use tonic::Code;
+use strongroom_client::{ClientError, Kind};
+use strongroom_server::app::AppError;
+use strongroom_server::config::ConfigError;
 
 /// Result of a verb.
 pub type Outcome<T = ()> = Result<T, Failure>;
@@ -44,6 +46,8 @@ pub enum Exit {
     WouldLose = 14,
     /// It may or may not have happened: look again before repeating it.
     Unknown = 15,
+    /// Interrupted from the keyboard, as shells have it.
+    Interrupted = 130,
 }
 
 impl From<Exit> for ExitCode {
@@ -65,14 +69,27 @@ pub fn of_engine(kind: ErrorKind) -> Exit {
     }
 }
 
-/// The table, for answers of a server, where the answer names no engine error.
-pub fn of_grpc(code: Code) -> Exit {
-    match code {
-        Code::InvalidArgument | Code::OutOfRange => Exit::Usage,
-        Code::NotFound => Exit::Absent,
-        Code::Unauthenticated | Code::PermissionDenied => Exit::Refused,
-        Code::FailedPrecondition => Exit::NotPrimary,
-        Code::Unknown | Code::DeadlineExceeded => Exit::Unknown,
+/// The table, for what a server or the way to it answered.
+pub fn of_client(kind: Kind) -> Exit {
+    match kind {
+        Kind::Invalid => Exit::Usage,
+        Kind::NotFound | Kind::Gone => Exit::Absent,
+        Kind::Locked => Exit::Locked,
+        Kind::KeyRefused | Kind::Unauthenticated | Kind::PermissionDenied => Exit::Refused,
+        Kind::Fenced | Kind::NotPrimary | Kind::AwaitingAcceptance => Exit::NotPrimary,
+        Kind::WouldLose => Exit::WouldLose,
+        Kind::Unknown => Exit::Unknown,
+        _ => Exit::Failed,
+    }
+}
+
+/// The table, for a node that did not start.
+pub fn of_replication(error: &strongroom_replication::Error) -> Exit {
+    use strongroom_replication::ErrorKind as Kind;
+    match (error.engine_kind(), error.kind()) {
+        (Some(kind), _) => of_engine(kind),
+        (None, Kind::Invalid) => Exit::Usage,
+        (None, Kind::Tls | Kind::Refused) => Exit::Refused,
         _ => Exit::Failed,
     }
 }
@@ -140,12 +157,27 @@ impl From<strongroom::Error> for Failure {
     }
 }
 
-impl From<tonic::Status> for Failure {
-    fn from(status: tonic::Status) -> Failure {
-        Failure::new(
-            of_grpc(status.code()),
-            format!("the server answered {:?}: {}", status.code(), status.message()),
-        )
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Failure {
+        Failure::new(of_client(error.kind()), format!("{} ({})", error.message(), error.kind().name()))
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Failure {
+        Failure::usage(error.0)
+    }
+}
+
+impl From<AppError> for Failure {
+    fn from(error: AppError) -> Failure {
+        match error {
+            AppError::Config(text) => Failure::usage(text),
+            AppError::Listen(text) => Failure::failed(text),
+            AppError::Engine(error) => Failure::from(error),
+            AppError::Node(error) => Failure::new(of_replication(&error), chain(&error)),
+            other => Failure::failed(format!("{other:?}")),
+        }
     }
 }
 
@@ -182,6 +214,7 @@ mod tests {
             (Exit::NotPrimary, 13),
             (Exit::WouldLose, 14),
             (Exit::Unknown, 15),
+            (Exit::Interrupted, 130),
         ];
         for (exit, code) in promised {
             assert_eq!(exit as u8, code, "{exit:?}");

@@ -4,10 +4,11 @@
 //! template = { literal | '{' name [ ':' form ] '}' }
 //! name     = a field of the object | '#'            '#' is the line's number, the first line is 1
 //! form     = be1 | be2 | be4 | be8                  the integer, big-endian, in 1, 2, 4 or 8 bytes
+//!          | hex                                    the bytes a text field spells in hexadecimal
 //! literal  = any text; escapes: \xNN one byte, \\ \{ \}
 //! ```
 //!
-//! Without a form a text field stands for its UTF-8 bytes, an integer for its decimal digits. With a
+//! Without a form a text field stands for its UTF-8 bytes, an integer for its decimal digits. With a `be`
 //! form the field must be an integer from 0 to what the form holds: big-endian keeps numeric order.
 //! `{user}\x00{ts:be8}{#:be4}` sorts by user, then time, and no two lines share a key. A variable-length
 //! field that something follows wants a separator that cannot occur in it, such as `\x00`: otherwise
@@ -30,6 +31,7 @@ pub struct Template {
 enum Part {
     Literal(Vec<u8>),
     Field { name: String, width: Option<usize> },
+    Hex { name: String },
     Line { width: Option<usize> },
 }
 
@@ -106,7 +108,7 @@ impl Template {
     pub fn uses(&self, field: &str) -> bool {
         self.parts
             .iter()
-            .any(|part| matches!(part, Part::Field { name, .. } if name == field))
+            .any(|part| matches!(part, Part::Field { name, .. } | Part::Hex { name } if name == field))
     }
 
     /// The key of line `number` with these fields: 1 to [`KEY_BYTES_MAX`] bytes.
@@ -119,11 +121,14 @@ impl Template {
                     Some(width) => integer(&mut key, number, *width, "#")?,
                     None => key.extend_from_slice(number.to_string().as_bytes()),
                 },
+                Part::Hex { name } => {
+                    let digits: Option<String> = serde_json::from_str(find(fields, name)?.get()).ok();
+                    let bytes = digits.and_then(|digits| hex::decode(digits).ok());
+                    let want = "hexadecimal text";
+                    key.extend(bytes.ok_or_else(|| NoKey::Kind { field: name.clone(), want })?);
+                }
                 Part::Field { name, width } => {
-                    let (_, raw) = fields
-                        .iter()
-                        .find(|(field, _)| field == name)
-                        .ok_or_else(|| NoKey::Missing(name.clone()))?;
+                    let raw = find(fields, name)?;
                     match width {
                         Some(width) => {
                             let value: u64 = serde_json::from_str(raw.get()).map_err(|_| NoKey::Kind {
@@ -143,6 +148,11 @@ impl Template {
             Err(NoKey::Length(key.len()))
         }
     }
+}
+
+fn find<'a>(fields: &'a [(String, Box<RawValue>)], name: &str) -> Result<&'a RawValue, NoKey> {
+    let found = fields.iter().find(|(field, _)| field == name);
+    found.map(|(_, raw)| &**raw).ok_or_else(|| NoKey::Missing(name.to_owned()))
 }
 
 fn escape(tail: &str) -> Result<(u8, &str), String> {
@@ -172,7 +182,8 @@ fn placeholder(inside: &str) -> Result<Part, String> {
         Some("be2") => Some(2),
         Some("be4") => Some(4),
         Some("be8") => Some(8),
-        Some(other) => return Err(format!("form {other:?} is not be1, be2, be4 or be8")),
+        Some("hex") if name != "#" && !name.is_empty() => return Ok(Part::Hex { name: name.to_owned() }),
+        Some(other) => return Err(format!("form {other:?} is not be1, be2, be4, be8 or (of a field) hex")),
     };
     match name {
         "" => Err("a placeholder names no field".to_owned()),
@@ -259,6 +270,11 @@ mod tests {
         );
         assert!(matches!(key(r#"{"n":-1}"#), Err(NoKey::Kind { .. })));
         assert!(matches!(key(r#"{"n":"1"}"#), Err(NoKey::Kind { .. })));
+        let template = Template::parse("{n:hex}").unwrap();
+        assert_eq!(template.key(&fields(r#"{"n":"00fF"}"#), 1), Ok(vec![0, 255]));
+        for json in [r#"{"n":"0"}"#, r#"{"n":"zz"}"#, r#"{"n":12}"#] {
+            assert!(matches!(template.key(&fields(json), 1), Err(NoKey::Kind { .. })), "{json}");
+        }
         let template = Template::parse("{n}").unwrap();
         for json in [
             r#"{"n":null}"#,
@@ -288,7 +304,7 @@ mod tests {
     #[test]
     fn broken_templates_are_usage_errors() {
         for text in [
-            "", "constant", "{", "}", "{}", "{a", "{a:be3}", "{:be4}", r"\q{a}", r"\x1", r"{a}\",
+            "", "constant", "{", "}", "{}", "{a", "{a:be3}", "{:be4}", "{#:hex}", r"\q{a}", r"\x1", r"{a}\",
         ] {
             let failure = Template::parse(text).unwrap_err();
             assert_eq!(failure.exit, crate::cli::exit::Exit::Usage, "{text}");
