@@ -1,351 +1,433 @@
-//! Skeleton of the public API. Bodies come with the engine.
-#![allow(clippy::todo, unused_variables)]
-use crate::error::Result;
-use crate::io::Io;
-use crate::keys::*;
-use crate::options::Options;
-use crate::types::*;
-use bytes::Bytes;
-use std::ops::RangeBounds;
-use std::path::{Path, PathBuf};
+//! The engine handle: what applications, replication and the server call. Thin; the work is in modules.
+
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-/// What the engine may do with its directory.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Role {
-    /// Orders writes.
-    Primary,
-    /// Follows: accepts WAL bytes through `standby_append` only; reads allowed.
-    Standby,
-}
+use crate::checkpoint;
+use crate::commit::closed;
+use crate::error::{Error, ErrorKind, Result};
+use crate::follower::{Promotion, StandbyProgress};
+use crate::inner::{Inner, Mode};
+use crate::keys::{Destruction, EscrowRecipient, KeyChanges, seal_escrow};
+use crate::open::Builder;
+use crate::pins::WalPin;
+use crate::status::{Checkpoint, Recovery, Role, Status, TenantInfo};
+use crate::tenant::Tenant;
+use crate::types::{Chain, Epoch, EpochStart, Lsn, TenantId};
+use crate::version::{Edit, NodeState};
+use crate::wal::cursor::WalCursor;
 
-/// Opens an engine.
-pub struct Builder;
-impl Builder {
-    /// Key provider (required).
-    pub fn keys(self, provider: impl KeyProvider + 'static) -> Builder { todo!() }
-    /// Same, shared.
-    pub fn shared_keys(self, provider: std::sync::Arc<dyn KeyProvider>) -> Builder { todo!() }
-    /// Options.
-    pub fn options(self, options: Options) -> Builder { todo!() }
-    /// Role to open in; default Primary. Opening as Primary takes a new epoch.
-    pub fn role(self, role: Role) -> Builder { todo!() }
-    /// Machine seam; default the real one.
-    pub fn io(self, io: Io) -> Builder { todo!() }
-    /// Whether to create the database if the directory is empty or missing (default true).
-    pub fn create_if_missing(self, yes: bool) -> Builder { todo!() }
-    /// Opens: lock, keystore, manifest, WAL recovery.
-    pub fn open(self) -> Result<Engine> { todo!() }
-}
-
-/// Per-tenant options (none yet).
+/// Per-tenant options: none yet; quotas, retention and regions come here.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct TenantOptions {}
 
-/// The database. Cheap to clone; all clones are one engine.
-#[derive(Clone)]
-pub struct Engine;
-
-/// A tenant, listed.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct TenantInfo {
-    /// Id.
-    pub id: TenantId,
-    /// Name.
-    pub name: String,
-}
-
-/// Outcome of `delete_tenant`.
+/// Outcome of [`Engine::delete_tenant`].
 #[derive(Clone, Debug)]
 pub struct Deletion {
     /// Which tenant.
     pub tenant: TenantId,
-    /// Keystore version that no longer has its keys: a standby that confirmed this version has shredded too.
+    /// First keystore version without its keys: a standby that confirmed it has destroyed them too.
     pub keystore_version: u64,
-    /// What the provider said about the old root.
+    /// What the key provider said about the old root.
     pub root: Destruction,
 }
 
-/// Outcome of `checkpoint`.
-#[derive(Clone, Debug)]
-pub struct Checkpoint {
-    /// Consistent at this position.
-    pub position: Position,
-    /// Files in it.
-    pub files: u64,
-    /// Their bytes (linked or copied).
-    pub bytes: u64,
+/// A database. Cheap to clone; all clones, tenants, keyspaces and ranges are one engine.
+///
+/// Dropping the last of them releases the directory without a clean close: nothing acknowledged is
+/// lost, the next open replays the log. [`Engine::close`] reports errors and makes that open fast.
+#[derive(Clone)]
+pub struct Engine {
+    owner: Arc<Owner>,
 }
 
-/// Outcome of `promote`.
-#[derive(Clone, Debug)]
-pub struct Promotion {
-    /// The new reign.
-    pub epoch: Epoch,
-    /// Where it begins.
-    pub start: Lsn,
+/// Ends background work and releases the lock when the last handle goes.
+struct Owner {
+    inner: Arc<Inner>,
 }
 
-/// A moment's view for operators.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Status {
-    /// Database identity: changes at restore.
-    pub database_id: [u8; 16],
-    /// Primary or standby.
-    pub role: Role,
-    /// Epoch being written (primary) or last received (standby).
-    pub epoch: Epoch,
-    /// Highest epoch durably recorded here.
-    pub highest_epoch: Epoch,
-    /// Set when a newer primary is known: this node acknowledges nothing.
-    pub fenced_by: Option<Epoch>,
-    /// Restored and not yet accepted: refuses writes.
-    pub awaiting_acceptance: bool,
-    /// End of the WAL as written.
-    pub written: Lsn,
-    /// End of the WAL on stable storage here.
-    pub durable: Lsn,
-    /// Applied to the memtable (standby), equals written on a primary.
-    pub applied: Lsn,
-    /// Highest position a standby confirmed durable in this epoch.
-    pub replicated: Lsn,
-    /// Newest visible version.
-    pub visible: SeqNo,
-    /// Keystore version.
-    pub keystore_version: u64,
-    /// Live tenants.
-    pub tenants: u64,
-    /// Why the engine no longer writes, if so.
-    pub read_only: Option<String>,
-    /// Oldest WAL position still kept.
-    pub wal_start: Lsn,
-    /// Bytes in tables, tables per level.
-    pub table_bytes: u64,
-    /// Tables per level.
-    pub tables_per_level: Vec<u64>,
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.inner.commit.lock().mode = Mode::Closed;
+        self.inner.release();
+    }
 }
 
-/// What recovery did at open.
-#[derive(Clone, Debug, Default)]
-pub struct Recovery {
-    /// Records replayed.
-    pub records: u64,
-    /// Bytes of torn tail cut.
-    pub cut_bytes: u64,
-    /// Whether the last close was clean.
-    pub clean: bool,
+impl Inner {
+    fn release(&self) {
+        self.wal.mark_closed();
+        self.gate.close();
+        self.stop_background();
+        self.lock.lock().take();
+    }
 }
 
 impl Engine {
+    pub(crate) fn new(inner: Arc<Inner>) -> Engine {
+        Engine {
+            owner: Arc::new(Owner { inner }),
+        }
+    }
+
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.owner.inner
+    }
+
+    pub(crate) fn same(&self, other: &Engine) -> bool {
+        Arc::ptr_eq(&self.owner, &other.owner)
+    }
+
     /// Starts opening the database in `path`.
-    pub fn builder(path: impl AsRef<Path>) -> Builder { todo!() }
-    /// Creates a tenant; durable when it returns. `AlreadyExists`, `Invalid` name.
-    pub fn create_tenant(&self, name: &str, options: TenantOptions) -> Result<Tenant> { todo!() }
-    /// Creates many with one sync.
-    pub fn create_tenants(&self, names: &[&str]) -> Result<Vec<Tenant>> { todo!() }
+    ///
+    /// ```no_run
+    /// use strongroom::{Engine, keys::KeyFile};
+    /// let engine = Engine::builder("./data").keys(KeyFile::open("strongroom.key")?).open()?;
+    /// # Ok::<(), strongroom::Error>(())
+    /// ```
+    pub fn builder(path: impl AsRef<Path>) -> Builder {
+        Builder::new(path.as_ref())
+    }
+
+    // ---- tenants ----
+
+    /// Creates a tenant with keys of its own; durable when it returns.
+    ///
+    /// - `name`: 1 to 255 bytes. Errors: `Invalid`, `AlreadyExists`, and those of a write.
+    pub fn create_tenant(&self, name: &str, _options: TenantOptions) -> Result<Tenant> {
+        let mut tenants = self.create_tenants(&[name])?;
+        tenants
+            .pop()
+            .ok_or_else(|| Error::new(ErrorKind::Invalid, "no tenant was created"))
+    }
+
+    /// Creates many tenants with one sync: all or none. Errors as for [`Engine::create_tenant`].
+    pub fn create_tenants(&self, names: &[&str]) -> Result<Vec<Tenant>> {
+        for name in names {
+            crate::catalog::check_name(name)?;
+        }
+        // Under the commit lock: a fence that comes now waits, and no write is ordered before its keys.
+        let commit = self.inner().commit.lock();
+        commit.check_writable()?;
+        let ids = self.inner().keystore.create_tenants(names)?;
+        Ok(ids
+            .into_iter()
+            .map(|id| Tenant {
+                engine: self.clone(),
+                id,
+            })
+            .collect())
+    }
+
     /// Opens a tenant by name. `NotFound`.
-    pub fn tenant(&self, name: &str) -> Result<Tenant> { todo!() }
+    pub fn tenant(&self, name: &str) -> Result<Tenant> {
+        match self.inner().keystore.id(name) {
+            Some(id) => Ok(Tenant {
+                engine: self.clone(),
+                id,
+            }),
+            None => Err(Error::new(ErrorKind::NotFound, "there is no tenant of that name")),
+        }
+    }
+
     /// Opens a tenant by id. `NotFound`.
-    pub fn tenant_by_id(&self, id: TenantId) -> Result<Tenant> { todo!() }
-    /// The engine's own tenant (id 0): replicated, sealed, for the server's credentials.
-    pub fn system(&self) -> Tenant { todo!() }
+    pub fn tenant_by_id(&self, id: TenantId) -> Result<Tenant> {
+        self.inner().check_tenant(id)?;
+        Ok(Tenant {
+            engine: self.clone(),
+            id,
+        })
+    }
+
+    /// The engine's own tenant: replicated and sealed like any other, for the server's credentials.
+    pub fn system(&self) -> Tenant {
+        Tenant {
+            engine: self.clone(),
+            id: TenantId::SYSTEM,
+        }
+    }
+
     /// Users' tenants in order of id.
-    pub fn tenants(&self) -> Vec<TenantInfo> { todo!() }
-    /// Destroys a tenant's keys and data. `NotFound`.
-    pub fn delete_tenant(&self, name: &str) -> Result<Deletion> { todo!() }
-    /// Consistent copy into the new directory `path` without stopping writes.
-    pub fn checkpoint(&self, path: impl AsRef<Path>) -> Result<Checkpoint> { todo!() }
-    /// All keys sealed to `recipient`: write it anywhere but beside the checkpoint.
-    pub fn escrow(&self, recipient: &EscrowRecipient) -> Result<Vec<u8>> { todo!() }
-    /// Status.
-    pub fn status(&self) -> Status { todo!() }
-    /// What recovery did.
-    pub fn recovery(&self) -> Recovery { todo!() }
-    /// Flushes memtables to tables.
-    pub fn flush(&self) -> Result<()> { todo!() }
-    /// Compacts until nothing is left to do; drops deleted data.
-    pub fn compact(&self) -> Result<()> { todo!() }
-    /// One background job (Background::Manual); false when idle.
-    pub fn step(&self) -> Result<bool> { todo!() }
-    /// Accepts a restored database: allows writes.
-    pub fn accept_restored(&self) -> Result<()> { todo!() }
-    /// Flushes, writes the clean-close marker, releases the lock. Other clones get `Closed`.
-    pub fn close(&self) -> Result<()> { todo!() }
+    pub fn tenants(&self) -> Vec<TenantInfo> {
+        self.inner().keystore.list()
+    }
+
+    /// Destroys a tenant's keys: its data is unreadable at once, here and in every copy that needs these
+    /// keys, and its space is reclaimed in the background.
+    ///
+    /// - Cost: rewrites the keystore under a new root (about 100 bytes a tenant), two syncs.
+    /// - Errors: `NotFound`, and those of a write. After an error the tenant may be gone or not: repeat.
+    pub fn delete_tenant(&self, name: &str) -> Result<Deletion> {
+        let inner = self.inner();
+        let Some(tenant) = inner.keystore.id(name) else {
+            return Err(Error::new(ErrorKind::NotFound, "there is no tenant of that name"));
+        };
+        let (keystore_version, root) = {
+            let commit = inner.commit.lock();
+            commit.check_writable()?;
+            inner.keystore.delete_tenants(&[tenant])?
+        };
+        inner.forget(tenant);
+        Ok(Deletion {
+            tenant,
+            keystore_version,
+            root,
+        })
+    }
+
+    // ---- copies ----
+
+    /// Makes a consistent copy in the new directory `path` without stopping writes: tables and complete
+    /// segments as hard links where the file system allows, the rest copied. It holds no keys.
+    ///
+    /// - Errors: `AlreadyExists` (the directory is not empty), `NoSpace`, `Io`.
+    pub fn checkpoint(&self, path: impl AsRef<Path>) -> Result<Checkpoint> {
+        checkpoint::checkpoint(self.inner(), path.as_ref())
+    }
+
+    /// All live keys, sealed to `recipient`: what a checkpoint needs to be readable. Keep it apart.
+    pub fn escrow(&self, recipient: &EscrowRecipient) -> Result<Vec<u8>> {
+        seal_escrow(&self.inner().keystore.export(), recipient, &self.inner().io)
+    }
+
+    // ---- life ----
+
+    /// A moment's view for operators. Cheap.
+    pub fn status(&self) -> Status {
+        let inner = self.inner();
+        let (mode, epoch, applied) = {
+            let commit = inner.commit.lock();
+            let applied = if commit.mode == Mode::Standby {
+                commit.follower.applied()
+            } else {
+                commit.tail.end
+            };
+            (commit.mode, commit.tail.epoch, applied)
+        };
+        let state = inner.versions.state();
+        let version = inner.versions.current();
+        let tables = || version.levels.iter().flatten();
+        let mem = inner.mem.read();
+        Status {
+            database_id: state.database_id,
+            role: if mode == Mode::Standby {
+                Role::Standby
+            } else {
+                Role::Primary
+            },
+            epoch,
+            highest_epoch: state.highest_epoch,
+            fenced_by: state.fenced_by,
+            awaiting_acceptance: state.state == NodeState::AwaitingAcceptance,
+            written: inner.wal.written(),
+            durable: inner.wal.durable(),
+            applied,
+            replicated: inner.gate.confirmed(),
+            visible: inner.visible(),
+            keystore_version: inner.keystore.version(),
+            tenants: inner.keystore.len() as u64,
+            read_only: inner.wal.failure(),
+            wal_start: inner.wal.start(),
+            table_bytes: tables().map(|t| t.meta().bytes).sum(),
+            tables_per_level: version.levels.iter().map(|l| l.len() as u64).collect(),
+            memtable_bytes: (mem.active.bytes()
+                + mem.immutables.iter().map(|i| i.memtable.bytes()).sum::<usize>())
+                as u64,
+            cache_bytes: inner.cache.usage().bytes,
+        }
+    }
+
+    /// What recovery did at open.
+    pub fn recovery(&self) -> Recovery {
+        self.inner().recovery.clone()
+    }
+
+    /// Empties the memtables into tables.
+    pub fn flush(&self) -> Result<()> {
+        self.inner().flush()
+    }
+
+    /// Flushes, and compacts until nothing is left to do: data of deleted tenants is gone after.
+    pub fn compact(&self) -> Result<()> {
+        self.inner().compact()
+    }
+
+    /// One background job, for [`Background::Manual`](crate::Background::Manual); false when there is none.
+    pub fn step(&self) -> Result<bool> {
+        self.inner().step()
+    }
+
+    /// Accepts a restored database: it takes writes from now on. Fine if it was accepted before.
+    pub fn accept_restored(&self) -> Result<()> {
+        let inner = self.inner();
+        let mut commit = inner.commit.lock();
+        if commit.mode != Mode::AwaitingAcceptance {
+            return commit.check_writable();
+        }
+        inner.versions.log_and_apply(Edit {
+            state: Some(NodeState::Serving),
+            ..Edit::default()
+        })?;
+        commit.mode = Mode::Primary;
+        Ok(())
+    }
+
+    /// Flushes, marks the log cleanly closed, and releases the directory. Other handles get `Closed`.
+    ///
+    /// After an error the directory is released all the same; the next open recovers as after a crash.
+    pub fn close(&self) -> Result<()> {
+        let outcome = self.close_cleanly();
+        self.inner().release();
+        outcome
+    }
+
+    fn close_cleanly(&self) -> Result<()> {
+        let inner = self.inner();
+        let was = {
+            let mut commit = inner.commit.lock();
+            std::mem::replace(&mut commit.mode, Mode::Closed)
+        };
+        if was == Mode::Closed {
+            return Err(closed());
+        }
+        inner.background.state.lock().closing = true;
+        let mut commit = inner.commit.lock();
+        let commit = &mut *commit;
+        let (flushed, reach) = if was == Mode::Standby {
+            // Records received but not applied stay in the log for the next open.
+            (commit.follower.applied(), commit.tail.end)
+        } else {
+            (commit.tail.end, commit.tail.end)
+        };
+        inner.rotate_memtable(flushed, commit.seqno, true);
+        inner.flush_immutables()?;
+        let reach = match was {
+            Mode::Primary | Mode::AwaitingAcceptance => {
+                inner.wal.append_close(&mut commit.tail, commit.seqno)?;
+                commit.tail.end
+            }
+            _ => reach,
+        };
+        inner.wal.sync_to(reach)?;
+        inner.versions.log_and_apply(Edit {
+            reach: Some(reach),
+            flushed: Some(flushed.max(inner.versions.state().flushed)),
+            ..Edit::default()
+        })?;
+        inner.keystore.close()?;
+        inner.versions.close()
+    }
 
     // ---- replication, primary side ----
-    /// Epochs this node's WAL went through, oldest first, at least those covering the retained WAL.
-    pub fn epoch_history(&self) -> Vec<EpochStart> { todo!() }
-    /// End of durable WAL with its chain: (epoch, lsn, chain).
-    pub fn wal_end(&self) -> EpochStart { todo!() }
-    /// Chain up to `lsn`, which must be a record boundary in the retained WAL. `Gone` if older, `Diverged` if no boundary or beyond the durable end.
-    pub fn chain_at(&self, lsn: Lsn) -> Result<Chain> { todo!() }
-    /// Tails durable WAL bytes from `from`. `Gone` if no longer kept.
-    pub fn wal_cursor(&self, from: Lsn) -> Result<WalCursor> { todo!() }
-    /// Keeps WAL from `from` on while the pin lives and moves; subject to `Options::wal_keep_bytes`.
-    pub fn pin_wal(&self, from: Lsn) -> WalPin { todo!() }
-    /// A standby has `lsn` durable in `epoch`: wakes `Replicated` commits. Ignored for other epochs.
-    pub fn confirm_replicated(&self, epoch: Epoch, lsn: Lsn) { todo!() }
-    /// A higher epoch exists: durably stop acknowledging. Err(Invalid) if `epoch` is not higher.
-    pub fn fence(&self, epoch: Epoch) -> Result<()> { todo!() }
-    /// Keystore version now (changes with every create/delete).
-    pub fn keystore_version(&self) -> u64 { todo!() }
-    /// Waits until the keystore version differs from `seen` or the timeout passes; returns it.
-    pub fn wait_keystore(&self, seen: u64, timeout: Duration) -> u64 { todo!() }
-    /// Changes after `since`; full if the engine no longer has the steps (or since == 0).
-    pub fn key_changes(&self, since: u64) -> KeyChanges { todo!() }
 
-    // ---- replication, standby side (Role::Standby) ----
-    /// Takes over keystore changes; durable when it returns.
-    pub fn apply_key_changes(&self, changes: &KeyChanges) -> Result<()> { todo!() }
-    /// Appends WAL bytes that begin at `first`, which must equal the received end. Any cut is fine. Checks frames, positions, epoch, chain: `Diverged`, `Corruption`, `Fenced` (epoch below the highest recorded).
-    pub fn standby_append(&self, first: Lsn, bytes: &[u8]) -> Result<Lsn> { todo!() }
-    /// Syncs what was appended and applies it to the memtable; returns the durable record boundary. The `Ack`.
-    pub fn standby_sync(&self) -> Result<StandbyProgress> { todo!() }
-    /// Makes a never-used epoch durable, applies all durable WAL, becomes primary.
-    pub fn promote(&self) -> Result<Promotion> { todo!() }
+    /// Reigns this node's log went through, oldest first.
+    pub fn epoch_history(&self) -> Vec<EpochStart> {
+        self.inner().versions.state().epochs
+    }
+
+    /// End of the log as written here, with its epoch and chain.
+    pub fn wal_end(&self) -> EpochStart {
+        let commit = self.inner().commit.lock();
+        EpochStart {
+            epoch: commit.tail.epoch,
+            start: commit.tail.end,
+            chain: commit.tail.chain,
+        }
+    }
+
+    /// Chain of the log up to `lsn`, which must be a record boundary.
+    ///
+    /// - Errors: `Gone` (no longer kept), `Diverged` (not a boundary of this log, or beyond its end).
+    pub fn chain_at(&self, lsn: Lsn) -> Result<Chain> {
+        checkpoint::chain_at(self.inner(), lsn)
+    }
+
+    /// Tails the log's durable bytes from `from`. `Gone` if they are no longer kept.
+    pub fn wal_cursor(&self, from: Lsn) -> Result<WalCursor> {
+        WalCursor::new(self.inner().wal.clone(), from)
+    }
+
+    /// Keeps the log from `from` on while the pin lives, within `Options::wal_keep_bytes`.
+    pub fn pin_wal(&self, from: Lsn) -> WalPin {
+        self.inner().pins.pin(from, false)
+    }
+
+    /// A standby has everything before `lsn` on stable storage, in `epoch`. Ignored for other epochs.
+    pub fn confirm_replicated(&self, epoch: Epoch, lsn: Lsn) {
+        if let Some(seqno) = self.inner().gate.confirm(epoch, lsn) {
+            self.inner().publish(seqno);
+        }
+    }
+
+    /// A newer primary exists: durably stops acknowledging. `Invalid` if `epoch` is not newer.
+    pub fn fence(&self, epoch: Epoch) -> Result<()> {
+        self.inner().fence(epoch)
+    }
+
+    /// The keystore's version: grows with every creation and deletion of a tenant.
+    pub fn keystore_version(&self) -> u64 {
+        self.inner().keystore.version()
+    }
+
+    /// Waits until the keystore's version differs from `seen`, or `timeout`; returns it.
+    pub fn wait_keystore(&self, seen: u64, timeout: Duration) -> u64 {
+        self.inner().keystore.wait(seen, timeout)
+    }
+
+    /// Keystore changes after version `since`; the full set if the steps are no longer known.
+    pub fn key_changes(&self, since: u64) -> KeyChanges {
+        self.inner().keystore.changes_since(since)
+    }
+
+    // ---- replication, standby side ----
+
+    /// Takes over keystore changes from the primary; durable when it returns. Keys that are deleted are
+    /// destroyed here as on the primary.
+    pub fn apply_key_changes(&self, changes: &KeyChanges) -> Result<()> {
+        let inner = self.inner();
+        let before: Vec<TenantInfo> = inner.keystore.list();
+        inner.keystore.apply(changes)?;
+        for tenant in before.iter().filter(|t| !inner.keys.is_live(t.id)) {
+            inner.forget(tenant.id);
+        }
+        Ok(())
+    }
+
+    /// Appends log bytes that begin at `first`, which must be where the received bytes end, or the last
+    /// whole record's end to begin again after a broken connection. They may be cut anywhere.
+    ///
+    /// - Errors: `Diverged` (they continue another history), `Corruption`, `Invalid` (wrong position).
+    pub fn standby_append(&self, first: Lsn, bytes: &[u8]) -> Result<Lsn> {
+        self.inner().follow(first, bytes)
+    }
+
+    /// Syncs what was appended and applies it. What comes back may be acknowledged to the primary.
+    ///
+    /// - Errors: `Corruption` for a record whose tenant's key never arrived (nothing is skipped: apply
+    ///   the key changes and call again), `Unknown` after a failed sync.
+    pub fn standby_sync(&self) -> Result<StandbyProgress> {
+        self.inner().follow_sync()
+    }
+
+    /// Where the standby stands, without waiting.
+    pub fn standby_progress(&self) -> Result<StandbyProgress> {
+        self.inner().follow_progress()
+    }
+
+    /// Becomes primary: records a never-used epoch, applies all durable log, then takes writes.
+    ///
+    /// After an error nothing was served in the new epoch; call it again.
+    pub fn promote(&self) -> Result<Promotion> {
+        self.inner().promote()
+    }
 }
 
-/// Where a standby stands; `applied <= durable <= received`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct StandbyProgress {
-    /// Epoch of the last record.
-    pub epoch: Epoch,
-    /// Bytes received.
-    pub received: Lsn,
-    /// Last record boundary on stable storage.
-    pub durable: Lsn,
-    /// Last record applied.
-    pub applied: Lsn,
-    /// Chain at `durable`.
-    pub chain: Chain,
+impl Inner {
+    /// After a tenant's keys are gone: what memory still holds of it goes too, and its space is next.
+    fn forget(&self, tenant: TenantId) {
+        self.keys.purge(tenant);
+        self.cache.purge(tenant);
+        self.wake_background();
+    }
 }
-
-/// Tails the WAL: bytes exactly as they are on the primary's disk.
-pub struct WalCursor;
-impl WalCursor {
-    /// Up to `bytes_max` (cut anywhere) durable stream bytes at the cursor, waiting up to `timeout` for some; empty on timeout. `Gone` if retention overtook it.
-    pub fn read(&mut self, bytes_max: usize, timeout: Duration) -> Result<Bytes> { todo!() }
-    /// Position of the next byte.
-    pub fn position(&self) -> Lsn { todo!() }
-}
-
-/// Keeps WAL while it lives.
-pub struct WalPin;
-impl WalPin {
-    /// Releases WAL before `lsn`.
-    pub fn advance(&self, lsn: Lsn) { todo!() }
-}
-
-/// A standby's directory being filled from a base copy. Not openable before `finish`.
-pub struct BaseCopyReceiver;
-impl BaseCopyReceiver {
-    /// Starts in `path`: missing, empty or an unfinished base copy (which is wiped).
-    pub fn start(path: impl AsRef<Path>, io: Io, provider: std::sync::Arc<dyn KeyProvider>) -> Result<BaseCopyReceiver> { todo!() }
-    /// The full key set: creates this node's keystore. Once, before `finish`.
-    pub fn keys(&mut self, changes: &KeyChanges) -> Result<()> { todo!() }
-    /// Bytes of a file of the checkpoint, in order. `name` relative, as `checkpoint_files` gave it; refused if it leaves the directory.
-    pub fn chunk(&mut self, name: &str, offset: u64, bytes: &[u8]) -> Result<()> { todo!() }
-    /// Syncs everything and makes the directory openable.
-    pub fn finish(self) -> Result<()> { todo!() }
-}
-
-/// Files of a checkpoint directory, relative names with '/', the one that makes it openable last.
-pub fn checkpoint_files(path: impl AsRef<Path>, io: &Io) -> Result<Vec<(String, u64)>> { todo!() }
-
-/// Restores a checkpoint with its escrow into a new directory: new identity, new epoch, fenced until `accept_restored`.
-pub fn restore(from: impl AsRef<Path>, escrow: &[u8], secret: &EscrowSecret, to: impl AsRef<Path>, provider: std::sync::Arc<dyn KeyProvider>, io: &Io) -> Result<Restored> { todo!() }
-
-/// Outcome of `restore`.
-#[derive(Clone, Debug)]
-pub struct Restored {
-    /// New identity.
-    pub database_id: [u8; 16],
-    /// Files copied.
-    pub files: u64,
-    /// Bytes copied.
-    pub bytes: u64,
-}
-
-/// A tenant. Cheap to clone.
-#[derive(Clone)]
-pub struct Tenant;
-impl Tenant {
-    /// Id.
-    pub fn id(&self) -> TenantId { todo!() }
-    /// Name.
-    pub fn name(&self) -> String { todo!() }
-    /// Opens a keyspace, creating it if missing (on a primary).
-    pub fn keyspace(&self, name: &str) -> Result<Keyspace> { todo!() }
-    /// Opens a keyspace; `NotFound`.
-    pub fn open_keyspace(&self, name: &str) -> Result<Keyspace> { todo!() }
-    /// Names, in order.
-    pub fn keyspaces(&self) -> Result<Vec<String>> { todo!() }
-    /// Deletes a keyspace and its data.
-    pub fn delete_keyspace(&self, name: &str) -> Result<()> { todo!() }
-    /// Starts an atomic batch.
-    pub fn batch(&self) -> Batch { todo!() }
-    /// A repeatable view.
-    pub fn snapshot(&self) -> Snapshot { todo!() }
-}
-
-/// A keyspace. Cheap to clone, Send + Sync.
-#[derive(Clone)]
-pub struct Keyspace;
-impl Keyspace {
-    /// Stores a value; as durable as the engine's default when it returns.
-    pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<Position> { todo!() }
-    /// Removes a key.
-    pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<Position> { todo!() }
-    /// Newest visible value.
-    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Bytes>> { todo!() }
-    /// Entries in key order; double-ended.
-    pub fn range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Range { todo!() }
-    /// Entries whose key starts with `prefix`.
-    pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Range { todo!() }
-    /// Everything.
-    pub fn iter(&self) -> Range { todo!() }
-    /// Name.
-    pub fn name(&self) -> &str { todo!() }
-}
-
-/// Iterates entries, both ways.
-pub struct Range;
-impl Iterator for Range {
-    type Item = Result<(Bytes, Bytes)>;
-    fn next(&mut self) -> Option<Self::Item> { todo!() }
-}
-impl DoubleEndedIterator for Range {
-    fn next_back(&mut self) -> Option<Self::Item> { todo!() }
-}
-
-/// An atomic batch over keyspaces of one tenant.
-pub struct Batch;
-impl Batch {
-    /// Adds a put.
-    #[must_use]
-    pub fn put(self, keyspace: &Keyspace, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Batch { todo!() }
-    /// Adds a delete.
-    #[must_use]
-    pub fn delete(self, keyspace: &Keyspace, key: impl AsRef<[u8]>) -> Batch { todo!() }
-    /// Overrides the durability.
-    #[must_use]
-    pub fn durability(self, durability: Durability) -> Batch { todo!() }
-    /// Commits. First rule broken by an added operation is reported here.
-    pub fn commit(self) -> Result<Position> { todo!() }
-}
-
-/// A repeatable view of a tenant.
-#[derive(Clone)]
-pub struct Snapshot;
-impl Snapshot {
-    /// The version it reads at.
-    pub fn seqno(&self) -> SeqNo { todo!() }
-    /// Value at the snapshot.
-    pub fn get(&self, keyspace: &Keyspace, key: impl AsRef<[u8]>) -> Result<Option<Bytes>> { todo!() }
-    /// Range at the snapshot.
-    pub fn range<K: AsRef<[u8]>>(&self, keyspace: &Keyspace, range: impl RangeBounds<K>) -> Range { todo!() }
-}
-#[allow(dead_code)]
-fn _unused(_: PathBuf) {}

@@ -60,7 +60,13 @@ struct Inner {
 impl Error {
     /// An error of `kind`. `message` must not carry a key, a value or a name a tenant chose.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
-        Error(Box::new(Inner { kind, message: message.into(), path: None, offset: None, source: None }))
+        Error(Box::new(Inner {
+            kind,
+            message: message.into(),
+            path: None,
+            offset: None,
+            source: None,
+        }))
     }
 
     /// Damage at `offset` of `path`: `structure` should have been `expected`, was `found`.
@@ -161,6 +167,9 @@ impl fmt::Debug for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0.source.as_ref().map(|s| s.as_ref() as &(dyn std::error::Error + 'static))
+        self.0
+            .source
+            .as_ref()
+            .map(|s| s.as_ref() as &(dyn std::error::Error + 'static))
     }
 }

@@ -1,14 +1,76 @@
 //! Strongroom: an embedded, log-structured key-value engine that seals every tenant under its own keys.
+//!
+//! ```no_run
+//! use strongroom::{Engine, TenantOptions, keys::KeyFile};
+//!
+//! let engine = Engine::builder("./data").keys(KeyFile::open("strongroom.key")?).open()?;
+//! let acme = engine.create_tenant("acme", TenantOptions::default())?;
+//! let events = acme.keyspace("activity")?;
+//! events.put("u42/2026-11-21", "saved report.txt")?; // durable when it returns
+//! assert!(events.get("u42/2026-11-21")?.is_some());
+//! engine.close()?;
+//! # Ok::<(), strongroom::Error>(())
+//! ```
+//!
+//! Modules in reading order: `types`, `io` and `seal` carry everything; a write goes through `tenant`,
+//! `commit`, `wal`, `memtable`, `flush`, `table`, `version`, `compaction`; a read through `read`; `open`
+//! and `recovery` bring it back; `follower`, `checkpoint` and `base_copy` make it two.
+//! ARCHITECTURE.md is the map, docs/format.md the bytes.
+#![warn(missing_docs)]
+#![deny(unsafe_code)]
 
 pub mod io;
-pub mod types;
-
-mod engine;
-mod error;
-mod options;
 pub mod keys;
 
-pub use engine::*;
+mod background;
+mod base_copy;
+mod catalog;
+mod checkpoint;
+mod codec;
+mod commit;
+mod compaction;
+mod engine;
+mod error;
+mod flush;
+mod follower;
+mod gate;
+mod inner;
+#[cfg(feature = "internals")]
+pub mod internals;
+mod keystore;
+mod memtable;
+mod open;
+mod options;
+mod pins;
+mod read;
+mod recovery;
+mod seal;
+mod status;
+mod table;
+mod tenant;
+mod types;
+mod version;
+mod wal;
+
+pub use base_copy::{BaseCopyReceiver, Restored, restore};
+pub use checkpoint::checkpoint_files;
+pub use engine::{Deletion, Engine, TenantOptions};
 pub use error::{Error, ErrorKind, Result};
-pub use options::*;
-pub use types::*;
+pub use follower::{Promotion, StandbyProgress};
+pub use open::Builder;
+pub use options::{BATCH_BYTES_MAX, Background, KEY_BYTES_MAX, NAME_BYTES_MAX, Options, VALUE_BYTES_MAX};
+pub use pins::WalPin;
+pub use read::range::Range;
+#[cfg(any(test, feature = "sim"))]
+pub use seal::recorder_pairs;
+pub use status::{Checkpoint, Recovery, Role, Status, TenantInfo};
+pub use tenant::{Batch, Keyspace, Snapshot, Tenant};
+pub use types::{
+    Chain, DekVersion, Durability, Epoch, EpochStart, KeyspaceId, Lsn, Position, SeqNo, TenantId,
+};
+pub use wal::cursor::WalCursor;
+
+/// The README's code, compiled and run as documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

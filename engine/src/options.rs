@@ -84,21 +84,31 @@ impl Options {
     /// Rejects values outside the documented ranges, naming the option.
     pub fn validate(&self) -> Result<()> {
         let checks = [
-            ("memtable_bytes", (64 << 10..=1 << 30).contains(&self.memtable_bytes)),
-            ("immutable_memtables_max", (1..=16).contains(&self.immutable_memtables_max)),
+            (
+                "memtable_bytes",
+                (64 << 10..=1 << 30).contains(&self.memtable_bytes),
+            ),
+            (
+                "immutable_memtables_max",
+                (1..=16).contains(&self.immutable_memtables_max),
+            ),
             ("segment_bytes", (4 << 10..=4 << 30).contains(&self.segment_bytes)),
             ("block_bytes", (256..=1 << 20).contains(&self.block_bytes)),
             ("table_bytes", (64 << 10..=4 << 30).contains(&self.table_bytes)),
             ("level0_tables", (2..=64).contains(&self.level0_tables)),
-            ("level0_tables_stop", self.level0_tables_stop >= 2 * self.level0_tables),
+            (
+                "level0_tables_stop",
+                self.level0_tables_stop >= 2 * self.level0_tables,
+            ),
             ("level1_bytes", self.level1_bytes >= self.table_bytes),
             ("filter_bits", self.filter_bits <= 30),
             ("replicated_timeout", self.replicated_timeout > Duration::ZERO),
         ];
         match checks.iter().find(|(_, ok)| !ok) {
-            Some((name, _)) => {
-                Err(Error::new(ErrorKind::Invalid, format!("option {name} is outside its range")))
-            }
+            Some((name, _)) => Err(Error::new(
+                ErrorKind::Invalid,
+                format!("option {name} is outside its range"),
+            )),
             None => Ok(()),
         }
     }

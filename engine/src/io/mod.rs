@@ -105,7 +105,11 @@ pub struct Io {
 impl Io {
     /// The real machine.
     pub fn os() -> Io {
-        Io { vfs: Arc::new(OsVfs), clock: Arc::new(OsClock::new()), rng: Arc::new(OsRng) }
+        Io {
+            vfs: Arc::new(OsVfs),
+            clock: Arc::new(OsClock::new()),
+            rng: Arc::new(OsRng),
+        }
     }
 }
 

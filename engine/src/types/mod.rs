@@ -92,7 +92,11 @@ impl Epoch {
     /// The reign after a reopen as primary.
     #[must_use]
     pub fn reopened(self) -> Epoch {
-        if self == Epoch::ZERO { Epoch::FIRST } else { Epoch(self.0.saturating_add(1)) }
+        if self == Epoch::ZERO {
+            Epoch::FIRST
+        } else {
+            Epoch(self.0.saturating_add(1))
+        }
     }
 
     /// The reign after a promotion: above every reopen of the one before.

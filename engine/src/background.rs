@@ -1,0 +1,230 @@
+//! Flush and compaction jobs: which one next, and who runs it.
+//!
+//! A job is one call of `step`: the engine's thread calls it in production, a caller or a simulator
+//! with [`Background::Manual`]. Only one runs at a time.
+//!
+//! Invariants: the log is durable up to what a flushed table holds before the table counts; WAL is
+//! given up only after the edit that makes it unnecessary is durable.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use crate::catalog;
+use crate::compaction::picker::{Edges, Shape};
+use crate::compaction::survey::VersionEdges;
+use crate::compaction::{self, DroppedKeyspace, Limits, Plan, Survey, Work};
+use crate::error::{Error, ErrorKind, Result};
+use crate::flush;
+use crate::inner::{Background, Inner, Mode};
+use crate::options;
+use crate::types::{Epoch, SeqNo};
+
+/// How long the thread waits before it tries a failed job again: a full disk may have got room.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+impl Inner {
+    /// One job; false when there is none.
+    pub fn step(&self) -> Result<bool> {
+        let mut survey = self.jobs.lock();
+        // Under `jobs`: once the directory is released, nothing writes to it any more.
+        if self.background.state.lock().stop {
+            return Ok(false);
+        }
+        if self.flush_one()? {
+            return Ok(true);
+        }
+        self.compact_one(&mut survey)
+    }
+
+    /// Flushes the oldest immutable memtable, if any. Under `jobs`.
+    fn flush_one(&self) -> Result<bool> {
+        let Some(oldest) = self.mem.read().immutables.front().cloned() else {
+            return Ok(false);
+        };
+        self.wal.sync_to(oldest.end)?;
+        let state = self.versions.state();
+        let versions = self.live_versions();
+        let work = Work {
+            // Compaction drops what deleted keyspaces left; asking here would cost a read for each.
+            dropped: &|_, _| Ok(None),
+            cancelled: &|| false,
+            next_number: &|| self.versions.next_number(),
+            ..self.work(&versions, state.highest_epoch)
+        };
+        let edit = flush::flush(
+            &work,
+            &oldest.memtable,
+            oldest.end.max(state.flushed),
+            oldest.seqno,
+        )?;
+        self.versions.log_and_apply(edit)?;
+        self.mem.write().immutables.pop_front();
+        self.purge_wal()?;
+        Ok(true)
+    }
+
+    /// Gives up WAL that neither recovery nor a pin needs.
+    pub fn purge_wal(&self) -> Result<()> {
+        let flushed = self.versions.state().flushed;
+        let keep_bytes = self.options.wal_keep_bytes;
+        let purge = |keep| self.wal.purge(keep).map(|_| ());
+        self.pins
+            .remove_before(flushed, self.wal.durable(), keep_bytes, purge)
+    }
+
+    /// The most urgent compaction, if any. Under `jobs`.
+    fn compact_one(&self, survey: &mut Survey) -> Result<bool> {
+        self.compact_with(survey, |shape, edges, limits| {
+            compaction::pick(shape, edges, limits)
+        })
+    }
+
+    fn compact_with(
+        &self,
+        survey: &mut Survey,
+        pick: impl FnOnce(&Shape, &dyn Edges, &Limits) -> Result<Option<Plan>>,
+    ) -> Result<bool> {
+        let state = self.versions.state();
+        let versions = self.live_versions();
+        let view = self.view();
+        let drops: Vec<DroppedKeyspace> = self
+            .dropped
+            .read()
+            .iter()
+            .map(|((tenant, keyspace), at)| DroppedKeyspace {
+                tenant: *tenant,
+                keyspace: *keyspace,
+                at: *at,
+            })
+            .collect();
+        let version = self.versions.current();
+        let shape = survey.shape(&version, &self.keys, self.keystore.version(), &drops, &versions)?;
+        let edges = VersionEdges::new(&version);
+        let Some(plan) = pick(&shape, &edges, &Limits::from(&self.options))? else {
+            return Ok(false);
+        };
+        let work = Work {
+            dropped: &|tenant, keyspace| catalog::dropped_at(&view, tenant, keyspace),
+            cancelled: &|| self.background.state.lock().closing,
+            next_number: &|| self.versions.next_number(),
+            ..self.work(&versions, state.highest_epoch)
+        };
+        let edit = compaction::compact(&work, &version, &plan)?;
+        self.versions.log_and_apply(edit)?;
+        Ok(true)
+    }
+
+    /// Versions somebody may read at: live snapshots, and what is visible now. A reader takes its view
+    /// first and the version it reads at second, so that version is at or above the last of these.
+    fn live_versions(&self) -> Vec<SeqNo> {
+        let snapshots = self.snapshots.lock();
+        let mut versions: Vec<SeqNo> = snapshots.keys().copied().collect();
+        let visible = self.visible();
+        if versions.last() != Some(&visible) {
+            versions.push(visible);
+        }
+        versions
+    }
+
+    fn work<'a>(&'a self, versions: &'a [SeqNo], epoch: Epoch) -> Work<'a> {
+        Work {
+            io: &self.io,
+            db: &self.dir,
+            options: &self.options,
+            keys: &self.keys,
+            epoch,
+            snapshots: versions,
+            dropped: &|_, _| Ok(None),
+            next_number: &|| 0,
+            cancelled: &|| false,
+        }
+    }
+
+    /// Empties the memtables into tables.
+    pub fn flush(&self) -> Result<()> {
+        {
+            let commit = self.commit.lock();
+            if commit.mode == Mode::Closed {
+                return Err(crate::commit::closed());
+            }
+            let end = if commit.mode == Mode::Standby {
+                commit.follower.applied()
+            } else {
+                commit.tail.end
+            };
+            self.rotate_memtable(end, commit.seqno, true);
+        }
+        self.flush_immutables()
+    }
+
+    pub fn flush_immutables(&self) -> Result<()> {
+        let _jobs = self.jobs.lock();
+        while self.flush_one()? {}
+        Ok(())
+    }
+
+    /// Compacts until the tree has nothing left to do.
+    pub fn compact(&self) -> Result<()> {
+        self.flush()?;
+        let mut survey = self.jobs.lock();
+        let before = self.versions.next_number();
+        while self.compact_with(&mut survey, |s, e, l| {
+            compaction::pick_everything(s, e, l, before)
+        })? {}
+        Ok(())
+    }
+
+    /// Stops the thread and waits for the job it is in.
+    pub fn stop_background(&self) {
+        self.background.state.lock().stop = true;
+        self.background.changed.notify_all();
+        drop(self.jobs.lock());
+    }
+}
+
+/// Starts the engine's one thread. It ends when the engine is closed or dropped.
+pub(crate) fn start(inner: &Arc<Inner>) -> Result<()> {
+    if inner.options.background == options::Background::Manual {
+        return Ok(());
+    }
+    let (weak, signal) = (Arc::downgrade(inner), inner.background.clone());
+    let spawned = std::thread::Builder::new()
+        .name("strongroom-jobs".into())
+        .spawn(move || run(&weak, &signal));
+    spawned
+        .map(|_| ())
+        .map_err(|e| Error::new(ErrorKind::Io, "starting the background thread failed").with_source(e))
+}
+
+fn run(weak: &Weak<Inner>, signal: &Background) {
+    loop {
+        let outcome = match weak.upgrade() {
+            Some(inner) => inner.step(),
+            None => return,
+        };
+        let mut state = signal.state.lock();
+        if state.stop {
+            return;
+        }
+        match outcome {
+            Ok(true) => state.failed = None,
+            Ok(false) => {
+                state.failed = None;
+                while !state.wake && !state.stop {
+                    signal.changed.wait(&mut state);
+                }
+                state.wake = false;
+            }
+            Err(error) => {
+                state.failed = Some(error);
+                signal.changed.notify_all();
+                signal.changed.wait_for(&mut state, RETRY_AFTER);
+            }
+        }
+        if state.stop {
+            return;
+        }
+        // Throttled writers look again.
+        signal.changed.notify_all();
+    }
+}

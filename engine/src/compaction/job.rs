@@ -1,0 +1,257 @@
+//! Does what a plan says: reads tables, writes tables, returns the edit.
+//!
+//! Tenant after tenant in the union of the inputs' directories: the inputs' cursors are merged, each
+//! key's versions are judged by [`Retention`], survivors go to the outputs. A destroyed tenant's cursors
+//! are empty, so its data is left out without being decrypted; a tenant whose key should exist and does
+//! not is an error, never silently dropped.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::read::cursor::{Cursor, Entry, EntryKind};
+use crate::read::level::{LevelCursor, table_for, tables_of};
+use crate::read::merge::MergeCursor;
+use crate::table::Table;
+use crate::types::{KeyspaceId, SeqNo, TenantId};
+use crate::version::{Edit, Version};
+
+use super::output::{Outputs, cancelled};
+use super::picker::{Action, Plan};
+use super::retention::{Retention, Verdict};
+use super::{Work, keyspace_of};
+
+/// Entries between two looks at whether the job was cancelled.
+const CANCEL_ENTRIES: u32 = 1024;
+
+/// Carries out `plan` on `version`, which has all its inputs.
+///
+/// The new tables are synced, names included; nothing else has changed when it returns. After an error
+/// no new table is left.
+///
+/// - `Closed`: cancelled.
+/// - `Corruption`: an input is damaged, or sealed under a key that should exist and does not.
+/// - `NoSpace`, `Io`: the outputs could not be written.
+pub(crate) fn compact(work: &Work<'_>, version: &Version, plan: &Plan) -> Result<Edit> {
+    let inputs = inputs(version, plan)?;
+    let mut edit = Edit::default();
+    for (level, table) in &inputs {
+        edit.removed.push((*level as u8, table.meta().number));
+    }
+    let output = plan.output as u8;
+    if plan.action == Action::Move {
+        edit.added = inputs
+            .iter()
+            .map(|(_, table)| (output, table.meta().clone()))
+            .collect();
+        return Ok(edit);
+    }
+    let table_bytes = if plan.action == Action::Erase {
+        u64::MAX
+    } else {
+        work.options.table_bytes
+    };
+    let mut outputs = Outputs::new(work, table_bytes);
+    let sources = sources(&inputs);
+    let mut job = Job {
+        work,
+        version,
+        plan,
+        until_look: 0,
+    };
+    for_each_tenant(&inputs, |tenant, bytes| {
+        outputs.at_tenant(bytes)?;
+        job.tenant(tenant, &sources, &mut outputs)
+    })?;
+    edit.added = outputs.finish()?.into_iter().map(|meta| (output, meta)).collect();
+    Ok(edit)
+}
+
+/// The plan's tables, in the plan's order.
+fn inputs(version: &Version, plan: &Plan) -> Result<Vec<(usize, Arc<Table>)>> {
+    let mut all: HashMap<(usize, u64), &Arc<Table>> = version
+        .tables()
+        .map(|(level, table)| ((level, table.meta().number), table))
+        .collect();
+    let find = |input: &(usize, u64)| match all.remove(input) {
+        Some(table) => Ok((input.0, Arc::clone(table))),
+        None => Err(Error::new(ErrorKind::Invalid, "the plan is not for this version")),
+    };
+    plan.inputs.iter().map(find).collect()
+}
+
+/// The inputs as they are merged, newest first: every table of level 0 by itself, and each other level
+/// as one ordered run.
+fn sources(inputs: &[(usize, Arc<Table>)]) -> Vec<Vec<Arc<Table>>> {
+    let mut level0: Vec<_> = inputs
+        .iter()
+        .filter(|(level, _)| *level == 0)
+        .map(|(_, t)| t)
+        .collect();
+    level0.sort_by_key(|table| Reverse(table.meta().number));
+    let mut sources: Vec<Vec<Arc<Table>>> = level0.into_iter().map(|t| vec![Arc::clone(t)]).collect();
+    for level in 1..crate::version::LEVELS {
+        let run: Vec<_> = inputs
+            .iter()
+            .filter(|(l, _)| *l == level)
+            .map(|(_, table)| Arc::clone(table))
+            .collect();
+        if !run.is_empty() {
+            sources.push(run);
+        }
+    }
+    sources
+}
+
+/// Calls `visit` with each tenant of the inputs and the bytes it has in them, ascending.
+fn for_each_tenant(
+    inputs: &[(usize, Arc<Table>)],
+    mut visit: impl FnMut(TenantId, u64) -> Result<()>,
+) -> Result<()> {
+    let mut directories: Vec<_> = inputs.iter().map(|(_, table)| table.tenants()).collect();
+    let mut heads = BinaryHeap::new();
+    for (at, directory) in directories.iter_mut().enumerate() {
+        heads.extend(directory.next().map(|run| Reverse((run.tenant, run.bytes, at))));
+    }
+    while let Some(Reverse((tenant, mut bytes, at))) = heads.pop() {
+        let mut advance = vec![at];
+        while let Some(Reverse((_, more, at))) = heads.peek().filter(|head| head.0.0 == tenant).copied() {
+            heads.pop();
+            bytes = bytes.saturating_add(more);
+            advance.push(at);
+        }
+        visit(tenant, bytes)?;
+        for at in advance {
+            let next = directories.get_mut(at).and_then(Iterator::next);
+            heads.extend(next.map(|run| Reverse((run.tenant, run.bytes, at))));
+        }
+    }
+    Ok(())
+}
+
+struct Job<'a> {
+    work: &'a Work<'a>,
+    version: &'a Version,
+    plan: &'a Plan,
+    until_look: u32,
+}
+
+impl Job<'_> {
+    fn tenant(
+        &mut self,
+        tenant: TenantId,
+        sources: &[Vec<Arc<Table>>],
+        outputs: &mut Outputs<'_>,
+    ) -> Result<()> {
+        let mut cursors: Vec<Box<dyn Cursor>> = Vec::new();
+        for run in sources {
+            match tables_of(run, tenant) {
+                [table] if table.contains(tenant) => cursors.push(table.sweep(tenant)?),
+                [] | [_] => {}
+                several => cursors.push(Box::new(LevelCursor::sweep(several, tenant))),
+            }
+        }
+        let mut cursor: Box<dyn Cursor> = match cursors.len() {
+            0 => return Ok(()),
+            1 => match cursors.pop() {
+                Some(only) => only,
+                None => return Ok(()),
+            },
+            _ => Box::new(MergeCursor::new(cursors)),
+        };
+        let below = Below::new(self.version, self.plan.output, tenant);
+        let mut retention = Retention::new(self.work.snapshots);
+        let mut key: Option<Bytes> = None;
+        let mut keyspace: Option<(KeyspaceId, Option<SeqNo>)> = None;
+        cursor.seek_first()?;
+        while let Some(entry) = cursor.entry().cloned() {
+            self.look()?;
+            if key.as_ref() != Some(&entry.key) {
+                retention.next_key();
+                outputs.at_key()?;
+                keyspace = dropped(self.work, tenant, &entry, keyspace)?;
+                key = Some(entry.key.clone());
+            }
+            let drop = keyspace.and_then(|(_, drop)| drop);
+            let keep = match retention.judge(entry.seqno, entry.kind == EntryKind::Delete, drop) {
+                Verdict::Keep => true,
+                Verdict::Drop => false,
+                Verdict::KeepUnlessBottom => below.may_hold(&entry.key)?,
+            };
+            if keep {
+                if self.plan.action == Action::Erase {
+                    return Err(Error::new(ErrorKind::Invalid, "a table to erase has live data"));
+                }
+                if !outputs.add(tenant, &entry)? {
+                    return Ok(());
+                }
+            }
+            cursor.next()?;
+        }
+        Ok(())
+    }
+
+    fn look(&mut self) -> Result<()> {
+        if self.until_look == 0 {
+            self.until_look = CANCEL_ENTRIES;
+            if (self.work.cancelled)() {
+                return Err(cancelled());
+            }
+        }
+        self.until_look -= 1;
+        Ok(())
+    }
+}
+
+/// The keyspace of `entry` and the version it was dropped at; asked anew only where it changes.
+pub(crate) fn dropped(
+    work: &Work<'_>,
+    tenant: TenantId,
+    entry: &Entry,
+    last: Option<(KeyspaceId, Option<SeqNo>)>,
+) -> Result<Option<(KeyspaceId, Option<SeqNo>)>> {
+    let Some(keyspace) = keyspace_of(&entry.key) else {
+        return Ok(None);
+    };
+    match last {
+        Some((same, _)) if same == keyspace => Ok(last),
+        _ => Ok(Some((keyspace, (work.dropped)(tenant, keyspace)?))),
+    }
+}
+
+/// The levels below the output, as far as they hold one tenant.
+struct Below<'a> {
+    tenant: TenantId,
+    levels: Vec<&'a [Arc<Table>]>,
+}
+
+impl<'a> Below<'a> {
+    fn new(version: &'a Version, output: usize, tenant: TenantId) -> Below<'a> {
+        let levels = version
+            .levels
+            .iter()
+            .skip(output + 1)
+            .map(|tables| tables_of(tables, tenant));
+        let levels = levels.filter(|tables| tables.iter().any(|table| table.contains(tenant)));
+        Below {
+            tenant,
+            levels: levels.collect(),
+        }
+    }
+
+    /// Whether a version of `key` may exist below: then its delete has to stay.
+    fn may_hold(&self, key: &[u8]) -> Result<bool> {
+        for tables in &self.levels {
+            if let Some(table) = table_for(tables, self.tenant, key)?
+                && let Some((first, last)) = table.bounds(self.tenant)?
+                && (first.as_ref()..=last.as_ref()).contains(&key)
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}

@@ -1,0 +1,63 @@
+//! Compaction: tables into tables, so that reads look at few and dropped data gives its space back.
+//!
+//! [`picker`] decides what to do from a [`picker::Shape`], [`job`] does it, [`retention`] decides which
+//! versions survive; the first and last are pure. Nothing here changes the database: a job writes and
+//! syncs tables and returns an [`Edit`](crate::version::Edit), which
+//! [`VersionSet::log_and_apply`](crate::version::VersionSet::log_and_apply) makes count.
+//!
+//! One compaction runs at a time. Flushes may run beside it: they only add tables to level 0 that are
+//! newer than all its inputs. Tables of destroyed tenants' data are never decrypted, only left out.
+
+pub(crate) mod job;
+pub(crate) mod output;
+pub(crate) mod picker;
+pub(crate) mod retention;
+pub(crate) mod survey;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::io::Io;
+use crate::options::Options;
+use crate::seal::FileKeys;
+use crate::types::{Epoch, KeyspaceId, SeqNo, TenantId};
+
+#[allow(unused_imports)] // The engine takes these from here.
+pub(crate) use job::compact;
+#[allow(unused_imports)]
+pub(crate) use picker::{Limits, Plan, pick, pick_everything};
+#[allow(unused_imports)]
+pub(crate) use survey::{DroppedKeyspace, Survey};
+
+/// What flushes and compactions work with. Plain arguments, so that a thread, a test or a simulator
+/// can step them.
+pub(crate) struct Work<'a> {
+    /// The machine.
+    pub io: &'a Io,
+    /// Directory of the database.
+    pub db: &'a Path,
+    /// Sizes.
+    pub options: &'a Options,
+    /// Keys.
+    pub keys: &'a Arc<FileKeys>,
+    /// Epoch in the headers of new tables.
+    pub epoch: Epoch,
+    /// Live snapshots AND the version visible now, ascending. The visible one stands for snapshots that
+    /// will be taken while the job runs. Empty means that only the newest versions matter.
+    pub snapshots: &'a [SeqNo],
+    /// The version at which a keyspace was dropped, if it was. Asked once per keyspace and tenant.
+    pub dropped: &'a dyn Fn(TenantId, KeyspaceId) -> Result<Option<SeqNo>>,
+    /// Gives numbers for new files: `VersionSet::next_number`.
+    pub next_number: &'a dyn Fn() -> u64,
+    /// Whether to give up: the job then ends in `Closed` and leaves nothing behind.
+    pub cancelled: &'a dyn Fn() -> bool,
+}
+
+/// The keyspace a tree key belongs to. None if it is too short to be one.
+pub(crate) fn keyspace_of(key: &[u8]) -> Option<KeyspaceId> {
+    key.first_chunk::<4>()
+        .map(|id| KeyspaceId(u32::from_be_bytes(*id)))
+}

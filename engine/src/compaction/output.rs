@@ -1,0 +1,148 @@
+//! New tables of a flush or a compaction, cut to size.
+//!
+//! Cuts fall between keys, so that all versions of a key stay in one table, and rather between tenants
+//! than inside one, so that a large tenant has tables of its own. Until [`Outputs::finish`] has synced
+//! the directory everything is removed again on drop.
+
+use std::path::PathBuf;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::io::durable;
+use crate::read::cursor::Entry;
+use crate::seal::{FileHeader, FileKind};
+use crate::table::{TableBuilder, TableMeta};
+use crate::types::{Chain, TenantId};
+use crate::version::{table_path, tables_dir};
+
+use super::Work;
+
+/// Tables being written.
+pub(crate) struct Outputs<'a> {
+    work: &'a Work<'a>,
+    /// Size at which a table is cut. `u64::MAX`: never.
+    table_bytes: u64,
+    building: Option<(PathBuf, TableBuilder)>,
+    done: Vec<(PathBuf, TableMeta)>,
+}
+
+impl<'a> Outputs<'a> {
+    /// Tables of about `table_bytes`.
+    pub fn new(work: &'a Work<'a>, table_bytes: u64) -> Outputs<'a> {
+        Outputs {
+            work,
+            table_bytes,
+            building: None,
+            done: Vec::new(),
+        }
+    }
+
+    /// Adds the next entry. False if the tenant's key was destroyed meanwhile: go on with the next.
+    pub fn add(&mut self, tenant: TenantId, entry: &Entry) -> Result<bool> {
+        let building = match self.building.take() {
+            Some(building) => building,
+            None => self.start()?,
+        };
+        let (_, builder) = self.building.insert(building);
+        match builder.add(tenant, entry) {
+            Ok(()) => Ok(true),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The next entry is of another tenant, whose inputs have `bytes`.
+    pub fn at_tenant(&mut self, bytes: u64) -> Result<()> {
+        match &self.building {
+            Some((_, builder)) if cut_at_tenant(builder.bytes_estimate(), bytes, self.table_bytes) => {
+                self.cut()
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The next entry is of another key.
+    pub fn at_key(&mut self) -> Result<()> {
+        match &self.building {
+            Some((_, builder)) if builder.bytes_estimate() >= self.table_bytes => self.cut(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Completes the last table and makes all of them durable, names included.
+    pub fn finish(mut self) -> Result<Vec<TableMeta>> {
+        self.cut()?;
+        if !self.done.is_empty() {
+            durable::sync_dir(self.work.io, &tables_dir(self.work.db))?;
+        }
+        Ok(std::mem::take(&mut self.done)
+            .into_iter()
+            .map(|(_, meta)| meta)
+            .collect())
+    }
+
+    fn start(&self) -> Result<(PathBuf, TableBuilder)> {
+        let Work {
+            io,
+            keys,
+            options,
+            epoch,
+            ..
+        } = *self.work;
+        let number = (self.work.next_number)();
+        let path = table_path(self.work.db, number);
+        let header = FileHeader::new(io, FileKind::Table, epoch, number, Chain::default())?;
+        let builder = TableBuilder::new(io, &path, header, keys, options.block_bytes, options.filter_bits)?;
+        Ok((path, builder))
+    }
+
+    fn cut(&mut self) -> Result<()> {
+        if let Some((path, builder)) = self.building.take()
+            && builder.entries() > 0
+        {
+            let meta = builder.finish()?;
+            self.done.push((path, meta));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Outputs<'_> {
+    fn drop(&mut self) {
+        for (path, _) in &self.done {
+            // The job failed. If this does too, the next open removes the file.
+            let _ = durable::remove_if_exists(self.work.io, path);
+        }
+    }
+}
+
+/// Whether to cut before a tenant with `next` bytes when the table has `have`: it is half full, and the
+/// tenant would be cut in two.
+fn cut_at_tenant(have: u64, next: u64, table_bytes: u64) -> bool {
+    have >= table_bytes / 2 && have.saturating_add(next) > table_bytes
+}
+
+/// The job was told to stop.
+pub(crate) fn cancelled() -> Error {
+    Error::new(ErrorKind::Closed, "the job was told to stop")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_cut_between_tenants_when_half_full_and_the_next_does_not_fit() {
+        for (have, next, cut) in [
+            (0, 1000, false),
+            (49, 1000, false),
+            (50, 50, false),
+            (50, 51, true),
+            (99, 1, false),
+            (99, 2, true),
+            (200, 0, true),
+            (60, u64::MAX, true),
+        ] {
+            assert_eq!(cut_at_tenant(have, next, 100), cut, "{have} {next}");
+        }
+    }
+}

@@ -1,0 +1,575 @@
+//! What to compact next. Pure: from the shape of a version to a plan.
+//!
+//! In this order:
+//! 1. Tables of nothing but destroyed tenants are erased: no bytes are read.
+//! 2. Level 0 at twice its trigger: writers are about to wait.
+//! 3. Tables with much data of destroyed tenants, or any of dropped keyspaces, are written anew in
+//!    their level (those of level 0 go down with all of it).
+//! 4. The level that is most over its size: level 0 by number of tables, level n by bytes, `level1_bytes`
+//!    times 10^(n-1). Level 0 goes down whole; of another level the table that overlaps least below
+//!    among the oldest few, which is cheap to tell and comes around to every table.
+//! 5. Tables that are mostly deletes, so that ranges of deleted keys do not slow down scans.
+//!
+//! A table that overlaps nothing below moves without being written, unless something in it can be
+//! dropped. Small tables beside the output are taken along, so that small tables grow.
+//!
+//! The first key of a table's first tenant and the last of its last are sealed, so the picker asks for
+//! them ([`Edges`]) only where two tables meet inside one tenant. If that tenant's key is destroyed a
+//! table counts as covering all of the tenant: plans then take in more than needed, never less.
+
+use std::cmp::Ordering;
+
+use bytes::Bytes;
+
+use crate::error::Result;
+use crate::options::Options;
+use crate::types::{SeqNo, TenantId};
+use crate::version::LEVELS;
+
+/// Growth from one level's target size to the next.
+const LEVEL_FACTOR: u64 = 10;
+/// A table is written anew when at least this share of it is destroyed tenants' data: 1 / 16.
+const DEAD_SHARE: u64 = 16;
+/// Tables considered when one is picked from a level over its size.
+const CANDIDATES: usize = 8;
+/// Largest plan of [`pick_everything`], in tables' target sizes.
+const PLAN_TABLES: u64 = 25;
+
+/// The options that matter here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Limits {
+    /// Tables in level 0 that start a compaction.
+    pub level0_tables: usize,
+    /// Target size of level 1.
+    pub level1_bytes: u64,
+    /// Target size of a table.
+    pub table_bytes: u64,
+}
+
+impl From<&Options> for Limits {
+    fn from(options: &Options) -> Limits {
+        Limits {
+            level0_tables: options.level0_tables,
+            level1_bytes: options.level1_bytes,
+            table_bytes: options.table_bytes,
+        }
+    }
+}
+
+/// A table as the picker sees it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct TableShape {
+    /// Its number.
+    pub number: u64,
+    /// Its length.
+    pub bytes: u64,
+    /// Smallest tenant inside.
+    pub tenant_min: TenantId,
+    /// Largest tenant inside.
+    pub tenant_max: TenantId,
+    /// Entries.
+    pub entries: u64,
+    /// Deletes among them, of living tenants.
+    pub deletes: u64,
+    /// Newest version inside.
+    pub seqno_max: SeqNo,
+    /// Bytes of destroyed tenants.
+    pub dead_bytes: u64,
+    /// All its tenants are destroyed.
+    pub all_dead: bool,
+    /// It has entries of a dropped keyspace that no snapshot sees.
+    pub dropped: bool,
+}
+
+/// A version as the picker sees it. Levels are ordered as in the version.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Shape {
+    /// The tables.
+    pub levels: [Vec<TableShape>; LEVELS],
+    /// Versions at or below it are seen by all snapshots.
+    pub oldest_snapshot: SeqNo,
+}
+
+/// Tells where tables begin and end. None: the tenant's key is destroyed.
+pub(crate) trait Edges {
+    /// First tree key of the table's first tenant.
+    fn first(&self, number: u64) -> Result<Option<Bytes>>;
+    /// Last tree key of the table's last tenant.
+    fn last(&self, number: u64) -> Result<Option<Bytes>>;
+}
+
+/// What to do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Plan {
+    /// How.
+    pub action: Action,
+    /// Tables that leave, as (level, number). Those of one level >= 1 are neighbours.
+    pub inputs: Vec<(usize, u64)>,
+    /// The level that gets the result.
+    pub output: usize,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// How a plan is carried out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Action {
+    /// Merge the inputs into new tables.
+    Merge,
+    /// Name the inputs in the output level, as they are.
+    Move,
+    /// Remove the inputs: all their tenants are destroyed.
+    Erase,
+}
+
+/// Why something is compacted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Reason {
+    /// Data of destroyed tenants.
+    Destroyed,
+    /// Data of dropped keyspaces.
+    Dropped,
+    /// Too many tables in level 0.
+    Level0,
+    /// A level over its size.
+    Size,
+    /// Mostly deletes.
+    Deletes,
+    /// The user asked.
+    Asked,
+}
+
+/// What to do next, if anything.
+pub(crate) fn pick(shape: &Shape, edges: &dyn Edges, limits: &Limits) -> Result<Option<Plan>> {
+    let picker = Picker { shape, edges, limits };
+    if let Some(plan) = picker.erase() {
+        return Ok(Some(plan));
+    }
+    let level0 = shape.levels.first().map_or(0, Vec::len);
+    if level0 >= limits.level0_tables.saturating_mul(2) {
+        return picker.level0(Reason::Level0, true);
+    }
+    if let Some(plan) = picker.garbage()? {
+        return Ok(Some(plan));
+    }
+    match picker.fullest() {
+        Some(0) => picker.level0(Reason::Level0, true),
+        Some(level) => picker.level(level),
+        None => picker.deletes(),
+    }
+}
+
+/// What to do next so that in the end everything is in one level, and every table numbered below
+/// `before` has been written anew: then no dropped data is left. None when that is reached.
+pub(crate) fn pick_everything(
+    shape: &Shape,
+    edges: &dyn Edges,
+    limits: &Limits,
+    before: u64,
+) -> Result<Option<Plan>> {
+    let picker = Picker { shape, edges, limits };
+    if let Some(plan) = picker.erase() {
+        return Ok(Some(plan));
+    }
+    if picker.tables(0).iter().any(|table| table.number < before) {
+        return picker.level0(Reason::Asked, false);
+    }
+    let mut filled = (1..LEVELS).filter(|level| !picker.tables(*level).is_empty());
+    match (filled.next(), filled.next()) {
+        (Some(level), Some(_)) => picker.push(level),
+        (Some(level), None) => Ok(picker.rewrite_old(level, before)),
+        _ => Ok(None),
+    }
+}
+
+/// A stretch of the tree, both ends included. A None key stands for all of the tenant.
+struct Stretch {
+    first: (TenantId, Option<Bytes>),
+    last: (TenantId, Option<Bytes>),
+}
+
+struct Picker<'a> {
+    shape: &'a Shape,
+    edges: &'a dyn Edges,
+    limits: &'a Limits,
+}
+
+impl Picker<'_> {
+    fn tables(&self, level: usize) -> &[TableShape] {
+        self.shape.levels.get(level).map_or(&[], Vec::as_slice)
+    }
+
+    fn erase(&self) -> Option<Plan> {
+        let levels = self.shape.levels.iter().enumerate();
+        let dead = levels.flat_map(|(level, tables)| tables.iter().map(move |table| (level, table)));
+        let inputs: Vec<_> = dead
+            .filter(|(_, table)| table.all_dead)
+            .map(|(level, table)| (level, table.number))
+            .collect();
+        let output = LEVELS - 1;
+        (!inputs.is_empty()).then_some(Plan {
+            action: Action::Erase,
+            inputs,
+            output,
+            reason: Reason::Destroyed,
+        })
+    }
+
+    /// All of level 0 into level 1.
+    fn level0(&self, reason: Reason, may_move: bool) -> Result<Option<Plan>> {
+        let inputs: Vec<&TableShape> = self.tables(0).iter().collect();
+        if inputs.is_empty() {
+            return Ok(None);
+        }
+        if may_move && self.level0_fits(&inputs)? {
+            return Ok(Some(plan(Action::Move, &[(0, &inputs)], 1, reason)));
+        }
+        let stretch = self.stretch(&inputs)?;
+        let below = self.overlapping(1, &stretch)?;
+        let below = self.with_small(1, below, inputs.iter().map(|table| table.bytes).sum());
+        Ok(Some(plan(Action::Merge, &[(0, &inputs), (1, &below)], 1, reason)))
+    }
+
+    /// Whether the tables of level 0 overlap neither each other nor level 1 and are worth keeping.
+    fn level0_fits(&self, inputs: &[&TableShape]) -> Result<bool> {
+        let small = |table: &&TableShape| table.bytes < self.limits.table_bytes / 4;
+        if inputs.iter().any(small) {
+            return Ok(false);
+        }
+        let mut stretches = Vec::new();
+        for table in inputs {
+            let stretch = self.stretch(&[table])?;
+            if !self.overlapping(1, &stretch)?.is_empty() || !self.movable(table, &stretch, 1)? {
+                return Ok(false);
+            }
+            stretches.push(stretch);
+        }
+        stretches.sort_by(|left, right| left.first.cmp(&right.first));
+        Ok(stretches.is_sorted_by(|left, right| {
+            left.last.0 < right.first.0
+                || (left.last.0 == right.first.0
+                    && matches!((&left.last.1, &right.first.1), (Some(last), Some(first)) if last < first))
+        }))
+    }
+
+    /// Whether nothing in the table could be dropped on the way to `output`, where it overlaps nothing.
+    fn movable(&self, table: &TableShape, stretch: &Stretch, output: usize) -> Result<bool> {
+        if table.dead_bytes > 0 || table.dropped {
+            return Ok(false);
+        }
+        Ok(table.deletes == 0 || self.overlaps_below(output, stretch)?)
+    }
+
+    fn overlaps_below(&self, level: usize, stretch: &Stretch) -> Result<bool> {
+        for below in level + 1..LEVELS {
+            if !self.overlapping(below, stretch)?.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The table of levels >= 1 with the largest share of droppable data, written anew where it is.
+    fn garbage(&self) -> Result<Option<Plan>> {
+        let share = |table: &TableShape| match table {
+            _ if table.dead_bytes.saturating_mul(DEAD_SHARE) >= table.bytes.max(1) => {
+                table.dead_bytes.saturating_mul(100) / table.bytes.max(1) + 1
+            }
+            _ => u64::from(table.dropped),
+        };
+        let mut worst: Option<(u64, usize, usize)> = None;
+        for level in 0..LEVELS {
+            for (at, table) in self.tables(level).iter().enumerate() {
+                let share = share(table);
+                if share > 0 && worst.is_none_or(|(worst, _, _)| share > worst) {
+                    worst = Some((share, level, at));
+                }
+            }
+        }
+        let Some((_, level, at)) = worst else {
+            return Ok(None);
+        };
+        let Some(table) = self.tables(level).get(at) else {
+            return Ok(None);
+        };
+        let reason = if table.dead_bytes > 0 {
+            Reason::Destroyed
+        } else {
+            Reason::Dropped
+        };
+        if level == 0 {
+            return self.level0(reason, false);
+        }
+        Ok(Some(self.rewrite(level, at, reason)))
+    }
+
+    /// One table written anew in its level, small neighbours with it.
+    fn rewrite(&self, level: usize, at: usize, reason: Reason) -> Plan {
+        let inputs = self.with_small(level, Slice { from: at, to: at + 1 }, 0);
+        plan(Action::Merge, &[(level, &inputs)], level, reason)
+    }
+
+    /// The level most over its target.
+    fn fullest(&self) -> Option<usize> {
+        let mut target = self.limits.level1_bytes.max(1);
+        let mut fullest = None;
+        for level in 0..LEVELS - 1 {
+            let score = if level == 0 {
+                (self.tables(0).len() as u64).saturating_mul(100) / (self.limits.level0_tables.max(1) as u64)
+            } else {
+                let bytes: u64 = self.tables(level).iter().map(|table| table.bytes).sum();
+                let over = u64::from(bytes > target);
+                let score = (u128::from(bytes) * 100 / u128::from(target)).min(u128::from(u64::MAX)) as u64;
+                target = target.saturating_mul(LEVEL_FACTOR);
+                score.max(100) * over
+            };
+            if score >= 100 && fullest.is_none_or(|(best, _)| score > best) {
+                fullest = Some((score, level));
+            }
+        }
+        fullest.map(|(_, level)| level)
+    }
+
+    /// One table of a level over its size, one level down.
+    fn level(&self, level: usize) -> Result<Option<Plan>> {
+        let mut oldest: Vec<&TableShape> = self.tables(level).iter().collect();
+        oldest.sort_by_key(|table| table.number);
+        oldest.truncate(CANDIDATES);
+        let mut best: Option<(u64, &TableShape)> = None;
+        for table in oldest {
+            let below = self.overlapping(level + 1, &self.stretch(&[table])?)?;
+            let bytes: u64 = self.slice(level + 1, below).iter().map(|table| table.bytes).sum();
+            let cost =
+                (u128::from(bytes) * 1000 / u128::from(table.bytes.max(1))).min(u128::from(u64::MAX)) as u64;
+            if best.is_none_or(|(best, _)| cost < best) {
+                best = Some((cost, table));
+            }
+        }
+        match best {
+            Some((_, table)) => self.down(level, table, Reason::Size).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// `table` one level down.
+    fn down(&self, level: usize, table: &TableShape, reason: Reason) -> Result<Plan> {
+        let stretch = self.stretch(&[table])?;
+        let below = self.overlapping(level + 1, &stretch)?;
+        if below.is_empty() && self.movable(table, &stretch, level + 1)? {
+            return Ok(plan(Action::Move, &[(level, &[table])], level + 1, reason));
+        }
+        let below = self.with_small(level + 1, below, table.bytes);
+        Ok(plan(
+            Action::Merge,
+            &[(level, &[table]), (level + 1, &below)],
+            level + 1,
+            reason,
+        ))
+    }
+
+    /// A table that is mostly deletes every snapshot sees: down to what it deletes, or written anew
+    /// where there is nothing below. Either way the same table is not picked twice for it.
+    fn deletes(&self) -> Result<Option<Plan>> {
+        for level in 1..LEVELS {
+            for (at, table) in self.tables(level).iter().enumerate() {
+                let mostly = table.deletes > 0 && table.deletes.saturating_mul(2) >= table.entries;
+                if !mostly || table.seqno_max > self.shape.oldest_snapshot {
+                    continue;
+                }
+                if self.overlaps_below(level, &self.stretch(&[table])?)? {
+                    return self.down(level, table, Reason::Deletes).map(Some);
+                }
+                return Ok(Some(self.rewrite(level, at, Reason::Deletes)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first tables of a level, as many as make a bearable plan, one level down.
+    fn push(&self, level: usize) -> Result<Option<Plan>> {
+        let most = self.limits.table_bytes.saturating_mul(PLAN_TABLES);
+        let mut chosen = None;
+        let mut inputs: Vec<&TableShape> = Vec::new();
+        for table in self.tables(level) {
+            inputs.push(table);
+            let below = self.slice(level + 1, self.overlapping(level + 1, &self.stretch(&inputs)?)?);
+            let bytes: u64 = inputs.iter().copied().chain(below).map(|table| table.bytes).sum();
+            if chosen.is_some() && bytes > most {
+                break;
+            }
+            chosen = Some((inputs.clone(), below));
+        }
+        Ok(chosen.map(|(inputs, below)| {
+            let action = if below.is_empty() {
+                Action::Move
+            } else {
+                Action::Merge
+            };
+            let below: Vec<&TableShape> = below.iter().collect();
+            plan(
+                action,
+                &[(level, &inputs), (level + 1, &below)],
+                level + 1,
+                Reason::Asked,
+            )
+        }))
+    }
+
+    /// The first neighbours of a level that are numbered below `before`, written anew where they are.
+    fn rewrite_old(&self, level: usize, before: u64) -> Option<Plan> {
+        let most = self.limits.table_bytes.saturating_mul(PLAN_TABLES);
+        let old = self
+            .tables(level)
+            .iter()
+            .skip_while(|table| table.number >= before);
+        let mut bytes = 0u64;
+        let inputs: Vec<&TableShape> = old
+            .take_while(|table| {
+                let first = bytes == 0;
+                bytes = bytes.saturating_add(table.bytes.max(1));
+                table.number < before && (first || bytes <= most)
+            })
+            .collect();
+        (!inputs.is_empty()).then(|| plan(Action::Merge, &[(level, &inputs)], level, Reason::Asked))
+    }
+
+    /// From the first key of the tables to the last.
+    fn stretch(&self, tables: &[&TableShape]) -> Result<Stretch> {
+        let first_tenant = tables
+            .iter()
+            .map(|table| table.tenant_min)
+            .min()
+            .unwrap_or_default();
+        let last_tenant = tables
+            .iter()
+            .map(|table| table.tenant_max)
+            .max()
+            .unwrap_or_default();
+        let mut first: Option<Option<Bytes>> = None;
+        let mut last: Option<Option<Bytes>> = None;
+        for table in tables {
+            if table.tenant_min == first_tenant {
+                let key = self.edges.first(table.number)?;
+                // None, all of the tenant, is the smallest.
+                first = Some(first.map_or(key.clone(), |first| first.min(key)));
+            }
+            if table.tenant_max == last_tenant {
+                let key = self.edges.last(table.number)?;
+                last = Some(match (last, key) {
+                    (None, key) => key,
+                    (Some(Some(last)), Some(key)) => Some(last.max(key)),
+                    _ => None,
+                });
+            }
+        }
+        Ok(Stretch {
+            first: (first_tenant, first.flatten()),
+            last: (last_tenant, last.flatten()),
+        })
+    }
+
+    /// The tables of a level >= 1 that overlap the stretch: neighbours.
+    fn overlapping(&self, level: usize, stretch: &Stretch) -> Result<Slice> {
+        let tables = self.tables(level);
+        let from = partition(tables, |table| self.ends_before(table, &stretch.first))?;
+        let to = partition(tables, |table| Ok(!self.starts_after(table, &stretch.last)?))?;
+        Ok(Slice {
+            from,
+            to: to.max(from),
+        })
+    }
+
+    fn ends_before(&self, table: &TableShape, first: &(TenantId, Option<Bytes>)) -> Result<bool> {
+        match table.tenant_max.cmp(&first.0) {
+            Ordering::Less => Ok(true),
+            Ordering::Greater => Ok(false),
+            Ordering::Equal => match &first.1 {
+                Some(first) => Ok(self.edges.last(table.number)?.is_some_and(|last| last < *first)),
+                None => Ok(false),
+            },
+        }
+    }
+
+    fn starts_after(&self, table: &TableShape, last: &(TenantId, Option<Bytes>)) -> Result<bool> {
+        match table.tenant_min.cmp(&last.0) {
+            Ordering::Greater => Ok(true),
+            Ordering::Less => Ok(false),
+            Ordering::Equal => match &last.1 {
+                Some(last) => Ok(self.edges.first(table.number)?.is_some_and(|first| first > *last)),
+                None => Ok(false),
+            },
+        }
+    }
+
+    fn slice(&self, level: usize, slice: Slice) -> &[TableShape] {
+        self.tables(level).get(slice.from..slice.to).unwrap_or_default()
+    }
+
+    /// The slice with neighbours that are below half a table's size, as long as none is larger than all
+    /// of the plan before it: so a small table doubles each time it is written.
+    fn with_small(&self, level: usize, slice: Slice, others: u64) -> Vec<&TableShape> {
+        let tables = self.tables(level);
+        let Slice { mut from, mut to } = slice;
+        let mut bytes: u64 = others
+            + self
+                .slice(level, slice)
+                .iter()
+                .map(|table| table.bytes)
+                .sum::<u64>();
+        let fits = |table: Option<&TableShape>, bytes: u64| {
+            let small =
+                |table: &&TableShape| table.bytes < self.limits.table_bytes / 2 && table.bytes <= bytes;
+            table.filter(small).map(|table| table.bytes)
+        };
+        while let Some(more) = fits(from.checked_sub(1).and_then(|at| tables.get(at)), bytes) {
+            from -= 1;
+            bytes += more;
+        }
+        while let Some(more) = fits(tables.get(to), bytes) {
+            to += 1;
+            bytes += more;
+        }
+        self.slice(level, Slice { from, to }).iter().collect()
+    }
+}
+
+/// Neighbouring tables of a level, by index.
+#[derive(Clone, Copy)]
+struct Slice {
+    from: usize,
+    to: usize,
+}
+
+impl Slice {
+    fn is_empty(self) -> bool {
+        self.from == self.to
+    }
+}
+
+fn plan(action: Action, inputs: &[(usize, &[&TableShape])], output: usize, reason: Reason) -> Plan {
+    let inputs = inputs
+        .iter()
+        .flat_map(|(level, tables)| tables.iter().map(|table| (*level, table.number)));
+    Plan {
+        action,
+        inputs: inputs.collect(),
+        output,
+        reason,
+    }
+}
+
+/// Index of the first table for which `before` no longer holds. It holds for a prefix of the level.
+fn partition(tables: &[TableShape], before: impl Fn(&TableShape) -> Result<bool>) -> Result<usize> {
+    let (mut low, mut high) = (0, tables.len());
+    while low < high {
+        let middle = low + (high - low) / 2;
+        match tables.get(middle) {
+            Some(table) if before(table)? => low = middle + 1,
+            _ => high = middle,
+        }
+    }
+    Ok(low)
+}
+
+#[cfg(test)]
+mod tests;

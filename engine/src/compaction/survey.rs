@@ -1,0 +1,162 @@
+//! Looks at a version the way the picker wants to see it.
+//!
+//! How much of a table belongs to destroyed tenants is read from its clear directory, once per table
+//! and destruction, not at every pick. Whether it holds entries of a dropped keyspace is asked of the
+//! table itself, which reads one block.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::error::Result;
+use crate::seal::FileKeys;
+use crate::table::Table;
+use crate::types::{KeyspaceId, SeqNo, TenantId};
+use crate::version::Version;
+
+use super::picker::{Edges, Shape, TableShape};
+
+/// A keyspace that was dropped and may still have entries in tables.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct DroppedKeyspace {
+    /// Its tenant.
+    pub tenant: TenantId,
+    /// Its id, never used again.
+    pub keyspace: KeyspaceId,
+    /// The version of the drop.
+    pub at: SeqNo,
+}
+
+/// Remembers what directories say, from one pick to the next.
+#[derive(Default)]
+pub(crate) struct Survey {
+    /// Destructions counted when `facts` was gathered.
+    destructions: u64,
+    facts: HashMap<u64, Facts>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Facts {
+    deletes: u64,
+    dead_bytes: u64,
+    all_dead: bool,
+}
+
+impl Survey {
+    /// The shape of `version`.
+    ///
+    /// - `destructions`: any number that changes whenever a tenant is destroyed.
+    /// - `drops`: dropped keyspaces to look for. The job must be told of them too.
+    /// - `snapshots`: as in [`Work`](super::Work).
+    pub fn shape(
+        &mut self,
+        version: &Version,
+        keys: &FileKeys,
+        destructions: u64,
+        drops: &[DroppedKeyspace],
+        snapshots: &[SeqNo],
+    ) -> Result<Shape> {
+        if self.destructions != destructions {
+            self.destructions = destructions;
+            self.facts.clear();
+        }
+        let oldest_snapshot = snapshots.first().copied().unwrap_or(SeqNo::MAX);
+        let mut shape = Shape {
+            oldest_snapshot,
+            ..Shape::default()
+        };
+        let mut facts = HashMap::new();
+        for (tables, shapes) in version.levels.iter().zip(&mut shape.levels) {
+            for table in tables {
+                let number = table.meta().number;
+                let known = self.facts.get(&number).copied();
+                let known = known.unwrap_or_else(|| gather(table, keys));
+                facts.insert(number, known);
+                let mut dropped = false;
+                for drop in drops.iter().filter(|drop| drop.at <= oldest_snapshot) {
+                    dropped = dropped || holds(table, drop)?;
+                }
+                shapes.push(table_shape(table, known, dropped));
+            }
+        }
+        self.facts = facts;
+        Ok(shape)
+    }
+}
+
+fn gather(table: &Table, keys: &FileKeys) -> Facts {
+    let mut facts = Facts {
+        all_dead: true,
+        ..Facts::default()
+    };
+    for run in table.tenants() {
+        if keys.is_live(run.tenant) {
+            facts.all_dead = false;
+            facts.deletes += run.deletes;
+        } else {
+            facts.dead_bytes += run.bytes;
+        }
+    }
+    facts
+}
+
+fn table_shape(table: &Table, facts: Facts, dropped: bool) -> TableShape {
+    let meta = table.meta();
+    TableShape {
+        number: meta.number,
+        bytes: meta.bytes,
+        tenant_min: meta.tenant_min,
+        tenant_max: meta.tenant_max,
+        entries: meta.entries,
+        deletes: facts.deletes,
+        seqno_max: meta.seqno_max,
+        dead_bytes: facts.dead_bytes,
+        all_dead: facts.all_dead,
+        dropped,
+    }
+}
+
+/// Whether `table` has entries of the dropped keyspace.
+pub(crate) fn holds(table: &Arc<Table>, drop: &DroppedKeyspace) -> Result<bool> {
+    if !table.run(drop.tenant).is_some_and(|run| run.seqno_min <= drop.at) {
+        return Ok(false);
+    }
+    let prefix = drop.keyspace.0.to_be_bytes();
+    let mut cursor = table.cursor(drop.tenant)?;
+    cursor.seek(&prefix, SeqNo::MAX)?;
+    Ok(cursor
+        .entry()
+        .is_some_and(|entry| entry.key.starts_with(&prefix) && entry.seqno <= drop.at))
+}
+
+/// Where the tables of a version begin and end.
+pub(crate) struct VersionEdges(HashMap<u64, Arc<Table>>);
+
+impl VersionEdges {
+    /// Of the tables of `version`.
+    pub fn new(version: &Version) -> VersionEdges {
+        VersionEdges(
+            version
+                .tables()
+                .map(|(_, table)| (table.meta().number, Arc::clone(table)))
+                .collect(),
+        )
+    }
+}
+
+impl Edges for VersionEdges {
+    fn first(&self, number: u64) -> Result<Option<Bytes>> {
+        let Some(table) = self.0.get(&number) else {
+            return Ok(None);
+        };
+        Ok(table.bounds(table.meta().tenant_min)?.map(|(first, _)| first))
+    }
+
+    fn last(&self, number: u64) -> Result<Option<Bytes>> {
+        let Some(table) = self.0.get(&number) else {
+            return Ok(None);
+        };
+        Ok(table.bounds(table.meta().tenant_max)?.map(|(_, last)| last))
+    }
+}

@@ -1,0 +1,67 @@
+//! Flush: an immutable memtable becomes a table of level 0.
+//!
+//! The table holds, of each key, the versions that a reader may still need; deletes stay, for they may
+//! hide something in the tables below. Tenants whose key is destroyed are left out. Like a compaction
+//! it changes nothing by itself: the returned edit does, when it is logged.
+//!
+//! One flush at a time, memtables in the order they were filled: the order of level 0 is that of table
+//! numbers.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::compaction::Work;
+use crate::compaction::job::dropped;
+use crate::compaction::output::{Outputs, cancelled};
+use crate::compaction::retention::{Retention, Verdict};
+use crate::error::Result;
+use crate::memtable::Memtable;
+use crate::read::cursor::EntryKind;
+use crate::types::{Lsn, SeqNo};
+use crate::version::Edit;
+
+/// Writes `memtable`, which nobody inserts into any more, to a table.
+///
+/// - `flushed`: the WAL before it is in tables once the edit is logged.
+/// - `seqno`: newest version in the memtable.
+///
+/// The table is synced, its name included. There is none if no entry is left to keep; the edit moves
+/// `flushed` all the same. After an error no new table is left: `Closed` if cancelled, `NoSpace` or `Io`
+/// if it could not be written; the memtable stays as it is and may be flushed again.
+pub(crate) fn flush(work: &Work<'_>, memtable: &Arc<Memtable>, flushed: Lsn, seqno: SeqNo) -> Result<Edit> {
+    let mut outputs = Outputs::new(work, u64::MAX);
+    for tenant in memtable.tenants() {
+        if (work.cancelled)() {
+            return Err(cancelled());
+        }
+        if !work.keys.is_live(tenant) {
+            continue;
+        }
+        let mut cursor = memtable.cursor(tenant);
+        let mut retention = Retention::new(work.snapshots);
+        let mut key: Option<Bytes> = None;
+        let mut keyspace = None;
+        cursor.seek_first()?;
+        while let Some(entry) = cursor.entry() {
+            if key.as_ref() != Some(&entry.key) {
+                retention.next_key();
+                keyspace = dropped(work, tenant, entry, keyspace)?;
+                key = Some(entry.key.clone());
+            }
+            let drop = keyspace.and_then(|(_, drop)| drop);
+            let verdict = retention.judge(entry.seqno, entry.kind == EntryKind::Delete, drop);
+            if verdict != Verdict::Drop && !outputs.add(tenant, entry)? {
+                break;
+            }
+            cursor.next()?;
+        }
+    }
+    let added = outputs.finish()?.into_iter().map(|meta| (0, meta)).collect();
+    Ok(Edit {
+        added,
+        flushed: Some(flushed),
+        seqno: Some(seqno),
+        ..Edit::default()
+    })
+}

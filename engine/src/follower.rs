@@ -1,0 +1,334 @@
+//! The standby's side of the log: bytes a primary sent, checked, written verbatim, synced, applied.
+//!
+//! ```text
+//! append  received bytes -> whole records -> segment file        received
+//! sync    fdatasync                                              durable
+//! apply   open sections -> memtable -> visible                   applied
+//! ```
+//!
+//! Invariants: `applied <= durable <= received`; what is on disk is a byte-for-byte prefix of the
+//! primary's log (design R1): every record must stand at the next position and continue the chain;
+//! nothing is sealed here, so writing on in a segment after a reopen repeats no nonce. A record of a
+//! tenant whose key never arrived stops the standby; one whose key was destroyed is skipped.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::inner::{CommitState, Inner, Mode};
+use crate::seal::{FileHeader, FileKind};
+use crate::types::{Chain, Epoch, EpochStart, Lsn, SeqNo};
+use crate::version::Edit;
+use crate::wal::format::{Invalid, RecordKind, parse_record};
+use crate::wal::reader::open_sections;
+use crate::wal::segment_name;
+
+/// First bytes of a segment header. As a record they would claim a length out of range.
+const SEGMENT_MAGIC: &[u8; 8] = b"STRGROOM";
+
+/// Where a standby stands; `applied <= durable <= received`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StandbyProgress {
+    /// Epoch of the last record.
+    pub epoch: Epoch,
+    /// Bytes received.
+    pub received: Lsn,
+    /// Last record boundary on stable storage.
+    pub durable: Lsn,
+    /// Last record applied.
+    pub applied: Lsn,
+    /// Chain at `durable`.
+    pub chain: Chain,
+}
+
+/// Outcome of [`Engine::promote`](crate::Engine::promote).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Promotion {
+    /// The new reign.
+    pub epoch: Epoch,
+    /// Where it begins: everything before was replicated.
+    pub start: Lsn,
+}
+
+/// Under the commit lock.
+pub(crate) struct Follower {
+    /// Bytes behind the tail that are not a whole record yet.
+    partial: Vec<u8>,
+    /// Records written and not applied.
+    queue: VecDeque<Queued>,
+    /// The newest segment, which queued records belong to.
+    segment: Option<Arc<(PathBuf, FileHeader)>>,
+    applied: Lsn,
+}
+
+struct Queued {
+    segment: Arc<(PathBuf, FileHeader)>,
+    lsn: Lsn,
+    bytes: Bytes,
+}
+
+impl Follower {
+    pub fn new(applied: Lsn, newest: Option<(PathBuf, FileHeader)>) -> Follower {
+        Follower {
+            partial: Vec::new(),
+            queue: VecDeque::new(),
+            segment: newest.map(Arc::new),
+            applied,
+        }
+    }
+
+    pub fn applied(&self) -> Lsn {
+        self.applied
+    }
+}
+
+impl Inner {
+    /// See [`Engine::standby_append`](crate::Engine::standby_append).
+    pub fn follow(&self, first: Lsn, bytes: &[u8]) -> Result<Lsn> {
+        let mut commit = self.commit.lock();
+        let commit = &mut *commit;
+        check_standby(commit)?;
+        if first == commit.tail.end {
+            // A new connection starts at the last whole record again.
+            commit.follower.partial.clear();
+        }
+        let expected = commit.tail.end.advance(commit.follower.partial.len() as u64);
+        if first != expected {
+            let text =
+                format!("bytes for position {first} do not continue the log, which ends at {expected}");
+            return Err(Error::new(ErrorKind::Invalid, text));
+        }
+        let mut pending = std::mem::take(&mut commit.follower.partial);
+        pending.extend_from_slice(bytes);
+        let mut pending = Bytes::from(pending);
+        while let Some(len) = self.follow_one(commit, &pending)? {
+            pending = pending.slice(len..);
+        }
+        let received = commit.tail.end.advance(pending.len() as u64);
+        commit.follower.partial = pending.to_vec();
+        Ok(received)
+    }
+
+    /// Takes one header or record off the front; its length, or None if more bytes are needed.
+    fn follow_one(&self, commit: &mut CommitState, bytes: &Bytes) -> Result<Option<usize>> {
+        let at = commit.tail.end;
+        let path = self.wal.dir.join(segment_name(at));
+        let diverged = |what: &str| {
+            Error::new(
+                ErrorKind::Diverged,
+                format!("the primary's log parts from this one at {at}: {what}"),
+            )
+        };
+        let Some(magic) = bytes.first_chunk::<8>() else {
+            return Ok(None);
+        };
+        if magic == SEGMENT_MAGIC {
+            let Some(header_bytes) = bytes.get(..FileHeader::BYTES) else {
+                return Ok(None);
+            };
+            let header = FileHeader::decode(&path, header_bytes, FileKind::Wal)?;
+            if header.number != at.0 || header.chain != commit.tail.chain {
+                return Err(diverged("another segment"));
+            }
+            if header.epoch < commit.tail.epoch {
+                return Err(diverged("an older epoch"));
+            }
+            if header.epoch > commit.tail.epoch {
+                // Durable before any record of that reign is; and not before what it begins at.
+                self.wal.sync_to(at)?;
+                let epoch = EpochStart {
+                    epoch: header.epoch,
+                    start: at,
+                    chain: commit.tail.chain,
+                };
+                self.versions.log_and_apply(Edit {
+                    epoch: Some(epoch),
+                    ..Edit::default()
+                })?;
+            }
+            self.wal
+                .start_segment_verbatim(&mut commit.tail, header.clone())?;
+            commit.follower.segment = Some(Arc::new((path, header)));
+            return Ok(Some(FileHeader::BYTES));
+        }
+        let record = match parse_record(bytes, at) {
+            Ok(record) => record,
+            Err(Invalid::Short) => return Ok(None),
+            Err(Invalid::Damaged(what)) => {
+                return Err(Error::corruption(
+                    &path,
+                    0,
+                    "received record",
+                    "a valid one",
+                    what,
+                ));
+            }
+        };
+        if record.chain != commit.tail.chain {
+            return Err(diverged("another chain"));
+        }
+        if record.epoch != commit.tail.epoch {
+            return Err(diverged("another epoch"));
+        }
+        let Some(segment) = commit.follower.segment.clone() else {
+            return Err(diverged("a record before the first segment"));
+        };
+        let (len, seqno, kind) = (record.bytes.len(), record.seqno, record.kind);
+        let bytes = bytes.slice(..len);
+        self.wal.write_record(&mut commit.tail, &bytes)?;
+        commit.seqno = commit.seqno.max(seqno);
+        if kind == RecordKind::Batch {
+            commit.follower.queue.push_back(Queued {
+                segment,
+                lsn: at,
+                bytes,
+            });
+        }
+        Ok(Some(len))
+    }
+
+    /// See [`Engine::standby_sync`](crate::Engine::standby_sync).
+    pub fn follow_sync(&self) -> Result<StandbyProgress> {
+        let target = {
+            let commit = self.commit.lock();
+            check_standby(&commit)?;
+            commit.tail.end
+        };
+        self.wal.sync_to(target)?;
+        let mut commit = self.commit.lock();
+        let applied = self.apply_queue(&mut commit, target);
+        let progress = progress(&commit, self.wal.durable());
+        drop(commit);
+        applied.map(|()| progress)
+    }
+
+    /// Applies queued records that end at or before `durable`, stopping at the first that cannot be.
+    fn apply_queue(&self, commit: &mut CommitState, durable: Lsn) -> Result<()> {
+        let mut newest = SeqNo::ZERO;
+        let outcome = loop {
+            let Some(queued) = commit.follower.queue.front() else {
+                commit.follower.applied = commit.follower.applied.max(durable.min(commit.tail.end));
+                break Ok(());
+            };
+            let end = queued.lsn.advance(queued.bytes.len() as u64);
+            if end > durable {
+                break Ok(());
+            }
+            let (path, header) = &*queued.segment;
+            let Ok(record) = parse_record(&queued.bytes, queued.lsn) else {
+                break Err(Error::corruption(
+                    path,
+                    0,
+                    "queued record",
+                    "a valid one",
+                    "another",
+                ));
+            };
+            let seqno = record.seqno;
+            match open_sections(&self.keys, path, header, &record) {
+                Ok(sections) => {
+                    for (tenant, ops) in sections {
+                        self.insert(tenant, seqno, ops);
+                    }
+                }
+                Err(e) => break Err(e),
+            }
+            commit.follower.applied = end;
+            commit.follower.queue.pop_front();
+            newest = seqno;
+            if self.rotate_memtable(end, seqno, false) {
+                self.wake_background();
+            }
+        };
+        self.publish(newest);
+        outcome
+    }
+
+    /// Where the standby stands, without waiting for anything.
+    pub fn follow_progress(&self) -> Result<StandbyProgress> {
+        let commit = self.commit.lock();
+        check_standby(&commit)?;
+        Ok(progress(&commit, self.wal.durable()))
+    }
+
+    /// See [`Engine::promote`](crate::Engine::promote).
+    pub fn promote(&self) -> Result<Promotion> {
+        let mut commit = self.commit.lock();
+        let commit = &mut *commit;
+        check_standby(commit)?;
+        commit.follower.partial.clear();
+        let start = commit.tail.end;
+        self.wal.sync_to(start)?;
+        // First the epoch, durably: from here on this node acknowledges nothing for the old one.
+        let epoch = self
+            .versions
+            .state()
+            .highest_epoch
+            .max(commit.tail.epoch)
+            .promoted();
+        let begin = EpochStart {
+            epoch,
+            start,
+            chain: commit.tail.chain,
+        };
+        self.versions.log_and_apply(Edit {
+            epoch: Some(begin),
+            fenced_by: Some(Epoch::ZERO),
+            ..Edit::default()
+        })?;
+        self.apply_queue(commit, start)?;
+        commit.tail.epoch = epoch;
+        self.wal.start_segment(&mut commit.tail)?;
+        commit.follower = Follower::new(start, None);
+        self.gate.begin(epoch);
+        commit.mode = Mode::Primary;
+        Ok(Promotion { epoch, start })
+    }
+
+    /// See [`Engine::fence`](crate::Engine::fence).
+    pub fn fence(&self, by: Epoch) -> Result<()> {
+        let mut commit = self.commit.lock();
+        if commit.mode == Mode::Closed {
+            return Err(crate::commit::closed());
+        }
+        let state = self.versions.state();
+        if state.fenced_by.is_some_and(|known| known >= by) {
+            return Ok(());
+        }
+        if by <= commit.tail.epoch || by < state.highest_epoch {
+            let text = format!("epoch {by} is not newer than this node's {}", state.highest_epoch);
+            return Err(Error::new(ErrorKind::Invalid, text));
+        }
+        // Stop first: should the record fail, stopping was still right.
+        if commit.mode != Mode::Standby {
+            commit.mode = Mode::Fenced(by);
+            self.gate.fence(by);
+        }
+        self.versions.log_and_apply(Edit {
+            highest_epoch: Some(by),
+            fenced_by: Some(by),
+            ..Edit::default()
+        })
+    }
+}
+
+fn check_standby(commit: &CommitState) -> Result<()> {
+    match commit.mode {
+        Mode::Standby => Ok(()),
+        Mode::Closed => Err(crate::commit::closed()),
+        _ => Err(Error::new(ErrorKind::Invalid, "this node is not a standby")),
+    }
+}
+
+fn progress(commit: &CommitState, durable: Lsn) -> StandbyProgress {
+    StandbyProgress {
+        epoch: commit.tail.epoch,
+        received: commit.tail.end.advance(commit.follower.partial.len() as u64),
+        durable,
+        applied: commit.follower.applied,
+        chain: commit.tail.chain,
+    }
+}

@@ -1,0 +1,209 @@
+//! The engine's shared state, and the two things everyone does with it: take a view, publish a version.
+//!
+//! ```text
+//! write  batch > commit > wal > memtable > flush > table > version > compaction
+//! read   view = active memtable, immutable memtables, version; read at `visible` or a snapshot
+//! ```
+//!
+//! Locks, in the order they are taken: `jobs` (one flush or compaction at a time), `catalog`, `commit`
+//! (the log's tail and the next version), `mem`, then leaves (`snapshots`, `gate`, `pins`, ...).
+//!
+//! Invariants: entries enter the active memtable in the order of their versions, under `commit`; a view
+//! is taken before the version it reads at, so whatever compaction dropped from it is older than
+//! anything that read can ask for; `visible` never goes back.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use crate::compaction::Survey;
+use crate::error::{Error, ErrorKind, Result};
+use crate::follower::Follower;
+use crate::gate::Gate;
+use crate::io::{DirLock, Io};
+use crate::keystore::Keystore;
+use crate::memtable::Memtable;
+use crate::options::Options;
+use crate::read::cursor::Entry;
+use crate::seal::FileKeys;
+use crate::status::Recovery;
+use crate::table::BlockCache;
+use crate::types::{Epoch, KeyspaceId, Lsn, SeqNo, TenantId};
+use crate::version::{Version, VersionSet};
+use crate::wal::Wal;
+use crate::wal::format::Op;
+use crate::wal::writer::Tail;
+
+pub(crate) struct Inner {
+    pub io: Io,
+    pub dir: PathBuf,
+    pub options: Options,
+    pub keystore: Arc<Keystore>,
+    pub keys: Arc<FileKeys>,
+    pub cache: Arc<BlockCache>,
+    pub versions: VersionSet,
+    pub wal: Arc<Wal>,
+    pub commit: Mutex<CommitState>,
+    pub mem: RwLock<MemState>,
+    pub visible: AtomicU64,
+    pub snapshots: Mutex<BTreeMap<SeqNo, usize>>,
+    pub gate: Gate,
+    /// Creating and deleting keyspaces.
+    pub catalog: Mutex<()>,
+    /// Keyspaces deleted since this process opened the database, and when: their handles are refused.
+    pub dropped: RwLock<HashMap<(TenantId, KeyspaceId), SeqNo>>,
+    pub pins: Arc<crate::pins::Pins>,
+    pub jobs: Mutex<Survey>,
+    pub background: Arc<Background>,
+    pub lock: Mutex<Option<Box<dyn DirLock>>>,
+    pub recovery: Recovery,
+}
+
+/// Under the commit lock.
+pub(crate) struct CommitState {
+    pub mode: Mode,
+    pub tail: Tail,
+    /// Newest version given out (primary) or received (standby).
+    pub seqno: SeqNo,
+    pub follower: Follower,
+}
+
+/// What commits are answered with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Mode {
+    Primary,
+    Standby,
+    /// A newer primary exists.
+    Fenced(Epoch),
+    /// Restored and not yet accepted.
+    AwaitingAcceptance,
+    Closed,
+}
+
+pub(crate) struct MemState {
+    pub active: Arc<Memtable>,
+    /// Full ones waiting for flush, oldest first.
+    pub immutables: VecDeque<Immutable>,
+}
+
+#[derive(Clone)]
+pub(crate) struct Immutable {
+    pub memtable: Arc<Memtable>,
+    /// It holds everything of the log up to here that no table holds.
+    pub end: Lsn,
+    /// Newest version inside.
+    pub seqno: SeqNo,
+}
+
+/// What the background thread waits on; it holds no engine while it waits.
+#[derive(Default)]
+pub(crate) struct Background {
+    pub state: Mutex<BackgroundState>,
+    pub changed: Condvar,
+}
+
+#[derive(Default)]
+pub(crate) struct BackgroundState {
+    /// The directory is being released: no job starts after this.
+    pub stop: bool,
+    /// The database is closing: a compaction gives up.
+    pub closing: bool,
+    /// There may be something to do.
+    pub wake: bool,
+    /// The last job failed; writers that would have to wait for it get this instead.
+    pub failed: Option<Error>,
+}
+
+/// What a read reads from: pinned while it lives.
+#[derive(Clone)]
+pub(crate) struct View {
+    pub active: Arc<Memtable>,
+    /// Newest first.
+    pub immutables: Vec<Arc<Memtable>>,
+    pub version: Arc<Version>,
+}
+
+impl Inner {
+    pub fn view(&self) -> View {
+        let (active, immutables) = {
+            let mem = self.mem.read();
+            (
+                mem.active.clone(),
+                mem.immutables.iter().rev().map(|i| i.memtable.clone()).collect(),
+            )
+        };
+        // After the memtables: a flush in between puts entries in both, never in neither.
+        View {
+            active,
+            immutables,
+            version: self.versions.current(),
+        }
+    }
+
+    pub fn visible(&self) -> SeqNo {
+        SeqNo(self.visible.load(Ordering::Acquire))
+    }
+
+    pub fn publish(&self, seqno: SeqNo) {
+        self.visible.fetch_max(seqno.0, Ordering::AcqRel);
+    }
+
+    /// Whether reads and writes of the tenant make sense.
+    pub fn check_tenant(&self, tenant: TenantId) -> Result<()> {
+        if self.keys.is_live(tenant) {
+            Ok(())
+        } else {
+            Err(Error::new(
+                ErrorKind::NotFound,
+                format!("tenant {tenant} does not exist"),
+            ))
+        }
+    }
+
+    pub fn check_keyspace(&self, tenant: TenantId, keyspace: KeyspaceId) -> Result<()> {
+        let dropped = self.dropped.read();
+        if !dropped.is_empty() && dropped.contains_key(&(tenant, keyspace)) {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!("keyspace {keyspace} was deleted"),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Puts a record's operations into the active memtable. Under the commit lock, in log order.
+    pub fn insert(&self, tenant: TenantId, seqno: SeqNo, ops: Vec<Op>) {
+        let active = self.mem.read().active.clone();
+        for op in ops {
+            if let Some(keyspace) = crate::catalog::drop_marker(&op) {
+                self.dropped.write().insert((tenant, keyspace), seqno);
+            }
+            active.insert(tenant, op.key, seqno, op.kind, op.value);
+        }
+    }
+
+    /// Starts a new memtable if the active one is full (or `force` and not empty). Under the commit lock.
+    pub fn rotate_memtable(&self, end: Lsn, seqno: SeqNo, force: bool) -> bool {
+        let mut mem = self.mem.write();
+        let full = mem.active.bytes() >= self.options.memtable_bytes;
+        if mem.active.is_empty() || !(full || force) {
+            return false;
+        }
+        let memtable = std::mem::replace(&mut mem.active, Arc::new(Memtable::new()));
+        mem.immutables.push_back(Immutable { memtable, end, seqno });
+        true
+    }
+
+    /// Newest version of a tree key at or below `at`, deletes included.
+    pub fn find(&self, view: &View, tenant: TenantId, key: &[u8], at: SeqNo) -> Result<Option<Entry>> {
+        crate::read::get::find(view, tenant, key, at)
+    }
+
+    pub fn wake_background(&self) {
+        self.background.state.lock().wake = true;
+        self.background.changed.notify_all();
+    }
+}

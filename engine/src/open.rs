@@ -1,0 +1,396 @@
+//! Opening a database: lock, keys, manifest, log, role; in that order, each trusting only those before.
+//!
+//! ```text
+//! <dir>/LOCK        held while open
+//!       CREATING    present only while a new database is being made: nothing was acknowledged yet
+//!       INCOMPLETE  present only while a base copy or a restore fills the directory: refuses to open
+//!       CURRENT     names the manifest; made last, so a directory without it is not a database
+//!       manifest-*  keystore/  wal/  tables/
+//! ```
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::background;
+use crate::compaction::Survey;
+use crate::engine::Engine;
+use crate::error::{Error, ErrorKind, Result};
+use crate::follower::Follower;
+use crate::gate::Gate;
+use crate::inner::{Background, CommitState, Inner, MemState, Mode};
+use crate::io::{DirLock, Io, durable};
+use crate::keys::KeyProvider;
+use crate::keystore::Keystore;
+use crate::memtable::Memtable;
+use crate::options::Options;
+use crate::pins::Pins;
+use crate::recovery::{self, Scan};
+use crate::seal::FileKeys;
+use crate::status::{Recovery, Role};
+use crate::table::BlockCache;
+use crate::types::{Epoch, EpochStart, Lsn};
+use crate::version::{Edit, ManifestState, NodeState, VersionSet};
+use crate::wal::writer::Tail;
+use crate::wal::{Wal, segment_name};
+
+pub(crate) const CURRENT: &str = "CURRENT";
+pub(crate) const INCOMPLETE: &str = "INCOMPLETE";
+const CREATING: &str = "CREATING";
+const LOCK: &str = "LOCK";
+pub(crate) const KEYSTORE_DIR: &str = "keystore";
+pub(crate) const WAL_DIR: &str = "wal";
+pub(crate) const TABLES_DIR: &str = "tables";
+
+/// Derived file keys kept ready: one for each (file, tenant) in use.
+const FILE_KEYS_MAX: usize = 16 << 10;
+
+/// Opens an engine: [`Engine::builder`].
+pub struct Builder {
+    path: PathBuf,
+    provider: Option<Arc<dyn KeyProvider>>,
+    options: Options,
+    role: Role,
+    io: Io,
+    create: bool,
+}
+
+impl Builder {
+    pub(crate) fn new(path: &Path) -> Builder {
+        Builder {
+            path: path.to_path_buf(),
+            provider: None,
+            options: Options::default(),
+            role: Role::Primary,
+            io: Io::os(),
+            create: true,
+        }
+    }
+
+    /// Where key-encryption keys live. Required.
+    #[must_use]
+    pub fn keys(self, provider: impl KeyProvider + 'static) -> Builder {
+        self.shared_keys(Arc::new(provider))
+    }
+
+    /// The same, shared with others.
+    #[must_use]
+    pub fn shared_keys(mut self, provider: Arc<dyn KeyProvider>) -> Builder {
+        self.provider = Some(provider);
+        self
+    }
+
+    /// Options; the default is [`Options::default`].
+    #[must_use]
+    pub fn options(mut self, options: Options) -> Builder {
+        self.options = options;
+        self
+    }
+
+    /// Role to open in; the default is primary. Opening as primary takes a new epoch.
+    #[must_use]
+    pub fn role(mut self, role: Role) -> Builder {
+        self.role = role;
+        self
+    }
+
+    /// The machine; the default is the real one.
+    #[must_use]
+    pub fn io(mut self, io: Io) -> Builder {
+        self.io = io;
+        self
+    }
+
+    /// Whether to create the database where there is none; the default is yes.
+    #[must_use]
+    pub fn create_if_missing(mut self, yes: bool) -> Builder {
+        self.create = yes;
+        self
+    }
+
+    /// Opens the database, recovering what a crash left.
+    ///
+    /// - Cost: the keystore, the manifest, each table's directory, and the log since the last flush.
+    /// - Errors: `Locked` (another process has it), `KeyRefused`, `Corruption` naming the file,
+    ///   `Unsupported` (newer format), `NotFound` (nothing there and not to be created), `Invalid`.
+    pub fn open(self) -> Result<Engine> {
+        self.options.validate()?;
+        let Some(provider) = self.provider else {
+            return Err(Error::new(ErrorKind::Invalid, "no key provider was given"));
+        };
+        let (io, dir) = (self.io, self.path);
+        let vfs = &io.vfs;
+        if !self.create && !has(&io, &dir.join(CURRENT))? && !has(&io, &dir.join(KEYSTORE_DIR))? {
+            return Err(Error::new(ErrorKind::NotFound, "there is no database here").at(&dir));
+        }
+        vfs.create_dir_all(&dir)
+            .map_err(|e| Error::io("creating the database directory", &dir, e))?;
+        let lock = lock(&io, &dir)?;
+        if has(&io, &dir.join(INCOMPLETE))? {
+            let text = "an unfinished base copy or restore: finish it or start it again";
+            return Err(Error::new(ErrorKind::Invalid, text).at(&dir));
+        }
+        let opened = if is_fresh(&io, &dir)? {
+            if !self.create {
+                return Err(Error::new(ErrorKind::NotFound, "there is no database here").at(&dir));
+            }
+            if self.role == Role::Standby {
+                let text = "there is no database here: a standby starts from a base copy";
+                return Err(Error::new(ErrorKind::NotFound, text).at(&dir));
+            }
+            create(&io, &dir, provider, &self.options)?
+        } else {
+            open(&io, &dir, provider, &self.options)?
+        };
+        start(io, dir, self.options, self.role, lock, opened)
+    }
+}
+
+struct Opened {
+    keystore: Arc<Keystore>,
+    keys: Arc<FileKeys>,
+    cache: Arc<BlockCache>,
+    versions: VersionSet,
+}
+
+fn has(io: &Io, path: &Path) -> Result<bool> {
+    io.vfs
+        .exists(path)
+        .map_err(|e| Error::io("looking for a file", path, e))
+}
+
+fn lock(io: &Io, dir: &Path) -> Result<Box<dyn DirLock>> {
+    let path = dir.join(LOCK);
+    io.vfs.lock(&path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::WouldBlock => {
+            Error::new(ErrorKind::Locked, "another process has the database open")
+                .at(dir)
+                .with_source(e)
+        }
+        _ => Error::io("locking the database", &path, e),
+    })
+}
+
+/// Whether a database is to be made here. Anything that looks like the rest of one, without its
+/// `CURRENT`, is damage and never overwritten.
+fn is_fresh(io: &Io, dir: &Path) -> Result<bool> {
+    if has(io, &dir.join(CURRENT))? {
+        return Ok(false);
+    }
+    if has(io, &dir.join(CREATING))? {
+        // A crash in the middle of creation: nothing was ever acknowledged here.
+        crate::base_copy::wipe(io, dir, &[LOCK, CREATING])?;
+        return Ok(true);
+    }
+    let entries = io
+        .vfs
+        .list(dir)
+        .map_err(|e| Error::io("listing the database", dir, e))?;
+    match entries.iter().find(|e| e.name != LOCK) {
+        None => Ok(true),
+        Some(stray) => {
+            let found = format!("none, beside {}", stray.name);
+            Err(Error::corruption(
+                &dir.join(CURRENT),
+                0,
+                "database",
+                "a CURRENT file",
+                found,
+            ))
+        }
+    }
+}
+
+fn caches(keystore: &Arc<Keystore>, options: &Options) -> (Arc<FileKeys>, Arc<BlockCache>) {
+    (
+        Arc::new(FileKeys::new(keystore.clone(), FILE_KEYS_MAX)),
+        Arc::new(BlockCache::new(options.cache_bytes)),
+    )
+}
+
+fn create(io: &Io, dir: &Path, provider: Arc<dyn KeyProvider>, options: &Options) -> Result<Opened> {
+    let marker = dir.join(CREATING);
+    if !has(io, &marker)? {
+        durable::create_synced(io, &marker)?;
+    }
+    for sub in [WAL_DIR, TABLES_DIR] {
+        let path = dir.join(sub);
+        io.vfs
+            .create_dir_all(&path)
+            .map_err(|e| Error::io("creating a directory", &path, e))?;
+    }
+    let keystore = Arc::new(Keystore::create(&dir.join(KEYSTORE_DIR), io, provider, None)?);
+    let (keys, cache) = caches(&keystore, options);
+    let mut database_id = [0; 16];
+    io.rng
+        .fill(&mut database_id)
+        .map_err(|e| Error::io("drawing random bytes", dir, e))?;
+    let state = ManifestState {
+        database_id,
+        state: NodeState::Serving,
+        ..ManifestState::default()
+    };
+    let versions = VersionSet::create(dir, io, keys.clone(), cache.clone(), state)?;
+    io.vfs
+        .sync_dir(dir)
+        .map_err(|e| Error::io("sync of the database directory", dir, e))?;
+    durable::remove_synced(io, &marker)?;
+    Ok(Opened {
+        keystore,
+        keys,
+        cache,
+        versions,
+    })
+}
+
+fn open(io: &Io, dir: &Path, provider: Arc<dyn KeyProvider>, options: &Options) -> Result<Opened> {
+    let marker = dir.join(CREATING);
+    if has(io, &marker)? {
+        durable::remove_synced(io, &marker)?;
+    }
+    let keystore = Arc::new(Keystore::open(&dir.join(KEYSTORE_DIR), io, provider)?);
+    let (keys, cache) = caches(&keystore, options);
+    let versions = VersionSet::open(dir, io, keys.clone(), cache.clone())?;
+    Ok(Opened {
+        keystore,
+        keys,
+        cache,
+        versions,
+    })
+}
+
+/// Recovers the log, takes the role, starts background work.
+fn start(
+    io: Io,
+    dir: PathBuf,
+    options: Options,
+    role: Role,
+    lock: Box<dyn DirLock>,
+    opened: Opened,
+) -> Result<Engine> {
+    let Opened {
+        keystore,
+        keys,
+        cache,
+        versions,
+    } = opened;
+    let wal_dir = dir.join(WAL_DIR);
+    let state = versions.state();
+    let epoch_start = state.epochs.last().map_or(Lsn::ZERO, |e| e.start);
+    let reach = state.reach.max(state.flushed).max(epoch_start);
+    let scan = recovery::scan(&io, &wal_dir, state.flushed, reach)?;
+    scan.cut(&io, &wal_dir)?;
+    let seqno = state.seqno.max(scan.seqno);
+    let wal = Wal::new(
+        &io,
+        &wal_dir,
+        keys.clone(),
+        options.segment_bytes,
+        scan.end,
+        scan.segments.clone(),
+    );
+    let tail = Tail::new(scan.end, scan.chain, scan.epoch);
+    let recovery = Recovery {
+        records: 0,
+        cut_bytes: scan.cut_bytes,
+        clean: scan.clean,
+    };
+    let mut inner = Inner {
+        io,
+        dir,
+        options,
+        keystore,
+        keys,
+        cache,
+        versions,
+        wal: Arc::new(wal),
+        commit: Mutex::new(CommitState {
+            mode: Mode::Closed,
+            tail,
+            seqno,
+            follower: Follower::new(scan.end, None),
+        }),
+        mem: RwLock::new(MemState {
+            active: Arc::new(Memtable::new()),
+            immutables: VecDeque::new(),
+        }),
+        visible: AtomicU64::new(seqno.0),
+        snapshots: Mutex::new(BTreeMap::new()),
+        gate: Gate::new(),
+        catalog: Mutex::new(()),
+        dropped: RwLock::new(HashMap::new()),
+        pins: Arc::new(Pins::default()),
+        jobs: Mutex::new(Survey::default()),
+        background: Arc::new(Background::default()),
+        lock: Mutex::new(Some(lock)),
+        recovery,
+    };
+    inner.recovery.records = replay(&inner, &scan, state.flushed)?;
+    take_role(&inner, &scan, role)?;
+    let inner = Arc::new(inner);
+    background::start(&inner)?;
+    Ok(Engine::new(inner))
+}
+
+/// Refills the memtable, within its limit.
+fn replay(inner: &Inner, scan: &Scan, flushed: Lsn) -> Result<u64> {
+    scan.replay(&inner.io, &inner.keys, flushed, |end, seqno, sections| {
+        for (tenant, ops) in sections {
+            inner.insert(tenant, seqno, ops);
+        }
+        if inner.rotate_memtable(end, seqno, false) {
+            inner.flush_immutables()?;
+        }
+        Ok(())
+    })
+}
+
+fn take_role(inner: &Inner, scan: &Scan, role: Role) -> Result<()> {
+    let mut commit = inner.commit.lock();
+    let commit = &mut *commit;
+    let state = inner.versions.state();
+    match role {
+        Role::Standby => {
+            let newest = scan.newest.as_ref().map(|header| {
+                (
+                    inner.wal.dir.join(segment_name(Lsn(header.number))),
+                    header.clone(),
+                )
+            });
+            if let Some((_, header)) = &newest {
+                inner
+                    .wal
+                    .resume_segment_verbatim(&mut commit.tail, header.clone())?;
+            }
+            commit.follower = Follower::new(scan.end, newest);
+            commit.mode = Mode::Standby;
+        }
+        Role::Primary => {
+            if let Some(by) = state.fenced_by {
+                commit.mode = Mode::Fenced(by);
+                return Ok(());
+            }
+            let epoch: Epoch = state.highest_epoch.max(scan.epoch).reopened();
+            let begin = EpochStart {
+                epoch,
+                start: scan.end,
+                chain: scan.chain,
+            };
+            inner.versions.log_and_apply(Edit {
+                epoch: Some(begin),
+                ..Edit::default()
+            })?;
+            commit.tail.epoch = epoch;
+            inner.wal.start_segment(&mut commit.tail)?;
+            inner.gate.begin(epoch);
+            commit.mode = match state.state {
+                NodeState::Serving => Mode::Primary,
+                NodeState::AwaitingAcceptance => Mode::AwaitingAcceptance,
+            };
+        }
+    }
+    Ok(())
+}

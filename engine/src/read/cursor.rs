@@ -1,0 +1,93 @@
+//! What memtables, tables, levels and merges have in common: a cursor over one tenant's entries.
+//!
+//! A *tree key* is the keyspace id, four bytes big-endian, followed by the user's key. Inside one
+//! tenant, entries are in *internal order*: tree key ascending (bytewise), then [`SeqNo`] descending,
+//! so that the newest version of a key comes first.
+//!
+//! Invariants: a cursor sees one tenant; it starts unpositioned; an error is returned and leaves it
+//! unpositioned; stepping an unpositioned cursor does nothing; keys and values are slices of the
+//! memory they were found in, never copies.
+
+use std::cmp::Ordering;
+
+use bytes::Bytes;
+
+use crate::error::Result;
+use crate::types::SeqNo;
+
+/// What an entry says about its key. 0 is unused, so zeroed bytes never decode.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum EntryKind {
+    /// The key has the entry's value.
+    Put = 1,
+    /// The key is gone; the value is empty.
+    Delete = 2,
+}
+
+impl EntryKind {
+    /// The kind stored as `byte`, if it is one.
+    pub(crate) fn from_byte(byte: u8) -> Option<EntryKind> {
+        match byte {
+            1 => Some(EntryKind::Put),
+            2 => Some(EntryKind::Delete),
+            _ => None,
+        }
+    }
+}
+
+/// One version of one key. Cheap to clone: key and value are slices of a block or a batch.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// Tree key: keyspace id big-endian, then the user's key.
+    pub key: Bytes,
+    /// The version.
+    pub seqno: SeqNo,
+    /// Put or delete.
+    pub kind: EntryKind,
+    /// Empty for a delete.
+    pub value: Bytes,
+}
+
+impl Entry {
+    /// How this entry compares to the place (`key`, `seqno`) in internal order.
+    pub(crate) fn order(&self, key: &[u8], seqno: SeqNo) -> Ordering {
+        internal_order(&self.key, self.seqno, key, seqno)
+    }
+}
+
+impl std::fmt::Debug for Entry {
+    // Never keys and values: errors and logs may carry what they format.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{:?} of {}+{} bytes at {}",
+            self.kind,
+            self.key.len(),
+            self.value.len(),
+            self.seqno
+        )
+    }
+}
+
+/// Internal order of two places of one tenant: key ascending, then version descending.
+pub(crate) fn internal_order(key: &[u8], seqno: SeqNo, other_key: &[u8], other_seqno: SeqNo) -> Ordering {
+    key.cmp(other_key).then(other_seqno.cmp(&seqno))
+}
+
+/// Over ONE tenant, in internal order. Unpositioned at first, after an error, and past either end.
+pub(crate) trait Cursor: Send {
+    /// To the first entry at or after (`key`, `seqno`).
+    fn seek(&mut self, key: &[u8], seqno: SeqNo) -> Result<()>;
+    /// To the first entry.
+    fn seek_first(&mut self) -> Result<()>;
+    /// To the last entry.
+    fn seek_last(&mut self) -> Result<()>;
+    /// To the last entry whose tree key is smaller than `key`.
+    fn seek_before(&mut self, key: &[u8]) -> Result<()>;
+    /// To the next entry; unpositioned after the last. Does nothing when unpositioned.
+    fn next(&mut self) -> Result<()>;
+    /// To the previous entry; unpositioned before the first. Does nothing when unpositioned.
+    fn prev(&mut self) -> Result<()>;
+    /// The entry the cursor is on, if it is positioned.
+    fn entry(&self) -> Option<&Entry>;
+}

@@ -1,0 +1,215 @@
+//! Several cursors of one tenant as one, in internal order.
+//!
+//! A binary heap of the sources that are positioned, smallest entry first while going forwards,
+//! largest first while going backwards. Where one source supplies several entries in a row, a step
+//! costs one or two comparisons.
+//!
+//! The same place (key and SeqNo) in two sources is the same entry (replay after a crash can leave a
+//! batch in a memtable and in a table): both are yielded, the newer source's first going forwards.
+//!
+//! Invariants: going forwards, every source not on the current entry stands on its first entry after
+//! it, or has none; going backwards, on its last entry before it, or has none. An error from a source
+//! leaves the merge unpositioned.
+
+use std::cmp::Ordering;
+
+use crate::error::Result;
+use crate::read::cursor::{Cursor, Entry};
+use crate::types::SeqNo;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Forward,
+    Backward,
+}
+
+/// Several cursors of one tenant as one.
+pub(crate) struct MergeCursor {
+    /// Newest first.
+    sources: Vec<Box<dyn Cursor>>,
+    /// Indexes of positioned sources, a binary heap in the order of `direction`.
+    heap: Vec<usize>,
+    direction: Direction,
+}
+
+impl MergeCursor {
+    /// Over `sources`, newest first, all of one tenant. Unpositioned.
+    pub(crate) fn new(sources: Vec<Box<dyn Cursor>>) -> MergeCursor {
+        let heap = Vec::with_capacity(sources.len());
+        MergeCursor {
+            sources,
+            heap,
+            direction: Direction::Forward,
+        }
+    }
+
+    fn source_entry(&self, source: usize) -> Option<&Entry> {
+        self.sources.get(source).and_then(|cursor| cursor.entry())
+    }
+
+    /// Whether source `a` comes before source `b` in the order of the direction.
+    fn before(&self, a: usize, b: usize) -> bool {
+        let order = match (self.source_entry(a), self.source_entry(b)) {
+            (Some(a), Some(b)) => a.order(&b.key, b.seqno),
+            // The heap holds positioned sources only.
+            (Some(_), None) => return true,
+            (None, _) => return false,
+        };
+        let order = order.then(a.cmp(&b));
+        match self.direction {
+            Direction::Forward => order == Ordering::Less,
+            Direction::Backward => order == Ordering::Greater,
+        }
+    }
+
+    fn node_before(&self, a: usize, b: usize) -> bool {
+        match (self.heap.get(a), self.heap.get(b)) {
+            (Some(a), Some(b)) => self.before(*a, *b),
+            _ => false,
+        }
+    }
+
+    fn sift_down(&mut self, mut node: usize) {
+        loop {
+            let left = 2 * node + 1;
+            if left >= self.heap.len() {
+                return;
+            }
+            let right = left + 1;
+            let child = if self.node_before(right, left) {
+                right
+            } else {
+                left
+            };
+            if !self.node_before(child, node) {
+                return;
+            }
+            self.heap.swap(child, node);
+            node = child;
+        }
+    }
+
+    /// Positions all sources with `place` and builds the heap.
+    fn rebuild(
+        &mut self,
+        direction: Direction,
+        mut place: impl FnMut(usize, &mut dyn Cursor) -> Result<()>,
+    ) -> Result<()> {
+        self.heap.clear();
+        self.direction = direction;
+        for (index, source) in self.sources.iter_mut().enumerate() {
+            place(index, source.as_mut())?;
+        }
+        let positioned = self
+            .sources
+            .iter()
+            .enumerate()
+            .filter(|(_, source)| source.entry().is_some());
+        self.heap.extend(positioned.map(|(index, _)| index));
+        for node in (0..self.heap.len() / 2).rev() {
+            self.sift_down(node);
+        }
+        Ok(())
+    }
+
+    /// Moves the source on top one step in the current direction.
+    fn step(&mut self) -> Result<()> {
+        let Some(top) = self.heap.first().copied() else {
+            return Ok(());
+        };
+        let Some(source) = self.sources.get_mut(top) else {
+            return Ok(());
+        };
+        let result = match self.direction {
+            Direction::Forward => source.next(),
+            Direction::Backward => source.prev(),
+        };
+        let positioned = source.entry().is_some();
+        if let Err(error) = result {
+            self.heap.clear();
+            return Err(error);
+        }
+        if !positioned {
+            self.heap.swap_remove(0);
+        }
+        self.sift_down(0);
+        Ok(())
+    }
+
+    /// Turns around at the current entry, and takes one step.
+    fn turn(&mut self, direction: Direction) -> Result<()> {
+        let Some(top) = self.heap.first().copied() else {
+            return Ok(());
+        };
+        let Some(Entry { key, seqno, .. }) = self.source_entry(top).cloned() else {
+            return Ok(());
+        };
+        self.rebuild(direction, |index, source| {
+            // In the merged order, an equal place in a newer source comes before, in an older after.
+            match (direction, index.cmp(&top)) {
+                (Direction::Forward, Ordering::Equal) => source.next(),
+                (Direction::Backward, Ordering::Equal) => source.prev(),
+                (Direction::Forward, side) => {
+                    source.seek(&key, seqno)?;
+                    if side == Ordering::Less && is_at(source, &key, seqno) {
+                        source.next()
+                    } else {
+                        Ok(())
+                    }
+                }
+                (Direction::Backward, side) => {
+                    source.seek(&key, seqno)?;
+                    if source.entry().is_none() {
+                        source.seek_last()
+                    } else if side == Ordering::Less && is_at(source, &key, seqno) {
+                        Ok(())
+                    } else {
+                        source.prev()
+                    }
+                }
+            }
+        })
+    }
+}
+
+fn is_at(source: &dyn Cursor, key: &[u8], seqno: SeqNo) -> bool {
+    source
+        .entry()
+        .is_some_and(|entry| entry.order(key, seqno).is_eq())
+}
+
+impl Cursor for MergeCursor {
+    fn seek(&mut self, key: &[u8], seqno: SeqNo) -> Result<()> {
+        self.rebuild(Direction::Forward, |_, source| source.seek(key, seqno))
+    }
+
+    fn seek_first(&mut self) -> Result<()> {
+        self.rebuild(Direction::Forward, |_, source| source.seek_first())
+    }
+
+    fn seek_last(&mut self) -> Result<()> {
+        self.rebuild(Direction::Backward, |_, source| source.seek_last())
+    }
+
+    fn seek_before(&mut self, key: &[u8]) -> Result<()> {
+        self.rebuild(Direction::Backward, |_, source| source.seek_before(key))
+    }
+
+    fn next(&mut self) -> Result<()> {
+        match self.direction {
+            Direction::Forward => self.step(),
+            Direction::Backward => self.turn(Direction::Forward),
+        }
+    }
+
+    fn prev(&mut self) -> Result<()> {
+        match self.direction {
+            Direction::Backward => self.step(),
+            Direction::Forward => self.turn(Direction::Backward),
+        }
+    }
+
+    fn entry(&self) -> Option<&Entry> {
+        self.heap.first().and_then(|top| self.source_entry(*top))
+    }
+}

@@ -1,0 +1,12 @@
+//! Reading: cursors over one tenant, merged and made visible at a snapshot.
+
+pub(crate) mod cursor;
+pub(crate) mod get;
+pub(crate) mod level;
+pub(crate) mod merge;
+pub(crate) mod range;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+pub(crate) mod visible;

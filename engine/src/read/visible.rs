@@ -1,0 +1,212 @@
+//! What a reader at a snapshot sees: for each key its newest version at or below the snapshot, if
+//! that is a put.
+//!
+//! Invariants: going forwards, the source stands on the current entry; going backwards, on the last
+//! entry of a smaller key, or nowhere. An error leaves the cursor unpositioned. Outside the bounds
+//! nothing is read beyond the first entry met there.
+
+use bytes::Bytes;
+
+use crate::error::Result;
+use crate::read::cursor::{Cursor, Entry, EntryKind};
+use crate::types::SeqNo;
+
+/// Steps over versions of one key before it is cheaper to seek past them.
+const STEPS_MAX: u32 = 8;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Forward,
+    Backward,
+}
+
+/// Yields, for each key, its newest version at or below a snapshot; skips deleted keys.
+pub(crate) struct VisibleCursor<C> {
+    source: C,
+    snapshot: SeqNo,
+    /// No key below this is yielded.
+    lower: Bytes,
+    /// No key at or above this is yielded; None = no bound.
+    upper: Option<Bytes>,
+    current: Option<Entry>,
+    direction: Direction,
+}
+
+impl<C: Cursor> VisibleCursor<C> {
+    /// Over all of `source`, as of `snapshot`. Unpositioned.
+    pub(crate) fn new(source: C, snapshot: SeqNo) -> VisibleCursor<C> {
+        VisibleCursor {
+            source,
+            snapshot,
+            lower: Bytes::new(),
+            upper: None,
+            current: None,
+            direction: Direction::Forward,
+        }
+    }
+
+    /// Yields only tree keys in `lower .. upper` (None = no upper bound), and stops at them: a scan of
+    /// one keyspace never walks the next one's deleted entries.
+    #[must_use]
+    pub(crate) fn bounded(mut self, lower: Bytes, upper: Option<Bytes>) -> VisibleCursor<C> {
+        self.lower = lower;
+        self.upper = upper;
+        self
+    }
+
+    /// To the first visible entry whose tree key is at or after `key`.
+    pub(crate) fn seek(&mut self, key: &[u8]) -> Result<()> {
+        self.current = None;
+        let key = key.max(&self.lower);
+        self.source.seek(key, self.snapshot)?;
+        self.settle_forward()
+    }
+
+    /// To the last visible entry whose tree key is smaller than `key`.
+    pub(crate) fn seek_before(&mut self, key: &[u8]) -> Result<()> {
+        self.current = None;
+        let key = self.upper.as_deref().map_or(key, |upper| key.min(upper));
+        self.source.seek_before(key)?;
+        self.settle_backward()
+    }
+
+    /// To the first visible entry.
+    pub(crate) fn seek_first(&mut self) -> Result<()> {
+        self.current = None;
+        if self.lower.is_empty() {
+            self.source.seek_first()?;
+        } else {
+            self.source.seek(&self.lower, self.snapshot)?;
+        }
+        self.settle_forward()
+    }
+
+    /// To the last visible entry.
+    pub(crate) fn seek_last(&mut self) -> Result<()> {
+        self.current = None;
+        match &self.upper {
+            Some(upper) => self.source.seek_before(upper)?,
+            None => self.source.seek_last()?,
+        }
+        self.settle_backward()
+    }
+
+    /// To the next visible entry; unpositioned after the last. Does nothing when unpositioned.
+    pub(crate) fn next(&mut self) -> Result<()> {
+        let Some(current) = self.current.take() else {
+            return Ok(());
+        };
+        match self.direction {
+            Direction::Forward => self.skip_versions(&current.key)?,
+            Direction::Backward => {
+                self.source.seek(&current.key, SeqNo::ZERO)?;
+                self.skip_versions(&current.key)?;
+            }
+        }
+        self.settle_forward()
+    }
+
+    /// To the previous visible entry; unpositioned before the first. Does nothing when unpositioned.
+    pub(crate) fn prev(&mut self) -> Result<()> {
+        let Some(current) = self.current.take() else {
+            return Ok(());
+        };
+        if self.direction == Direction::Forward {
+            self.source.seek_before(&current.key)?;
+        }
+        self.settle_backward()
+    }
+
+    /// The visible entry, always a put, if positioned.
+    pub(crate) fn entry(&self) -> Option<&Entry> {
+        self.current.as_ref()
+    }
+
+    /// Moves the source forwards past all versions of `key`, if it is on one of them.
+    fn skip_versions(&mut self, key: &[u8]) -> Result<()> {
+        let mut steps = 0;
+        while self.source.entry().is_some_and(|entry| entry.key == key) {
+            steps += 1;
+            if steps == STEPS_MAX {
+                // The end of the key's versions; an entry may still stand there.
+                self.source.seek(key, SeqNo::ZERO)?;
+            } else {
+                self.source.next()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// From the source's entry on, the first that is visible.
+    fn settle_forward(&mut self) -> Result<()> {
+        self.direction = Direction::Forward;
+        let mut steps = 0;
+        while let Some(entry) = self.source.entry() {
+            if self.upper.as_ref().is_some_and(|upper| entry.key >= upper) {
+                return Ok(());
+            }
+            if entry.seqno > self.snapshot {
+                steps += 1;
+                if steps == STEPS_MAX {
+                    let key = entry.key.clone();
+                    self.source.seek(&key, self.snapshot)?;
+                    steps = 0;
+                } else {
+                    self.source.next()?;
+                }
+                continue;
+            }
+            steps = 0;
+            if entry.kind == EntryKind::Put {
+                self.current = Some(entry.clone());
+                return Ok(());
+            }
+            let key = entry.key.clone();
+            self.skip_versions(&key)?;
+        }
+        Ok(())
+    }
+
+    /// From the source's entry backwards, the first key with a visible version. Going backwards the
+    /// versions of a key come oldest first: the last one at or below the snapshot counts.
+    fn settle_backward(&mut self) -> Result<()> {
+        self.direction = Direction::Backward;
+        let mut found: Option<Entry> = None;
+        while let Some(entry) = self.source.entry() {
+            let same = found.as_ref().is_some_and(|found| found.key == entry.key);
+            if !same {
+                if found.as_ref().is_some_and(|found| found.kind == EntryKind::Put) {
+                    break;
+                }
+                found = None;
+                if entry.key < self.lower {
+                    return Ok(());
+                }
+            }
+            if entry.seqno <= self.snapshot {
+                found = Some(entry.clone());
+                self.source.prev()?;
+            } else {
+                // Newer than the snapshot, and so are the rest of this key's versions.
+                let key = entry.key.clone();
+                self.skip_versions_back(&key)?;
+            }
+        }
+        self.current = found.filter(|found| found.kind == EntryKind::Put);
+        Ok(())
+    }
+
+    /// Moves the source backwards past all versions of `key`.
+    fn skip_versions_back(&mut self, key: &[u8]) -> Result<()> {
+        let mut steps = 0;
+        while self.source.entry().is_some_and(|entry| entry.key == key) {
+            steps += 1;
+            if steps == STEPS_MAX {
+                self.source.seek_before(key)?;
+            } else {
+                self.source.prev()?;
+            }
+        }
+        Ok(())
+    }
+}

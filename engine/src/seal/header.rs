@@ -1,0 +1,269 @@
+//! The clear header that begins every sealed file.
+//!
+//! ```text
+//! offset size field     (little-endian)
+//!      0    8 magic      "STRGROOM"
+//!      8    2 format     1; a newer one is refused by name
+//!     10    1 kind       1 wal, 2 table, 3 manifest, 4 keystore, 5 escrow, 6 current
+//!     11    1 suite      1 = AES-256-GCM with HKDF-SHA256
+//!     12    4 crc32      IEEE, over bytes [0, 12) then [16, 128)
+//!     16   16 file id    random
+//!     32   32 salt       random
+//!     64    8 epoch      of the writer
+//!     72    8 number     wal: start Lsn; table, manifest, current: file number; keystore: generation
+//!     80    8 created    milliseconds since 1970
+//!     88   16 chain      wal: chain up to the start; else zero
+//!    104   24 zero       rejected unless zero
+//! ```
+//!
+//! Valid if and only if: (1) 128 bytes are there; (2) the magic matches; (3) the checksum matches;
+//! (4) format and suite are known; (5) the kind is the expected one; (6) the last 24 bytes are zero.
+//! Every later format keeps this size and the rules for magic and checksum: so damage (checksum) is told
+//! from a newer format (checksum fine, format larger).
+//!
+//! The header is not itself authenticated. What matters of it (kind, suite, file id, salt, epoch,
+//! number) goes into the file key, so a forged header yields keys whose commitment does not match.
+
+use std::path::Path;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::io::Io;
+use crate::types::{Chain, Epoch};
+
+const MAGIC: [u8; 8] = *b"STRGROOM";
+const FORMAT: u16 = 1;
+/// AES-256-GCM with HKDF-SHA256.
+pub(super) const SUITE: u8 = 1;
+
+/// What a sealed file holds. 0 is never written, so zeroed media does not decode.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)]
+pub(crate) enum FileKind {
+    /// A WAL segment.
+    Wal = 1,
+    /// A sorted table.
+    Table = 2,
+    /// A manifest.
+    Manifest = 3,
+    /// A keystore base or log.
+    Keystore = 4,
+    /// Keys sealed to a recipient.
+    Escrow = 5,
+    /// The file that names the manifest.
+    Current = 6,
+}
+
+impl FileKind {
+    fn name(self) -> &'static str {
+        match self {
+            FileKind::Wal => "WAL segment",
+            FileKind::Table => "table",
+            FileKind::Manifest => "manifest",
+            FileKind::Keystore => "keystore",
+            FileKind::Escrow => "escrow",
+            FileKind::Current => "CURRENT",
+        }
+    }
+}
+
+/// The decoded header.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct FileHeader {
+    /// What the file holds.
+    pub kind: FileKind,
+    /// Random identity, bound into every sealed piece.
+    pub file_id: [u8; 16],
+    /// Random salt of the file's keys.
+    pub salt: [u8; 32],
+    /// Reign of the writer.
+    pub epoch: Epoch,
+    /// Number of the file; the start Lsn of a WAL segment.
+    pub number: u64,
+    /// Wall time of creation.
+    pub created_ms: u64,
+    /// Chain up to the start of a WAL segment.
+    pub chain: Chain,
+}
+
+impl FileHeader {
+    /// Encoded size.
+    pub const BYTES: usize = 128;
+
+    /// A header for a new file, with a fresh identity and salt from `io.rng`.
+    pub fn new(io: &Io, kind: FileKind, epoch: Epoch, number: u64, chain: Chain) -> Result<FileHeader> {
+        let (mut file_id, mut salt) = ([0u8; 16], [0u8; 32]);
+        super::nonce::fill(&*io.rng, &mut file_id)?;
+        super::nonce::fill(&*io.rng, &mut salt)?;
+        Ok(FileHeader {
+            kind,
+            file_id,
+            salt,
+            epoch,
+            number,
+            created_ms: io.clock.now_ms(),
+            chain,
+        })
+    }
+
+    /// The header's bytes.
+    pub fn encode(&self) -> [u8; Self::BYTES] {
+        let mut out = [0u8; Self::BYTES];
+        out[0..8].copy_from_slice(&MAGIC);
+        out[8..10].copy_from_slice(&FORMAT.to_le_bytes());
+        out[10] = self.kind as u8;
+        out[11] = SUITE;
+        out[16..32].copy_from_slice(&self.file_id);
+        out[32..64].copy_from_slice(&self.salt);
+        out[64..72].copy_from_slice(&self.epoch.0.to_le_bytes());
+        out[72..80].copy_from_slice(&self.number.to_le_bytes());
+        out[80..88].copy_from_slice(&self.created_ms.to_le_bytes());
+        out[88..104].copy_from_slice(&self.chain.0);
+        let crc = checksum(&out);
+        out[12..16].copy_from_slice(&crc.to_le_bytes());
+        out
+    }
+
+    /// Reads the header at the start of `bytes` (the rest is ignored) of the file `path`.
+    ///
+    /// Errors: `Corruption` naming the file; `Unsupported` when a newer version wrote it.
+    pub fn decode(path: &Path, bytes: &[u8], kind: FileKind) -> Result<FileHeader> {
+        let damaged = |offset: u64, what: &str, expected: String, found: String| {
+            Err(Error::corruption(path, offset, what, expected, found))
+        };
+        let Some(raw) = bytes.first_chunk::<{ Self::BYTES }>() else {
+            return damaged(
+                0,
+                "file header",
+                "128 bytes".into(),
+                format!("{} bytes", bytes.len()),
+            );
+        };
+        if raw[0..8] != MAGIC {
+            return damaged(0, "file header", "magic STRGROOM".into(), "other bytes".into());
+        }
+        let (stored, computed) = (u32::from_le_bytes(array(raw, 12)), checksum(raw));
+        if stored != computed {
+            let (expected, found) = (format!("crc {computed:08x}"), format!("{stored:08x}"));
+            return damaged(12, "file header", expected, found);
+        }
+        let format = u16::from_le_bytes(array(raw, 8));
+        if format != FORMAT {
+            let message = format!("file format {format} is not known to this version, which knows {FORMAT}");
+            return Err(Error::new(ErrorKind::Unsupported, message).at(path));
+        }
+        if raw[11] != SUITE {
+            let message = format!("cipher suite {} is not known to this version", raw[11]);
+            return Err(Error::new(ErrorKind::Unsupported, message).at(path));
+        }
+        if raw[10] != kind as u8 {
+            let found = format!("kind {}", raw[10]);
+            return damaged(
+                10,
+                "file header",
+                format!("kind {} ({})", kind as u8, kind.name()),
+                found,
+            );
+        }
+        if raw[104..] != [0u8; 24] {
+            return damaged(104, "file header", "24 zero bytes".into(), "others".into());
+        }
+        Ok(FileHeader {
+            kind,
+            file_id: array(raw, 16),
+            salt: array(raw, 32),
+            epoch: Epoch(u64::from_le_bytes(array(raw, 64))),
+            number: u64::from_le_bytes(array(raw, 72)),
+            created_ms: u64::from_le_bytes(array(raw, 80)),
+            chain: Chain(array(raw, 88)),
+        })
+    }
+}
+
+/// `N` bytes of the header from `offset`. Only called with constants that lie inside 128 bytes.
+fn array<const N: usize>(raw: &[u8; FileHeader::BYTES], offset: usize) -> [u8; N] {
+    let mut out = [0u8; N];
+    out.copy_from_slice(&raw[offset..offset + N]);
+    out
+}
+
+fn checksum(raw: &[u8; FileHeader::BYTES]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&raw[..12]);
+    hasher.update(&raw[16..]);
+    hasher.finalize()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> FileHeader {
+        FileHeader {
+            kind: FileKind::Table,
+            file_id: *b"0123456789abcdef",
+            salt: [7; 32],
+            epoch: Epoch::FIRST,
+            number: 42,
+            created_ms: 1_700_000_000_000,
+            chain: Chain([9; 16]),
+        }
+    }
+
+    #[test]
+    fn header_survives_encoding() {
+        let header = sample();
+        let path = Path::new("t");
+        assert_eq!(
+            FileHeader::decode(path, &header.encode(), FileKind::Table).unwrap(),
+            header
+        );
+    }
+
+    #[test]
+    fn any_flipped_bit_of_a_header_is_corruption() {
+        let good = sample().encode();
+        for bit in 0..good.len() * 8 {
+            let mut bad = good;
+            bad[bit / 8] ^= 1 << (bit % 8);
+            let error = FileHeader::decode(Path::new("t"), &bad, FileKind::Table).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corruption, "bit {bit}");
+            assert_eq!(error.path(), Some(Path::new("t")), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn truncated_header_is_corruption() {
+        let good = sample().encode();
+        for len in 0..good.len() {
+            let error = FileHeader::decode(Path::new("t"), &good[..len], FileKind::Table).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corruption);
+        }
+    }
+
+    #[test]
+    fn newer_format_or_suite_is_unsupported_and_other_kind_is_corruption() {
+        let edit = |at: usize, value: u8| {
+            let mut raw = sample().encode();
+            raw[at] = value;
+            let crc = checksum(&raw);
+            raw[12..16].copy_from_slice(&crc.to_le_bytes());
+            FileHeader::decode(Path::new("t"), &raw, FileKind::Table)
+                .unwrap_err()
+                .kind()
+        };
+        assert_eq!(edit(8, 2), ErrorKind::Unsupported);
+        assert_eq!(edit(11, 2), ErrorKind::Unsupported);
+        assert_eq!(edit(10, 1), ErrorKind::Corruption);
+        assert_eq!(edit(110, 1), ErrorKind::Corruption);
+    }
+
+    #[test]
+    fn header_bytes_are_as_documented() {
+        let hex = "53545247524f4f4d01000201e3d6f8d0";
+        let raw = sample().encode();
+        assert_eq!(hex::encode(&raw[..12]), hex[..24]);
+        assert_eq!(&raw[16..32], b"0123456789abcdef");
+        assert_eq!(raw[64..72], (1u64 << 16).to_le_bytes());
+        assert_eq!(raw[72], 42);
+    }
+}

@@ -1,0 +1,458 @@
+//! Writes one table, front to back, each piece sealed under its tenant's file key.
+//!
+//! Entries arrive tenant by tenant, ids ascending, inside a tenant in internal order. A block closes
+//! before it would grow past its target; a section closes at about 4 MiB; a run closes when the
+//! tenant changes. The layout is in `format`, the pieces' in `block`, `filter` and `index`.
+//!
+//! Invariants: the file is written once and never touched again; nothing a tenant wrote stands in it
+//! unsealed; a tenant whose key is gone adds nothing; a builder dropped before `finish` removes its
+//! file.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::block::{BlockBuilder, KEYS_BYTES_MAX, TREE_KEY_BYTES_MAX};
+use super::filter;
+use super::format::{FOOTER_BYTES, Footer, RUN_BYTES, Run, TableMeta, digest};
+use super::index::{Handle, IndexBuilder, Level, separator};
+use crate::error::{Error, ErrorKind, Result};
+use crate::io::{File, Io};
+use crate::options::VALUE_BYTES_MAX;
+use crate::read::cursor::{Entry, EntryKind};
+use crate::seal::{Aad, FileHeader, FileKey, FileKeys, Nonces, Piece};
+use crate::types::{SeqNo, TenantId};
+
+/// Bytes collected before a write.
+const WRITE_BYTES: usize = 1 << 20;
+/// A section closes when its blocks reach this…
+const SECTION_BYTES: u64 = 4 << 20;
+/// … or its index this …
+const SECTION_INDEX_BYTES: usize = 64 << 10;
+/// … or it has this many different keys: 40 KiB of filter at 10 bits.
+const SECTION_KEYS: usize = 32 << 10;
+/// How far keys written out may exceed a block's target before it closes: bounds what a block of long
+/// shared prefixes takes in memory.
+const KEYS_STRETCH: usize = 4;
+/// A stored value may be this much longer than a user's: room for what the engine adds to it.
+const VALUE_MARGIN_BYTES: usize = 64 << 10;
+
+const _: () = assert!(KEYS_STRETCH * (1 << 20) + TREE_KEY_BYTES_MAX <= KEYS_BYTES_MAX);
+
+/// Writes a table.
+pub(crate) struct TableBuilder {
+    io: Io,
+    path: PathBuf,
+    file: Arc<dyn File>,
+    header: FileHeader,
+    keys: Arc<FileKeys>,
+    nonces: Nonces,
+    block_bytes: usize,
+    filter_bits: usize,
+    filter_seed: u64,
+    section_bytes: u64,
+    /// Not yet written; begins at file offset `written`.
+    out: Vec<u8>,
+    written: u64,
+    /// The tenant being added.
+    open: Option<OpenRun>,
+    block: BlockBuilder,
+    block_first: Vec<u8>,
+    /// The index of the section being added, and over the sections already closed.
+    blocks: IndexBuilder,
+    sections: IndexBuilder,
+    section_start: u64,
+    hashes: Vec<u64>,
+    directory: Vec<u8>,
+    totals: Option<Totals>,
+    finished: bool,
+}
+
+struct OpenRun {
+    run: Run,
+    key: Arc<FileKey>,
+}
+
+/// What the closed runs add up to.
+struct Totals {
+    entries: u64,
+    tenant_min: TenantId,
+    tenant_max: TenantId,
+    seqno_min: SeqNo,
+    seqno_max: SeqNo,
+}
+
+impl TableBuilder {
+    /// Creates the file `path`; `AlreadyExists` from the file system if the name is taken.
+    ///
+    /// - `header`: of kind table, fresh for this file.
+    /// - `block_bytes`: target of a block's plaintext, at most 1 MiB. A larger entry gets a block of
+    ///   its own.
+    /// - `filter_bits`: per key; 0 for none. Tenants with one block get no filter.
+    pub(crate) fn new(
+        io: &Io,
+        path: &Path,
+        header: FileHeader,
+        keys: &Arc<FileKeys>,
+        block_bytes: usize,
+        filter_bits: usize,
+    ) -> Result<TableBuilder> {
+        let file = io
+            .vfs
+            .create(path)
+            .map_err(|e| Error::io("creating a table", path, e))?;
+        Ok(TableBuilder {
+            io: io.clone(),
+            path: path.to_path_buf(),
+            file,
+            keys: keys.clone(),
+            nonces: Nonces::new(io.rng.clone()),
+            block_bytes: block_bytes.min(1 << 20),
+            filter_bits,
+            filter_seed: filter::seed(&header.file_id),
+            section_bytes: SECTION_BYTES,
+            out: header.encode().to_vec(),
+            header,
+            written: 0,
+            open: None,
+            block: BlockBuilder::new(),
+            block_first: Vec::new(),
+            blocks: IndexBuilder::default(),
+            sections: IndexBuilder::default(),
+            section_start: 0,
+            hashes: Vec::new(),
+            directory: Vec::new(),
+            totals: None,
+            finished: false,
+        })
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_section_bytes(&mut self, bytes: u64) {
+        self.section_bytes = bytes;
+    }
+
+    /// Adds the next entry: tenants ascending, inside one in internal order, each place once.
+    ///
+    /// `NotFound` when the tenant's key is gone: nothing was added and the builder is intact, go on
+    /// with the next tenant. `Corruption` when the order is broken, `Invalid` for impossible entries,
+    /// and after any other error: drop the builder.
+    pub(crate) fn add(&mut self, tenant: TenantId, entry: &Entry) -> Result<()> {
+        self.check(tenant, entry)?;
+        if self.open.as_ref().map(|open| open.run.tenant) != Some(tenant) {
+            let (dek, key) = self.keys.for_writing(&self.header, tenant)?;
+            self.close_run()?;
+            let start = self.at();
+            let run = Run {
+                tenant,
+                dek,
+                filter_bytes: 0,
+                commitment: key.commitment(),
+                entries: 0,
+                deletes: 0,
+                seqno_min: SeqNo::MAX,
+                seqno_max: SeqNo::ZERO,
+                start,
+                head: 0,
+                index_bytes: 0,
+            };
+            self.open = Some(OpenRun { run, key });
+            self.section_start = start;
+        } else if self.block_is_full(entry) {
+            self.close_block(Some(&entry.key))?;
+        }
+        if self.block.is_empty() {
+            self.block_first.clear();
+            self.block_first.extend_from_slice(&entry.key);
+        }
+        if self.filter_bits > 0 && (self.hashes.is_empty() || self.block.last() != entry.key) {
+            self.hashes.push(filter::hash(&entry.key, self.filter_seed));
+        }
+        self.block.add(entry);
+        if let Some(OpenRun { run, .. }) = &mut self.open {
+            run.entries += 1;
+            run.deletes += u64::from(entry.kind == EntryKind::Delete);
+            run.seqno_min = run.seqno_min.min(entry.seqno);
+            run.seqno_max = run.seqno_max.max(entry.seqno);
+        }
+        Ok(())
+    }
+
+    fn check(&self, tenant: TenantId, entry: &Entry) -> Result<()> {
+        let fits = (1..=TREE_KEY_BYTES_MAX).contains(&entry.key.len())
+            && entry.value.len() <= VALUE_BYTES_MAX + VALUE_MARGIN_BYTES
+            && (entry.kind == EntryKind::Put || entry.value.is_empty());
+        if !fits {
+            return Err(Error::new(ErrorKind::Invalid, "an entry that no table can hold").at(&self.path));
+        }
+        let ordered = self
+            .open
+            .as_ref()
+            .is_none_or(|open| match open.run.tenant.cmp(&tenant) {
+                std::cmp::Ordering::Less => true,
+                std::cmp::Ordering::Equal => self.block.order(entry).is_lt(),
+                std::cmp::Ordering::Greater => false,
+            });
+        if ordered {
+            return Ok(());
+        }
+        // Not an assertion: blocks that verify may still hold what a buggy or hostile writer put there.
+        Err(Error::corruption(
+            &self.path,
+            self.at(),
+            "entries for a table",
+            "ascending order",
+            "a step back",
+        ))
+    }
+
+    fn block_is_full(&self, next: &Entry) -> bool {
+        !self.block.is_empty()
+            && (self.block.len() + next.key.len() + next.value.len() > self.block_bytes
+                || self.block.key_bytes() + next.key.len() > KEYS_STRETCH * self.block_bytes)
+    }
+
+    /// The file offset of the next byte.
+    fn at(&self) -> u64 {
+        self.written + self.out.len() as u64
+    }
+
+    /// About how long the file would be if it were finished now.
+    pub(crate) fn bytes_estimate(&self) -> u64 {
+        let open = self.block.len() + self.blocks.len() + self.hashes.len() * self.filter_bits / 8;
+        self.at() + (open + self.directory.len() + RUN_BYTES + FOOTER_BYTES) as u64
+    }
+
+    /// Entries added.
+    pub(crate) fn entries(&self) -> u64 {
+        let open = self.open.as_ref().map_or(0, |open| open.run.entries);
+        self.totals.as_ref().map_or(0, |totals| totals.entries) + open
+    }
+
+    /// Closes the block. `next` is the key that follows in the same run, None at its end.
+    fn close_block(&mut self, next: Option<&[u8]>) -> Result<()> {
+        if self.block.is_empty() {
+            return Ok(());
+        }
+        let entries = self.block.entries();
+        let last = self.block.last();
+        let separator = next.map_or_else(|| last.to_vec(), |next| separator(last, next));
+        let offset = self.written + self.out.len() as u64;
+        let before = self.out.len();
+        if let Some(open) = &self.open {
+            let plain = self.block.finish();
+            seal(
+                &self.header,
+                &self.nonces,
+                open,
+                Piece::Block,
+                offset,
+                plain,
+                &mut self.out,
+            )?;
+        }
+        let bytes = piece_bytes(self.out.len() - before)?;
+        let handle = Handle {
+            offset,
+            bytes,
+            filter_bytes: 0,
+            entries,
+        };
+        self.blocks
+            .add(&self.block_first, self.block.last(), &separator, handle);
+        self.block.clear();
+        let full = self.at() - self.section_start >= self.section_bytes
+            || self.blocks.len() >= SECTION_INDEX_BYTES
+            || self.hashes.len() >= SECTION_KEYS;
+        if full && next.is_some() {
+            self.close_section(&separator)?;
+        }
+        if self.out.len() >= WRITE_BYTES {
+            self.write_out()?;
+        }
+        Ok(())
+    }
+
+    /// Writes filter and index of the section and returns where they are.
+    fn write_head(&mut self) -> Result<Handle> {
+        let offset = self.at();
+        let entries = u32::try_from(self.blocks.entries())
+            .map_err(|_| Error::new(ErrorKind::Invalid, "more than 2^32 entries in a section"))?;
+        let before = self.out.len();
+        if let Some(open) = &self.open {
+            // One block needs no filter: reading it costs about what reading the filter would.
+            if !self.hashes.is_empty() && self.blocks.parts() > 1 {
+                let plain = filter::build(&self.hashes, self.filter_bits);
+                seal(
+                    &self.header,
+                    &self.nonces,
+                    open,
+                    Piece::Filter,
+                    offset,
+                    &plain,
+                    &mut self.out,
+                )?;
+            }
+        }
+        let filter_bytes = piece_bytes(self.out.len() - before)?;
+        let plain = self.blocks.finish(Level::Blocks);
+        let bytes = self.write_index(&plain)?;
+        self.hashes.clear();
+        Ok(Handle {
+            offset,
+            bytes,
+            filter_bytes,
+            entries,
+        })
+    }
+
+    fn write_index(&mut self, plain: &[u8]) -> Result<u32> {
+        let (offset, before) = (self.at(), self.out.len());
+        if let Some(open) = &self.open {
+            seal(
+                &self.header,
+                &self.nonces,
+                open,
+                Piece::Index,
+                offset,
+                plain,
+                &mut self.out,
+            )?;
+        }
+        piece_bytes(self.out.len() - before)
+    }
+
+    fn close_section(&mut self, separator: &[u8]) -> Result<()> {
+        let handle = self.write_head()?;
+        self.sections
+            .add(self.blocks.first(), self.blocks.last(), separator, handle);
+        self.blocks.clear();
+        self.section_start = self.at();
+        Ok(())
+    }
+
+    /// Closes the run of the tenant being added, if any, and records it in the directory.
+    fn close_run(&mut self) -> Result<()> {
+        self.close_block(None)?;
+        if self.open.is_none() {
+            return Ok(());
+        }
+        let (head, filter_bytes, index_bytes) = if self.sections.is_empty() {
+            let handle = self.write_head()?;
+            (handle.offset, handle.filter_bytes, handle.bytes)
+        } else {
+            if !self.blocks.is_empty() {
+                let last = self.block.last().to_vec();
+                self.close_section(&last)?;
+            }
+            let head = self.at();
+            let plain = self.sections.finish(Level::Sections);
+            (head, 0, self.write_index(&plain)?)
+        };
+        let Some(OpenRun { mut run, .. }) = self.open.take() else {
+            return Ok(());
+        };
+        (run.head, run.filter_bytes, run.index_bytes) = (head, filter_bytes, index_bytes);
+        run.encode(&mut self.directory);
+        self.blocks.clear();
+        self.sections.clear();
+        self.block.reset();
+        let totals = self.totals.get_or_insert(Totals {
+            entries: 0,
+            tenant_min: run.tenant,
+            tenant_max: run.tenant,
+            seqno_min: run.seqno_min,
+            seqno_max: run.seqno_max,
+        });
+        totals.entries += run.entries;
+        totals.tenant_max = run.tenant;
+        totals.seqno_min = totals.seqno_min.min(run.seqno_min);
+        totals.seqno_max = totals.seqno_max.max(run.seqno_max);
+        if self.out.len() >= WRITE_BYTES {
+            self.write_out()?;
+        }
+        Ok(())
+    }
+
+    fn write_out(&mut self) -> Result<()> {
+        self.file
+            .write_all_at(&self.out, self.written)
+            .map_err(|e| Error::io("writing a table", &self.path, e))?;
+        self.written += self.out.len() as u64;
+        self.out.clear();
+        if self.out.capacity() > 4 * WRITE_BYTES {
+            self.out = Vec::new();
+        }
+        Ok(())
+    }
+
+    /// Completes the file and makes its bytes durable; its name is durable once the caller has synced
+    /// the directory. `Invalid` if nothing was added. On any error the file is removed.
+    pub(crate) fn finish(mut self) -> Result<TableMeta> {
+        self.close_run()?;
+        let Some(totals) = self.totals.take() else {
+            return Err(Error::new(ErrorKind::Invalid, "a table without entries").at(&self.path));
+        };
+        let directory = std::mem::take(&mut self.directory);
+        let footer = Footer {
+            directory: self.at(),
+            tenants: (directory.len() / RUN_BYTES) as u64,
+            entries: totals.entries,
+            seqno_min: totals.seqno_min,
+            seqno_max: totals.seqno_max,
+        }
+        .encode(&directory);
+        self.out.extend_from_slice(&directory);
+        self.out.extend_from_slice(&footer);
+        self.write_out()?;
+        self.file
+            .sync()
+            .map_err(|e| Error::io("syncing a table", &self.path, e))?;
+        self.finished = true;
+        Ok(TableMeta {
+            number: self.header.number,
+            file_id: self.header.file_id,
+            bytes: self.written,
+            entries: totals.entries,
+            digest: digest(&self.header.encode(), &directory, &footer),
+            tenant_min: totals.tenant_min,
+            tenant_max: totals.tenant_max,
+            seqno_min: totals.seqno_min,
+            seqno_max: totals.seqno_max,
+        })
+    }
+}
+
+impl Drop for TableBuilder {
+    fn drop(&mut self) {
+        if !self.finished {
+            // Nobody refers to the file; if this fails, opening the database sweeps it up.
+            let _ = self.io.vfs.remove_file(&self.path);
+        }
+    }
+}
+
+fn piece_bytes(len: usize) -> Result<u32> {
+    u32::try_from(len).map_err(|_| Error::new(ErrorKind::Invalid, "a sealed piece of 4 GiB"))
+}
+
+/// Appends the sealed `plain`, which will stand at file offset `offset`.
+fn seal(
+    header: &FileHeader,
+    nonces: &Nonces,
+    open: &OpenRun,
+    piece: Piece,
+    offset: u64,
+    plain: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<()> {
+    let aad = Aad {
+        piece,
+        tenant: open.run.tenant,
+        file: header.file_id,
+        offset,
+        plain_len: piece_bytes(plain.len())?,
+        a: 0,
+        b: 0,
+    };
+    open.key.seal(nonces, &aad, plain, out)
+}

@@ -1,0 +1,191 @@
+//! The one cache of decrypted pieces: data blocks and section heads (index and filter) of all tables.
+//!
+//! Keyed by file number and offset; the tenant stands inside, so that all of one tenant's pieces can
+//! be dropped when its key is destroyed. Weighed by the bytes a piece holds in memory. Scan resistant
+//! (quick_cache's S3-FIFO); compaction reads past it.
+//!
+//! Invariant: a piece heavier than a quarter of a shard is not kept, so that one large value cannot
+//! empty the cache.
+
+use std::sync::Arc;
+
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
+
+use super::block::Block;
+use super::filter::Filter;
+use super::index::Index;
+use crate::types::TenantId;
+
+/// What stands between two shards of the cache: fewer, larger ones keep section heads admissible.
+const SHARD_BYTES: u64 = 8 << 20;
+/// Bookkeeping of the cache itself per item, about.
+const ITEM_BYTES: usize = 96;
+
+/// A section's index and filter, or the index over the sections of a large run.
+pub(super) struct Head {
+    pub index: Index,
+    pub filter: Option<Filter>,
+}
+
+impl Head {
+    fn memory(&self) -> usize {
+        self.index.memory() + self.filter.as_ref().map_or(0, Filter::memory)
+    }
+}
+
+#[derive(Clone)]
+enum Piece {
+    Block(Arc<Block>),
+    Head(Arc<Head>),
+}
+
+#[derive(Clone)]
+struct Item {
+    tenant: TenantId,
+    piece: Piece,
+}
+
+impl Item {
+    fn memory(&self) -> u64 {
+        let bytes = match &self.piece {
+            Piece::Block(block) => block.memory(),
+            Piece::Head(head) => head.memory(),
+        };
+        (bytes + ITEM_BYTES) as u64
+    }
+}
+
+/// File number and offset of a sealed piece.
+type Place = (u64, u64);
+
+#[derive(Clone)]
+struct Weigh;
+
+impl Weighter<Place, Item> for Weigh {
+    fn weight(&self, _: &Place, item: &Item) -> u64 {
+        item.memory()
+    }
+}
+
+type Pieces = Cache<Place, Item, Weigh, DefaultHashBuilder, DefaultLifecycle<Place, Item>>;
+
+/// Decrypted blocks, indexes and filters of all tables, in bounded memory.
+pub(crate) struct BlockCache {
+    /// None when turned off.
+    pieces: Option<Pieces>,
+    piece_bytes_max: u64,
+}
+
+/// What the cache holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct CacheUsage {
+    /// Bytes held.
+    pub bytes: u64,
+    /// Bytes allowed.
+    pub bytes_max: u64,
+    /// Pieces held.
+    pub pieces: u64,
+}
+
+impl BlockCache {
+    /// A cache of at most `bytes`; 0 turns it off.
+    pub(crate) fn new(bytes: u64) -> BlockCache {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let shards = (bytes / SHARD_BYTES).clamp(1, 4 * threads as u64) as usize;
+        let options = OptionsBuilder::new()
+            .shards(shards)
+            .weight_capacity(bytes)
+            .estimated_items_capacity((bytes >> 12).clamp(64, 1 << 22) as usize)
+            .build()
+            .ok()
+            .filter(|_| bytes > 0);
+        let pieces = options.map(|options| {
+            Cache::with_options(
+                options,
+                Weigh,
+                DefaultHashBuilder::default(),
+                DefaultLifecycle::default(),
+            )
+        });
+        let piece_bytes_max = pieces.as_ref().map_or(0, |pieces| pieces.shard_capacity() / 4);
+        BlockCache {
+            pieces,
+            piece_bytes_max,
+        }
+    }
+
+    pub(super) fn block(&self, file: u64, offset: u64) -> Option<Arc<Block>> {
+        match self.pieces.as_ref()?.get(&(file, offset))?.piece {
+            Piece::Block(block) => Some(block),
+            Piece::Head(_) => None,
+        }
+    }
+
+    pub(super) fn head(&self, file: u64, offset: u64) -> Option<Arc<Head>> {
+        match self.pieces.as_ref()?.get(&(file, offset))?.piece {
+            Piece::Head(head) => Some(head),
+            Piece::Block(_) => None,
+        }
+    }
+
+    pub(super) fn keep_block(&self, file: u64, offset: u64, tenant: TenantId, block: &Arc<Block>) {
+        self.keep(
+            (file, offset),
+            Item {
+                tenant,
+                piece: Piece::Block(block.clone()),
+            },
+        );
+    }
+
+    pub(super) fn keep_head(&self, file: u64, offset: u64, tenant: TenantId, head: &Arc<Head>) {
+        self.keep(
+            (file, offset),
+            Item {
+                tenant,
+                piece: Piece::Head(head.clone()),
+            },
+        );
+    }
+
+    fn keep(&self, place: Place, item: Item) {
+        if let Some(pieces) = self
+            .pieces
+            .as_ref()
+            .filter(|_| item.memory() <= self.piece_bytes_max)
+        {
+            pieces.insert(place, item);
+        }
+    }
+
+    pub(super) fn forget(&self, file: u64, offset: u64) {
+        if let Some(pieces) = &self.pieces {
+            pieces.remove(&(file, offset));
+        }
+    }
+
+    /// Drops everything of `tenant`. Walks the whole cache; for many tenants at once use
+    /// [`purge_if`](BlockCache::purge_if).
+    pub(crate) fn purge(&self, tenant: TenantId) {
+        self.purge_if(|other| other == tenant);
+    }
+
+    /// Drops everything of the tenants that `gone` names, in one walk.
+    pub(crate) fn purge_if(&self, gone: impl Fn(TenantId) -> bool) {
+        if let Some(pieces) = &self.pieces {
+            pieces.retain(|_, item| !gone(item.tenant));
+        }
+    }
+
+    /// What it holds now.
+    pub(crate) fn usage(&self) -> CacheUsage {
+        self.pieces
+            .as_ref()
+            .map_or_else(CacheUsage::default, |pieces| CacheUsage {
+                bytes: pieces.weight(),
+                bytes_max: pieces.capacity(),
+                pieces: pieces.len() as u64,
+            })
+    }
+}

@@ -1,0 +1,350 @@
+//! A cursor over one tenant's entries in one table.
+//!
+//! Its place is (section, block, entry); a run with one section has section 0 only. Going over the end
+//! of a block loads the next one, through the cache; after a few blocks in a row it reads ahead, one
+//! file read for many blocks. A *sweep* (compaction) reads ahead at once and leaves the cache alone.
+//!
+//! Invariants: as in `read::cursor`; the head and block of the place are held, so that a step inside a
+//! block neither looks anything up nor fails; a tenant whose key is destroyed when the cursor is made
+//! reads as empty.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::block::Block;
+use super::cache::Head;
+use super::format::{Malformed, Run};
+use super::index::Level;
+use super::reader::{RunReader, Table};
+use crate::error::Result;
+use crate::read::cursor::{Cursor, Entry};
+use crate::seal::FileKey;
+use crate::types::{SeqNo, TenantId};
+
+/// Most bytes read ahead.
+const AHEAD_BYTES: u64 = 256 << 10;
+/// Read ahead after so many blocks in a row, 16 KiB at first, then twice as much each time.
+const AHEAD_AFTER: u32 = 2;
+const AHEAD_FIRST_BYTES: u64 = 16 << 10;
+
+pub(super) struct TableCursor {
+    table: Arc<Table>,
+    /// None: the tenant has nothing here, or its key is destroyed.
+    source: Option<Source>,
+    top: Option<Arc<Head>>,
+    place: Option<Place>,
+    entry: Option<Entry>,
+    /// Blocks entered forwards, one after the other.
+    streak: u32,
+    ahead: Option<Ahead>,
+    sweep: bool,
+}
+
+struct Source {
+    run: Run,
+    key: Arc<FileKey>,
+}
+
+/// Where the cursor is, with what that place needs in memory.
+struct Place {
+    section: usize,
+    head: Arc<Head>,
+    part: usize,
+    block: Arc<Block>,
+    index: usize,
+}
+
+/// Sealed bytes of the file from `start` on.
+struct Ahead {
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl Ahead {
+    fn slice(&self, span: &Range<u64>) -> Option<&[u8]> {
+        let from = usize::try_from(span.start.checked_sub(self.start)?).ok()?;
+        let to = usize::try_from(span.end.checked_sub(self.start)?).ok()?;
+        self.bytes.get(from..to)
+    }
+}
+
+impl TableCursor {
+    pub(super) fn new(table: Arc<Table>, tenant: TenantId, sweep: bool) -> Result<TableCursor> {
+        let source = match table.find(tenant) {
+            Some(run) => table.key(&run)?.map(|key| Source { run, key }),
+            None => None,
+        };
+        Ok(TableCursor {
+            table,
+            source,
+            top: None,
+            place: None,
+            entry: None,
+            streak: 0,
+            ahead: None,
+            sweep,
+        })
+    }
+
+    fn reader(&self) -> Option<RunReader<'_>> {
+        let source = self.source.as_ref()?;
+        Some(RunReader::with_key(&self.table, source.run, source.key.clone()))
+    }
+
+    /// The head of the run, loaded once and then held.
+    fn top(&mut self) -> Result<Option<Arc<Head>>> {
+        if self.top.is_none() {
+            self.top = match self.reader() {
+                Some(mut reader) => reader.top()?,
+                None => None,
+            };
+        }
+        Ok(self.top.clone())
+    }
+
+    fn sections(top: &Head) -> usize {
+        match top.index.level() {
+            Level::Blocks => 1,
+            Level::Sections => top.index.len(),
+        }
+    }
+
+    /// The head of section `section`; None past the last.
+    fn head(&self, top: &Arc<Head>, section: usize) -> Result<Option<Arc<Head>>> {
+        if let Some(place) = self.place.as_ref().filter(|place| place.section == section) {
+            return Ok(Some(place.head.clone()));
+        }
+        match (top.index.level(), self.reader()) {
+            (Level::Blocks, _) if section == 0 => Ok(Some(top.clone())),
+            (Level::Sections, Some(mut reader)) => reader.section(top, section),
+            _ => Ok(None),
+        }
+    }
+
+    fn block(&mut self, head: &Arc<Head>, part: usize) -> Result<Option<Arc<Block>>> {
+        let here = |place: &&Place| place.part == part && Arc::ptr_eq(&place.head, head);
+        if let Some(place) = self.place.as_ref().filter(here) {
+            return Ok(Some(place.block.clone()));
+        }
+        let Some(handle) = head.index.handle(part) else {
+            return Ok(None);
+        };
+        let ahead_bytes = self.ahead_bytes();
+        if ahead_bytes == 0 {
+            let Some(mut reader) = self.reader() else {
+                return Ok(None);
+            };
+            return reader.block(head, part);
+        }
+        let Some(reader) = self.reader() else {
+            return Ok(None);
+        };
+        if let Some(block) = reader.cached_block(handle.offset) {
+            return Ok(Some(block));
+        }
+        let span = handle.offset..handle.offset.saturating_add(u64::from(handle.bytes));
+        if self.ahead.as_ref().and_then(|ahead| ahead.slice(&span)).is_none() {
+            // Up to the section's head, at least this block. Decoding the index checked that its
+            // blocks end there.
+            let last = head.index.len() - 1;
+            let limit = head
+                .index
+                .handle(last)
+                .and_then(|handle| handle.end())
+                .unwrap_or(span.end);
+            let end = span.start.saturating_add(ahead_bytes).min(limit).max(span.end);
+            let bytes = self.table.read(&(span.start..end))?;
+            self.ahead = Some(Ahead {
+                start: span.start,
+                bytes,
+            });
+        }
+        let (Some(source), Some(reader)) = (&self.source, self.reader()) else {
+            return Ok(None);
+        };
+        let Some(sealed) = self.ahead.as_ref().and_then(|ahead| ahead.slice(&span)) else {
+            return Err(self
+                .table
+                .damage(span.start, "table block", Malformed("bytes that were read")));
+        };
+        let block = reader.decode(&source.key, head, part, sealed)?;
+        if !self.sweep {
+            reader.keep(handle.offset, &block);
+        }
+        Ok(Some(block))
+    }
+
+    /// How much to read for the next block; 0 for just that block.
+    fn ahead_bytes(&self) -> u64 {
+        if self.sweep {
+            AHEAD_BYTES
+        } else if self.streak < AHEAD_AFTER {
+            0
+        } else {
+            let doublings = (self.streak - AHEAD_AFTER).min(4);
+            (AHEAD_FIRST_BYTES << doublings).min(AHEAD_BYTES)
+        }
+    }
+
+    /// Takes the place of entry `index` of block `part` of section `section`.
+    fn settle(&mut self, section: usize, head: Arc<Head>, part: usize, block: Arc<Block>, index: usize) {
+        self.entry = block.entry(index);
+        self.place = Some(Place {
+            section,
+            head,
+            part,
+            block,
+            index,
+        });
+    }
+
+    fn unsettle(&mut self) {
+        self.place = None;
+        self.entry = None;
+        self.streak = 0;
+    }
+
+    /// To the first entry of the first block from (`section`, `part`) on.
+    fn enter_forward(&mut self, mut section: usize, mut part: usize) -> Result<()> {
+        let Some(top) = self.top()? else { return Ok(()) };
+        while let Some(head) = self.head(&top, section)? {
+            if let Some(block) = self.block(&head, part)? {
+                self.settle(section, head, part, block, 0);
+                return Ok(());
+            }
+            (section, part) = (section + 1, 0);
+        }
+        Ok(())
+    }
+
+    /// To the last entry before block `part` of section `section`.
+    fn enter_backward(&mut self, mut section: usize, mut part: usize) -> Result<()> {
+        let Some(top) = self.top()? else { return Ok(()) };
+        self.streak = 0;
+        loop {
+            if let Some(before) = part.checked_sub(1) {
+                let Some(head) = self.head(&top, section)? else {
+                    return Ok(());
+                };
+                if let Some(block) = self.block(&head, before)? {
+                    let last = block.len() - 1;
+                    self.settle(section, head, before, block, last);
+                }
+                return Ok(());
+            }
+            let Some(before) = section.checked_sub(1) else {
+                return Ok(());
+            };
+            section = before;
+            part = self.head(&top, section)?.map_or(0, |head| head.index.len());
+        }
+    }
+
+    fn find(&mut self, key: &[u8], seqno: SeqNo) -> Result<()> {
+        let Some(top) = self.top()? else { return Ok(()) };
+        let mut section = match top.index.level() {
+            Level::Blocks => 0,
+            Level::Sections => top.index.find(key),
+        };
+        while let Some(head) = self.head(&top, section)? {
+            let mut part = head.index.find(key);
+            while let Some(block) = self.block(&head, part)? {
+                let index = block.lower_bound(key, seqno);
+                if index < block.len() {
+                    self.settle(section, head, part, block, index);
+                    return Ok(());
+                }
+                part += 1;
+            }
+            section += 1;
+        }
+        Ok(())
+    }
+
+    fn find_before(&mut self, key: &[u8]) -> Result<()> {
+        let Some(top) = self.top()? else { return Ok(()) };
+        let section = match top.index.level() {
+            Level::Blocks => 0,
+            Level::Sections => top.index.find(key),
+        };
+        if section >= Self::sections(&top) {
+            return self.enter_backward(section, 0);
+        }
+        let Some(head) = self.head(&top, section)? else {
+            return Ok(());
+        };
+        let part = head.index.find(key);
+        if let Some(block) = self.block(&head, part)? {
+            if let Some(index) = block.lower_bound(key, SeqNo::MAX).checked_sub(1) {
+                self.settle(section, head, part, block, index);
+                return Ok(());
+            }
+        }
+        self.enter_backward(section, part)
+    }
+
+    /// Runs a move; without a place at its end, or with an error, the cursor is unpositioned.
+    fn moved(&mut self, step: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        self.entry = None;
+        let result = step(self);
+        if result.is_err() || self.entry.is_none() {
+            self.unsettle();
+        }
+        result
+    }
+}
+
+impl Cursor for TableCursor {
+    fn seek(&mut self, key: &[u8], seqno: SeqNo) -> Result<()> {
+        self.streak = 0;
+        self.moved(|cursor| cursor.find(key, seqno))
+    }
+
+    fn seek_first(&mut self) -> Result<()> {
+        self.streak = 0;
+        self.moved(|cursor| cursor.enter_forward(0, 0))
+    }
+
+    fn seek_last(&mut self) -> Result<()> {
+        self.moved(|cursor| match cursor.top()? {
+            Some(top) => cursor.enter_backward(Self::sections(&top), 0),
+            None => Ok(()),
+        })
+    }
+
+    fn seek_before(&mut self, key: &[u8]) -> Result<()> {
+        self.streak = 0;
+        self.moved(|cursor| cursor.find_before(key))
+    }
+
+    fn next(&mut self) -> Result<()> {
+        let Some(place) = &mut self.place else {
+            return Ok(());
+        };
+        place.index += 1;
+        if place.index < place.block.len() {
+            self.entry = place.block.entry(place.index);
+            return Ok(());
+        }
+        let (section, part) = (place.section, place.part + 1);
+        self.streak = self.streak.saturating_add(1);
+        self.moved(|cursor| cursor.enter_forward(section, part))
+    }
+
+    fn prev(&mut self) -> Result<()> {
+        let Some(place) = &mut self.place else {
+            return Ok(());
+        };
+        if let Some(index) = place.index.checked_sub(1) {
+            place.index = index;
+            self.entry = place.block.entry(index);
+            return Ok(());
+        }
+        let (section, part) = (place.section, place.part);
+        self.moved(|cursor| cursor.enter_backward(section, part))
+    }
+
+    fn entry(&self) -> Option<&Entry> {
+        self.entry.as_ref()
+    }
+}

@@ -1,0 +1,25 @@
+//! Tables: immutable sorted files of sealed entries, many tenants in one.
+//!
+//! `builder` writes a table, `reader` opens it and finds single keys, `iter` walks one tenant's
+//! entries; `block`, `index`, `filter` and `format` are the parts, `cache` keeps the decrypted ones.
+//!
+//! Invariant: a block, index or filter holds one tenant's entries only, is sealed under that tenant's
+//! file key of this table, and is bound to its offset in this file; the clear rest (header, tenant
+//! directory, footer) is authenticated by its digest in the sealed manifest. So nothing can be
+//! changed, moved, swapped or cut unnoticed, and a tenant's part becomes unreadable with its key.
+
+mod block;
+mod builder;
+mod cache;
+mod filter;
+mod format;
+mod index;
+mod iter;
+mod reader;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use builder::TableBuilder;
+pub(crate) use cache::{BlockCache, CacheUsage};
+pub(crate) use format::TableMeta;
+pub(crate) use reader::{Table, TenantRun};

@@ -1,0 +1,553 @@
+//! An open table: its directory in memory, everything else read, verified and decrypted on demand.
+//!
+//! A read finds the tenant in the directory, then the section (large runs only), then the block; each
+//! of these pieces comes from the block cache or from the file. What comes from the file is opened
+//! under the tenant's file key, whose commitment is compared first: a wrong key is told apart from a
+//! damaged piece.
+//!
+//! Invariants: nothing is returned that did not verify; a tenant whose key is destroyed reads as
+//! empty, and nothing of it is decrypted or kept; a length is compared with the file's before memory
+//! is allocated for it.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+
+use super::block::Block;
+use super::cache::{BlockCache, Head};
+use super::filter::{self, Filter};
+use super::format::{
+    Directory, FOOTER_BYTES, Footer, FooterError, Malformed, RUN_BYTES, Run, TableMeta, check_directory,
+    digest,
+};
+use super::index::{Index, Level};
+use super::iter::TableCursor;
+use crate::error::{Error, ErrorKind, Result};
+use crate::io::{File, Io};
+use crate::read::cursor::{Cursor, Entry};
+use crate::seal::{Aad, FileHeader, FileKey, FileKeys, FileKind, KeyAccess, Piece, SEAL_OVERHEAD};
+use crate::types::{SeqNo, TenantId};
+
+/// One tenant's share of a table, from its clear directory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct TenantRun {
+    /// The tenant.
+    pub tenant: TenantId,
+    /// Versions, deletes included.
+    pub entries: u64,
+    /// Deletes among them.
+    pub deletes: u64,
+    /// Sealed bytes in the file: blocks, filters and indexes.
+    pub bytes: u64,
+    /// Oldest version.
+    pub seqno_min: SeqNo,
+    /// Newest version.
+    pub seqno_max: SeqNo,
+}
+
+impl From<Run> for TenantRun {
+    fn from(run: Run) -> TenantRun {
+        TenantRun {
+            tenant: run.tenant,
+            entries: run.entries,
+            deletes: run.deletes,
+            bytes: run.bytes(),
+            seqno_min: run.seqno_min,
+            seqno_max: run.seqno_max,
+        }
+    }
+}
+
+/// An open, immutable table.
+pub(crate) struct Table {
+    io: Io,
+    path: PathBuf,
+    file: Arc<dyn File>,
+    meta: TableMeta,
+    header: FileHeader,
+    directory: Directory,
+    filter_seed: u64,
+    keys: Arc<FileKeys>,
+    cache: Arc<BlockCache>,
+    obsolete: AtomicBool,
+}
+
+impl Table {
+    /// Opens the file that `meta` describes and checks length, header, footer, directory and digest.
+    ///
+    /// No tenant's key is needed. Memory: 88 bytes a tenant. Errors: `Corruption` naming the file if
+    /// it is missing or anything differs; `Unsupported` if a newer version wrote it.
+    pub(crate) fn open(
+        io: &Io,
+        path: &Path,
+        meta: TableMeta,
+        keys: Arc<FileKeys>,
+        cache: Arc<BlockCache>,
+    ) -> Result<Arc<Table>> {
+        let file = io.vfs.open(path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => Error::corruption(path, 0, "table", "a file", "none"),
+            _ => Error::io("opening a table", path, e),
+        })?;
+        let len = file.len().map_err(|e| Error::io("measuring a table", path, e))?;
+        if len != meta.bytes {
+            return Err(Error::corruption(path, len, "table length", meta.bytes, len));
+        }
+        let smallest = (FileHeader::BYTES + RUN_BYTES + FOOTER_BYTES) as u64;
+        if len < smallest {
+            return Err(Error::corruption(
+                path,
+                len,
+                "table length",
+                format_args!("{smallest} at least"),
+                len,
+            ));
+        }
+        let header_bytes = read(&*file, path, 0, FileHeader::BYTES)?;
+        let header = FileHeader::decode(path, &header_bytes, FileKind::Table)?;
+        let footer_at = len - FOOTER_BYTES as u64;
+        let footer_bytes = read(&*file, path, footer_at, FOOTER_BYTES)?;
+        let malformed =
+            |Malformed(what)| Error::corruption(path, footer_at, "table footer", what, "otherwise");
+        let footer = Footer::decode(&footer_bytes).map_err(|e| match e {
+            FooterError::Malformed(what) => malformed(what),
+            FooterError::Newer(format) => {
+                let message = format!("table format {format} is newer than this version reads");
+                Error::new(ErrorKind::Unsupported, message).at(path)
+            }
+        })?;
+        let directory_len = footer.tenants.checked_mul(RUN_BYTES as u64);
+        let directory_end = directory_len.and_then(|len| footer.directory.checked_add(len));
+        if directory_end != Some(footer_at) {
+            return Err(malformed(Malformed("a directory just before it")));
+        }
+        // At most the file's own length, as was just checked.
+        let directory_bytes = read(
+            &*file,
+            path,
+            footer.directory,
+            (footer_at - footer.directory) as usize,
+        )?;
+        let found = digest(&header_bytes, &directory_bytes, &footer_bytes);
+        let directory = check_directory(&footer, directory_bytes, &footer_bytes).map_err(malformed)?;
+        if found != meta.digest {
+            return Err(malformed(Malformed(
+                "header, directory and footer of the manifest's digest",
+            )));
+        }
+        let edge = |index: usize| directory.at(index).map(|run| run.tenant);
+        let same = header.number == meta.number
+            && header.file_id == meta.file_id
+            && (footer.entries, footer.seqno_min, footer.seqno_max)
+                == (meta.entries, meta.seqno_min, meta.seqno_max)
+            && edge(0) == Some(meta.tenant_min)
+            && edge(directory.len() - 1) == Some(meta.tenant_max);
+        if !same {
+            return Err(malformed(Malformed("the table the manifest describes")));
+        }
+        Ok(Arc::new(Table {
+            io: io.clone(),
+            path: path.to_path_buf(),
+            file,
+            filter_seed: filter::seed(&header.file_id),
+            meta,
+            header,
+            directory,
+            keys,
+            cache,
+            obsolete: AtomicBool::new(false),
+        }))
+    }
+
+    /// The newest version of `key` (a tree key) at or below `at`, deletes included.
+    ///
+    /// None also for a tenant whose key is destroyed, as soon as the block cache was purged of it.
+    /// Errors: `Corruption` for damage, `KeyRefused` if the tenant's key is another than the one that
+    /// sealed this table.
+    pub(crate) fn get(&self, tenant: TenantId, key: &[u8], at: SeqNo) -> Result<Option<Entry>> {
+        let Some(run) = self.directory.find(tenant).filter(|run| run.seqno_min <= at) else {
+            return Ok(None);
+        };
+        let mut reader = RunReader::new(self, run);
+        let Some(top) = reader.top()? else { return Ok(None) };
+        let mut hash = None;
+        let mut section = if top.index.level() == Level::Sections {
+            top.index.find(key)
+        } else {
+            0
+        };
+        loop {
+            let head = match top.index.level() {
+                Level::Blocks if section == 0 => Some(top.clone()),
+                Level::Blocks => None,
+                Level::Sections => reader.section(&top, section)?,
+            };
+            let Some(head) = head else { return Ok(None) };
+            if let Some(filter) = &head.filter {
+                let hash = *hash.get_or_insert_with(|| filter::hash(key, self.filter_seed));
+                if !filter.may_hold(hash) {
+                    return Ok(None);
+                }
+            }
+            let mut part = head.index.find(key);
+            while part < head.index.len() {
+                let Some(block) = reader.block(&head, part)? else {
+                    return Ok(None);
+                };
+                let found = block.lower_bound(key, at);
+                if found < block.len() {
+                    let hit = block.key(found) == key;
+                    return Ok(if hit { block.entry(found) } else { None });
+                }
+                // Older versions of the key go on in the next part only if it is the separator.
+                if head.index.separator(part) != key {
+                    return Ok(None);
+                }
+                part += 1;
+            }
+            section += 1;
+        }
+    }
+
+    /// A cursor over one tenant's entries that reads through the cache. Empty for a tenant that has
+    /// none here or whose key is destroyed.
+    pub(crate) fn cursor(self: &Arc<Self>, tenant: TenantId) -> Result<Box<dyn Cursor>> {
+        Ok(Box::new(TableCursor::new(self.clone(), tenant, false)?))
+    }
+
+    /// The same for compaction: blocks are read past the cache, many at a time.
+    pub(crate) fn sweep(self: &Arc<Self>, tenant: TenantId) -> Result<Box<dyn Cursor>> {
+        Ok(Box::new(TableCursor::new(self.clone(), tenant, true)?))
+    }
+
+    /// Whether the table has entries of `tenant`.
+    pub(crate) fn contains(&self, tenant: TenantId) -> bool {
+        self.directory.find(tenant).is_some()
+    }
+
+    /// `tenant`'s share.
+    pub(crate) fn run(&self, tenant: TenantId) -> Option<TenantRun> {
+        self.directory.find(tenant).map(TenantRun::from)
+    }
+
+    /// The shares of all tenants, ids ascending. Needs no keys.
+    pub(crate) fn tenants(&self) -> impl Iterator<Item = TenantRun> + '_ {
+        self.directory.iter().map(TenantRun::from)
+    }
+
+    /// The number of tenants.
+    pub(crate) fn tenant_count(&self) -> usize {
+        self.directory.len()
+    }
+
+    /// First and last tree key of `tenant`. None if it has none here, or its key is destroyed.
+    pub(crate) fn bounds(&self, tenant: TenantId) -> Result<Option<(Bytes, Bytes)>> {
+        let Some(run) = self.directory.find(tenant) else {
+            return Ok(None);
+        };
+        let top = RunReader::new(self, run).top()?;
+        Ok(top.map(|top| (top.index.first(), top.index.last())))
+    }
+
+    /// What the manifest records.
+    pub(crate) fn meta(&self) -> &TableMeta {
+        &self.meta
+    }
+
+    /// Where the file is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Memory held outside the cache, in bytes.
+    pub(crate) fn memory(&self) -> usize {
+        self.directory.memory() + size_of::<Table>()
+    }
+
+    /// The file is removed when the last handle to the table drops.
+    pub(crate) fn mark_obsolete(&self) {
+        self.obsolete.store(true, Ordering::Release);
+    }
+
+    pub(super) fn find(&self, tenant: TenantId) -> Option<Run> {
+        self.directory.find(tenant)
+    }
+
+    /// The key that opens `run`; None if it is destroyed.
+    pub(super) fn key(&self, run: &Run) -> Result<Option<Arc<FileKey>>> {
+        match self.keys.for_reading(&self.header, run.tenant, run.dek) {
+            KeyAccess::Live(key) if key.matches(&run.commitment) => Ok(Some(key)),
+            KeyAccess::Live(_) => {
+                let message = format!(
+                    "the key of tenant {} (version {}) is not the one that sealed this table: wrong keystore",
+                    run.tenant, run.dek
+                );
+                Err(Error::new(ErrorKind::KeyRefused, message).at(&self.path))
+            }
+            KeyAccess::Destroyed => Ok(None),
+            KeyAccess::Unknown => {
+                let key = format_args!("a key of tenant {} (version {})", run.tenant, run.dek);
+                Err(Error::corruption(
+                    &self.path,
+                    run.start,
+                    "keystore",
+                    key,
+                    "no trace of it",
+                ))
+            }
+        }
+    }
+
+    /// Reads sealed bytes of the file.
+    pub(super) fn read(&self, span: &Range<u64>) -> Result<Vec<u8>> {
+        let len = span
+            .end
+            .checked_sub(span.start)
+            .filter(|_| span.end <= self.meta.bytes);
+        let len = len.and_then(|len| usize::try_from(len).ok());
+        let Some(len) = len else {
+            return Err(self.damage(span.start, "sealed piece", Malformed("bytes inside the file")));
+        };
+        read(&*self.file, &self.path, span.start, len)
+    }
+
+    pub(super) fn damage(&self, offset: u64, structure: &str, Malformed(what): Malformed) -> Error {
+        Error::corruption(&self.path, offset, structure, what, "otherwise")
+    }
+
+    pub(super) fn open_piece(
+        &self,
+        key: &FileKey,
+        run: &Run,
+        piece: Piece,
+        offset: u64,
+        sealed: &[u8],
+    ) -> Result<Vec<u8>> {
+        let structure = match piece {
+            Piece::Block => "table block",
+            Piece::Filter => "table filter",
+            _ => "table index",
+        };
+        let plain_len = sealed
+            .len()
+            .checked_sub(SEAL_OVERHEAD)
+            .and_then(|len| u32::try_from(len).ok());
+        let plain_len =
+            plain_len.ok_or_else(|| self.damage(offset, structure, Malformed("room for nonce and tag")))?;
+        let aad = Aad {
+            piece,
+            tenant: run.tenant,
+            file: self.meta.file_id,
+            offset,
+            plain_len,
+            a: 0,
+            b: 0,
+        };
+        key.open(&aad, sealed).map_err(|_| {
+            self.damage(
+                offset,
+                structure,
+                Malformed("bytes that verify under the tenant's key"),
+            )
+        })
+    }
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        if self.obsolete.load(Ordering::Acquire) {
+            // If this fails, opening the database sweeps the file up.
+            let _ = self.io.vfs.remove_file(&self.path);
+        }
+    }
+}
+
+/// Loads the pieces of one run, by way of the cache. Asks for the key only when one must be decrypted.
+pub(super) struct RunReader<'a> {
+    table: &'a Table,
+    run: Run,
+    key: Option<Arc<FileKey>>,
+}
+
+impl<'a> RunReader<'a> {
+    pub(super) fn new(table: &'a Table, run: Run) -> RunReader<'a> {
+        RunReader {
+            table,
+            run,
+            key: None,
+        }
+    }
+
+    /// With a key that was fetched before.
+    pub(super) fn with_key(table: &'a Table, run: Run, key: Arc<FileKey>) -> RunReader<'a> {
+        RunReader {
+            table,
+            run,
+            key: Some(key),
+        }
+    }
+
+    fn key(&mut self) -> Result<Option<Arc<FileKey>>> {
+        if self.key.is_none() {
+            self.key = self.table.key(&self.run)?;
+        }
+        Ok(self.key.clone())
+    }
+
+    /// The head of the run: of its only section, or over its sections. None if the key is destroyed.
+    pub(super) fn top(&mut self) -> Result<Option<Arc<Head>>> {
+        let Run {
+            start,
+            head,
+            filter_bytes,
+            index_bytes,
+            entries,
+            ..
+        } = self.run;
+        let loaded = self.head(start..head, filter_bytes, index_bytes, entries)?;
+        match &loaded {
+            Some(top) if top.index.level() == Level::Sections && filter_bytes != 0 => {
+                Err(self
+                    .table
+                    .damage(head, "table index", Malformed("no filter over sections")))
+            }
+            _ => Ok(loaded),
+        }
+    }
+
+    /// The head of section `index` under `top`; None past the last, or if the key is destroyed.
+    pub(super) fn section(&mut self, top: &Head, index: usize) -> Result<Option<Arc<Head>>> {
+        let (Some(span), Some(handle)) = (top.index.span(index), top.index.handle(index)) else {
+            return Ok(None);
+        };
+        let offset = span.end;
+        let loaded = self.head(span, handle.filter_bytes, handle.bytes, u64::from(handle.entries))?;
+        match &loaded {
+            Some(head) if head.index.level() != Level::Blocks => {
+                Err(self
+                    .table
+                    .damage(offset, "table index", Malformed("an index of blocks")))
+            }
+            _ => Ok(loaded),
+        }
+    }
+
+    /// Loads the filter and index at `span.end`, which cover the file bytes `span`.
+    fn head(
+        &mut self,
+        span: Range<u64>,
+        filter_bytes: u32,
+        index_bytes: u32,
+        entries: u64,
+    ) -> Result<Option<Arc<Head>>> {
+        let (table, tenant) = (self.table, self.run.tenant);
+        let offset = span.end;
+        if let Some(head) = table.cache.head(table.meta.number, offset) {
+            return Ok(Some(head));
+        }
+        let Some(key) = self.key()? else { return Ok(None) };
+        let index_at = offset.saturating_add(u64::from(filter_bytes));
+        let sealed = table.read(&(offset..index_at.saturating_add(u64::from(index_bytes))))?;
+        let short = || table.damage(offset, "table index", Malformed("bytes inside the file"));
+        let (filter, index) = sealed.split_at_checked(filter_bytes as usize).ok_or_else(short)?;
+        let filter = if filter.is_empty() {
+            None
+        } else {
+            let plain = table.open_piece(&key, &self.run, Piece::Filter, offset, filter)?;
+            Some(Filter::decode(plain).map_err(|what| table.damage(offset, "table filter", what))?)
+        };
+        let plain = table.open_piece(&key, &self.run, Piece::Index, index_at, index)?;
+        let index = Index::decode(plain, span).map_err(|what| table.damage(index_at, "table index", what))?;
+        if index.entries() != entries {
+            return Err(table.damage(index_at, "table index", Malformed("the entries stated above it")));
+        }
+        let head = Arc::new(Head { index, filter });
+        table.cache.keep_head(table.meta.number, offset, tenant, &head);
+        self.forget_if_dead(offset);
+        Ok(Some(head))
+    }
+
+    /// Block `index` of the section under `head`; None past the last, or if the key is destroyed.
+    pub(super) fn block(&mut self, head: &Head, index: usize) -> Result<Option<Arc<Block>>> {
+        let Some(handle) = head.index.handle(index) else {
+            return Ok(None);
+        };
+        if let Some(block) = self.table.cache.block(self.table.meta.number, handle.offset) {
+            return Ok(Some(block));
+        }
+        let Some(key) = self.key()? else { return Ok(None) };
+        let end = handle.offset.saturating_add(u64::from(handle.bytes));
+        let sealed = self.table.read(&(handle.offset..end))?;
+        let block = self.decode(&key, head, index, &sealed)?;
+        self.table
+            .cache
+            .keep_block(self.table.meta.number, handle.offset, self.run.tenant, &block);
+        self.forget_if_dead(handle.offset);
+        Ok(Some(block))
+    }
+
+    /// The block cached at `offset`, if it is.
+    pub(super) fn cached_block(&self, offset: u64) -> Option<Arc<Block>> {
+        self.table.cache.block(self.table.meta.number, offset)
+    }
+
+    /// Decrypts and checks block `index` of the section under `head`.
+    pub(super) fn decode(
+        &self,
+        key: &FileKey,
+        head: &Head,
+        index: usize,
+        sealed: &[u8],
+    ) -> Result<Arc<Block>> {
+        let table = self.table;
+        let Some(handle) = head.index.handle(index) else {
+            return Err(table.damage(self.run.head, "table index", Malformed("a further block")));
+        };
+        let damage = |what| table.damage(handle.offset, "table block", what);
+        let plain = table.open_piece(key, &self.run, Piece::Block, handle.offset, sealed)?;
+        let block = Block::decode(plain).map_err(damage)?;
+        if block.len() as u64 != u64::from(handle.entries) {
+            return Err(damage(Malformed("the entries stated by the index")));
+        }
+        let after = index
+            .checked_sub(1)
+            .map_or(&[][..], |before| head.index.separator(before));
+        if block.key(0) < after || block.key(block.len() - 1) > head.index.separator(index) {
+            return Err(damage(Malformed("keys between the index's separators")));
+        }
+        Ok(Arc::new(block))
+    }
+
+    /// A key may be destroyed, and the cache purged, between decrypting a piece and keeping it.
+    fn forget_if_dead(&self, offset: u64) {
+        if !self.table.keys.is_live(self.run.tenant) {
+            self.table.cache.forget(self.table.meta.number, offset);
+        }
+    }
+
+    /// Keeps a block that was decoded outside [`block`](RunReader::block).
+    pub(super) fn keep(&self, offset: u64, block: &Arc<Block>) {
+        self.table
+            .cache
+            .keep_block(self.table.meta.number, offset, self.run.tenant, block);
+        self.forget_if_dead(offset);
+    }
+}
+
+fn read(file: &dyn File, path: &Path, offset: u64, len: usize) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; len];
+    file.read_exact_at(&mut bytes, offset)
+        .map_err(|e| match e.kind() {
+            std::io::ErrorKind::UnexpectedEof => Error::corruption(
+                path,
+                offset,
+                "table",
+                format_args!("{len} bytes"),
+                "the end of the file",
+            ),
+            _ => Error::io("reading a table", path, e),
+        })?;
+    Ok(bytes)
+}

@@ -1,0 +1,403 @@
+//! Tenants, keyspaces, batches and snapshots: the handles users hold.
+
+use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::commit::op_cost;
+use crate::engine::Engine;
+use crate::error::{Error, ErrorKind, Result};
+use crate::options::{BATCH_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use crate::read::cursor::EntryKind;
+use crate::read::range::Range;
+use crate::types::{Durability, KeyspaceId, Position, SeqNo, TenantId};
+use crate::wal::format::push_op;
+
+/// A tenant: a container with keys of its own. Cheap to clone, `Send + Sync`.
+#[derive(Clone)]
+pub struct Tenant {
+    pub(crate) engine: Engine,
+    pub(crate) id: TenantId,
+}
+
+/// A named, ordered map inside a tenant. Cheap to clone, `Send + Sync`.
+#[derive(Clone)]
+pub struct Keyspace {
+    engine: Engine,
+    tenant: TenantId,
+    id: KeyspaceId,
+    name: Arc<str>,
+}
+
+/// Operations that become visible and durable together, over keyspaces of one tenant.
+pub struct Batch {
+    engine: Engine,
+    tenant: TenantId,
+    durability: Durability,
+    plain: Vec<u8>,
+    ops: u32,
+    cost: usize,
+    /// First rule an added operation broke; told at commit, so that building stays a chain.
+    broken: Option<Error>,
+}
+
+/// A repeatable view of a tenant: reads see exactly what was visible when it was taken.
+///
+/// While it lives, compaction keeps what it sees. It does not keep a deleted tenant readable.
+pub struct Snapshot {
+    engine: Engine,
+    tenant: TenantId,
+    at: SeqNo,
+}
+
+impl Tenant {
+    /// Numeric id, never reused.
+    pub fn id(&self) -> TenantId {
+        self.id
+    }
+
+    /// Name; empty for the system tenant and for a deleted one.
+    pub fn name(&self) -> String {
+        self.engine
+            .inner()
+            .keystore
+            .info(self.id)
+            .map(|i| i.name)
+            .unwrap_or_default()
+    }
+
+    /// Opens a keyspace, creating it if it is missing.
+    ///
+    /// - `name`: 1 to 255 bytes.
+    /// - Cost: one read; creation is one commit at the engine's durability.
+    /// - Errors: `Invalid` name, `NotFound` tenant, and those of a write when it must be created.
+    pub fn keyspace(&self, name: &str) -> Result<Keyspace> {
+        let id = self.engine.inner().ensure_keyspace(self.id, name)?;
+        Ok(self.handle(id, name))
+    }
+
+    /// Opens a keyspace that exists. `NotFound` otherwise.
+    pub fn open_keyspace(&self, name: &str) -> Result<Keyspace> {
+        match self.engine.inner().find_keyspace(self.id, name)? {
+            Some(id) => Ok(self.handle(id, name)),
+            None => Err(Error::new(
+                ErrorKind::NotFound,
+                "the tenant has no keyspace of that name",
+            )),
+        }
+    }
+
+    fn handle(&self, id: KeyspaceId, name: &str) -> Keyspace {
+        Keyspace {
+            engine: self.engine.clone(),
+            tenant: self.id,
+            id,
+            name: name.into(),
+        }
+    }
+
+    /// Names of the keyspaces, in order.
+    pub fn keyspaces(&self) -> Result<Vec<String>> {
+        self.engine.inner().keyspaces(self.id)
+    }
+
+    /// Deletes a keyspace: gone at once, its space as compaction comes by. `NotFound`.
+    pub fn delete_keyspace(&self, name: &str) -> Result<()> {
+        self.engine.inner().delete_keyspace(self.id, name)
+    }
+
+    /// Starts an atomic batch.
+    pub fn batch(&self) -> Batch {
+        Batch {
+            engine: self.engine.clone(),
+            tenant: self.id,
+            durability: self.engine.inner().options.durability,
+            plain: Vec::new(),
+            ops: 0,
+            cost: 0,
+            broken: None,
+        }
+    }
+
+    /// A repeatable view, as of now.
+    pub fn snapshot(&self) -> Snapshot {
+        let inner = self.engine.inner();
+        let mut snapshots = inner.snapshots.lock();
+        let at = inner.visible();
+        *snapshots.entry(at).or_default() += 1;
+        drop(snapshots);
+        Snapshot {
+            engine: self.engine.clone(),
+            tenant: self.id,
+            at,
+        }
+    }
+}
+
+impl Keyspace {
+    /// Name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Stores a value; as durable as the engine's default when it returns.
+    ///
+    /// - `key`: 1 byte to 16 KiB; `value`: up to 64 MiB.
+    /// - Errors: `Invalid` (a limit), `NotFound` (tenant or keyspace gone), `NoSpace` (not applied; retry
+    ///   when there is room), `Unknown` (may or may not survive: read back), `ReadOnly`, `Fenced`,
+    ///   `NotPrimary`, `Closed`.
+    pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<Position> {
+        self.batch().put(self, key, value).commit()
+    }
+
+    /// Removes a key; fine if it is not there. Errors as for [`put`](Keyspace::put).
+    pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<Position> {
+        self.batch().delete(self, key).commit()
+    }
+
+    fn batch(&self) -> Batch {
+        Tenant {
+            engine: self.engine.clone(),
+            id: self.tenant,
+        }
+        .batch()
+    }
+
+    /// The newest visible value. Errors: `Invalid` key, `NotFound` tenant or keyspace, `Corruption`.
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Bytes>> {
+        self.get_at(key.as_ref(), None)
+    }
+
+    fn get_at(&self, key: &[u8], at: Option<SeqNo>) -> Result<Option<Bytes>> {
+        let inner = self.engine.inner();
+        check_key(key)?;
+        inner.check_tenant(self.tenant)?;
+        inner.check_keyspace(self.tenant, self.id)?;
+        let tree_key = self.tree_key(key);
+        // First the view, then the version: see `inner`.
+        let view = inner.view();
+        let at = at.unwrap_or_else(|| inner.visible());
+        let found = inner.find(&view, self.tenant, &tree_key, at)?;
+        // Deleted while we read: what was found may be a destroyed tenant's.
+        inner.check_tenant(self.tenant)?;
+        Ok(found.filter(|e| e.kind == EntryKind::Put).map(|e| e.value))
+    }
+
+    /// Entries whose key lies in `range`, in key order, from both ends: `range("a"..).rev().take(10)`.
+    pub fn range<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Range {
+        self.range_at(range, None)
+    }
+
+    /// Entries whose key starts with `prefix`.
+    pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Range {
+        let lower = self.tree_key(prefix.as_ref());
+        let upper = successor(&lower);
+        self.range_between(lower, upper, None)
+    }
+
+    /// All entries.
+    pub fn iter(&self) -> Range {
+        self.prefix([])
+    }
+
+    fn range_at<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>, at: Option<SeqNo>) -> Range {
+        let after = |key: &[u8]| {
+            let mut key = self.tree_key(key);
+            key.push(0);
+            key
+        };
+        let lower = match range.start_bound() {
+            Bound::Included(key) => self.tree_key(key.as_ref()),
+            Bound::Excluded(key) => after(key.as_ref()),
+            Bound::Unbounded => self.tree_key(&[]),
+        };
+        let upper = match range.end_bound() {
+            Bound::Included(key) => Some(after(key.as_ref())),
+            Bound::Excluded(key) => Some(self.tree_key(key.as_ref())),
+            Bound::Unbounded => successor(&self.tree_key(&[])),
+        };
+        self.range_between(lower, upper, at)
+    }
+
+    fn range_between(&self, lower: Vec<u8>, upper: Option<Vec<u8>>, at: Option<SeqNo>) -> Range {
+        let inner = self.engine.inner();
+        let view = inner.view();
+        let at = at.unwrap_or_else(|| inner.visible());
+        Range::new(self.engine.clone(), self.tenant, self.id, view, at, lower, upper)
+    }
+
+    fn tree_key(&self, key: &[u8]) -> Vec<u8> {
+        let mut tree_key = Vec::with_capacity(4 + key.len() + 1);
+        tree_key.extend_from_slice(&self.id.0.to_be_bytes());
+        tree_key.extend_from_slice(key);
+        tree_key
+    }
+}
+
+/// The smallest key above every key that starts with `prefix`; None if there is none.
+fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
+    let keep = prefix.iter().rposition(|b| *b != 0xff)?;
+    let mut next = prefix.get(..=keep)?.to_vec();
+    if let Some(last) = next.last_mut() {
+        *last += 1;
+    }
+    Some(next)
+}
+
+fn check_key(key: &[u8]) -> Result<()> {
+    if key.is_empty() || key.len() > KEY_BYTES_MAX {
+        let text = format!("a key has 1 to {KEY_BYTES_MAX} bytes, this one has {}", key.len());
+        return Err(Error::new(ErrorKind::Invalid, text));
+    }
+    Ok(())
+}
+
+impl Batch {
+    /// Adds a put. Limits as for [`Keyspace::put`]; a later operation on the same key wins.
+    #[must_use]
+    pub fn put(self, keyspace: &Keyspace, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Batch {
+        self.add(EntryKind::Put, keyspace, key.as_ref(), value.as_ref())
+    }
+
+    /// Adds a delete.
+    #[must_use]
+    pub fn delete(self, keyspace: &Keyspace, key: impl AsRef<[u8]>) -> Batch {
+        self.add(EntryKind::Delete, keyspace, key.as_ref(), &[])
+    }
+
+    /// Overrides the engine's durability for this batch.
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Batch {
+        self.durability = durability;
+        self
+    }
+
+    fn add(mut self, kind: EntryKind, keyspace: &Keyspace, key: &[u8], value: &[u8]) -> Batch {
+        if self.broken.is_none() {
+            self.broken = self.check(keyspace, key, value).err();
+        }
+        if self.broken.is_none() {
+            push_op(kind, keyspace.id.0.to_be_bytes(), key, value, &mut self.plain);
+            self.ops += 1;
+            self.cost += op_cost(key, value);
+        }
+        self
+    }
+
+    fn check(&self, keyspace: &Keyspace, key: &[u8], value: &[u8]) -> Result<()> {
+        if keyspace.tenant != self.tenant || !keyspace.engine.same(&self.engine) {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                "a batch holds keyspaces of one tenant of one database",
+            ));
+        }
+        check_key(key)?;
+        if value.len() > VALUE_BYTES_MAX {
+            let text = format!(
+                "a value has up to {VALUE_BYTES_MAX} bytes, this one has {}",
+                value.len()
+            );
+            return Err(Error::new(ErrorKind::Invalid, text));
+        }
+        if self.cost.saturating_add(op_cost(key, value)) > BATCH_BYTES_MAX {
+            let text = format!("a batch has up to {BATCH_BYTES_MAX} bytes");
+            return Err(Error::new(ErrorKind::Invalid, text));
+        }
+        Ok(())
+    }
+
+    /// Operations added so far.
+    pub fn len(&self) -> usize {
+        self.ops as usize
+    }
+
+    /// Whether nothing was added.
+    pub fn is_empty(&self) -> bool {
+        self.ops == 0
+    }
+
+    /// Commits all operations or none. An empty batch is refused (`Invalid`).
+    ///
+    /// Errors as for [`Keyspace::put`]; a limit broken by an added operation is reported here.
+    pub fn commit(self) -> Result<Position> {
+        if let Some(error) = self.broken {
+            return Err(error);
+        }
+        if self.ops == 0 {
+            return Err(Error::new(ErrorKind::Invalid, "the batch is empty"));
+        }
+        self.engine
+            .inner()
+            .commit(self.tenant, self.plain, self.ops, self.durability)
+    }
+}
+
+impl Snapshot {
+    /// The version it reads at.
+    pub fn seqno(&self) -> SeqNo {
+        self.at
+    }
+
+    /// The value of `key` when the snapshot was taken.
+    pub fn get(&self, keyspace: &Keyspace, key: impl AsRef<[u8]>) -> Result<Option<Bytes>> {
+        self.check(keyspace)?;
+        keyspace.get_at(key.as_ref(), Some(self.at))
+    }
+
+    /// Entries in `range` when the snapshot was taken. The range stays valid without the snapshot.
+    pub fn range<K: AsRef<[u8]>>(&self, keyspace: &Keyspace, range: impl RangeBounds<K>) -> Range {
+        let checked = self.check(keyspace);
+        let range = keyspace.range_at(range, Some(self.at));
+        match checked {
+            Ok(()) => range,
+            Err(e) => range.failed(e),
+        }
+    }
+
+    fn check(&self, keyspace: &Keyspace) -> Result<()> {
+        if keyspace.tenant == self.tenant && keyspace.engine.same(&self.engine) {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Invalid,
+            "a snapshot reads keyspaces of the tenant it was taken of",
+        ))
+    }
+}
+
+impl Clone for Snapshot {
+    fn clone(&self) -> Snapshot {
+        *self.engine.inner().snapshots.lock().entry(self.at).or_default() += 1;
+        Snapshot {
+            engine: self.engine.clone(),
+            tenant: self.tenant,
+            at: self.at,
+        }
+    }
+}
+
+impl Drop for Snapshot {
+    fn drop(&mut self) {
+        let mut snapshots = self.engine.inner().snapshots.lock();
+        if let Some(count) = snapshots.get_mut(&self.at) {
+            *count -= 1;
+            if *count == 0 {
+                snapshots.remove(&self.at);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::successor;
+
+    #[test]
+    fn the_successor_of_a_prefix_is_above_all_it_starts() {
+        assert_eq!(successor(b"ab"), Some(b"ac".to_vec()));
+        assert_eq!(successor(b"a\xff\xff"), Some(b"b".to_vec()));
+        assert_eq!(successor(b"\xff\xff"), None);
+        assert_eq!(successor(b""), None);
+    }
+}

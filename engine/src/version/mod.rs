@@ -1,0 +1,243 @@
+//! Versions: which tables make up the database at one moment.
+//!
+//! A [`Version`] never changes; readers hold one by its `Arc` and so pin its tables. [`set::VersionSet`]
+//! makes the next one from an [`edit::Edit`], after the edit is durable in the [`manifest`] that
+//! [`current`] names.
+//!
+//! ```text
+//! <db>/CURRENT                     names the manifest; says whether the database was closed
+//! <db>/manifest-<number:016x>      sealed edits, the full state first
+//! <db>/tables/<number:016x>.table  tables
+//! ```
+//!
+//! Invariants of a version:
+//! 1. Level 0 is ordered by table number, newest first; its tables may overlap, and a newer table's
+//!    versions of a key are newer.
+//! 2. In every other level tables are ordered by (tenant, key) and disjoint: no two share a key, so
+//!    all versions of a key in that level are in one table. A tenant may span several tables.
+//! 3. A key's versions in a lower level number are newer than those in a higher one.
+//!
+//! Where tables meet inside one tenant their order needs the tenant's key. When that key is destroyed
+//! the order inside the tenant no longer matters and is whatever it was.
+
+pub(crate) mod current;
+pub(crate) mod edit;
+pub(crate) mod manifest;
+pub(crate) mod set;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
+use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::read::cursor::{Cursor, Entry};
+use crate::read::level::{LevelCursor, table_for};
+use crate::table::{Table, TableMeta};
+use crate::types::{SeqNo, TenantId};
+
+#[allow(unused_imports)] // The engine takes these from here.
+pub(crate) use edit::{Edit, ManifestState, NodeState};
+#[allow(unused_imports)]
+pub(crate) use set::VersionSet;
+
+/// Levels of the tree. The last has room for everything: `level1_bytes` times 100,000.
+pub(crate) const LEVELS: usize = 7;
+
+/// The tables of one moment. Immutable.
+#[derive(Clone, Default)]
+pub(crate) struct Version {
+    /// Level 0 newest first, the others in order and disjoint.
+    pub levels: [Vec<Arc<Table>>; LEVELS],
+}
+
+impl Version {
+    /// All tables with their levels, level by level, each in its order.
+    pub fn tables(&self) -> impl Iterator<Item = (usize, &Arc<Table>)> {
+        self.levels
+            .iter()
+            .enumerate()
+            .flat_map(|(level, tables)| tables.iter().map(move |t| (level, t)))
+    }
+
+    /// Bytes of all tables.
+    pub fn bytes(&self) -> u64 {
+        self.tables().map(|(_, table)| table.meta().bytes).sum()
+    }
+
+    /// The newest version of a tree key at or below `at` in tables, deletes included.
+    pub fn get(&self, tenant: TenantId, key: &[u8], at: SeqNo) -> Result<Option<Entry>> {
+        let (level0, deeper) = self
+            .levels
+            .split_first()
+            .map_or((&[][..], &[][..]), |(l, d)| (l, d));
+        for table in level0 {
+            if let Some(entry) = table.get(tenant, key, at)? {
+                return Ok(Some(entry));
+            }
+        }
+        for tables in deeper {
+            if let Some(table) = table_for(tables, tenant, key)?
+                && let Some(entry) = table.get(tenant, key, at)?
+            {
+                return Ok(Some(entry));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Cursors over one tenant, newest first: one for each table of level 0 that has some of it, one
+    /// for each other level.
+    pub fn cursors(&self, tenant: TenantId) -> Result<Vec<Box<dyn Cursor>>> {
+        let mut cursors: Vec<Box<dyn Cursor>> = Vec::new();
+        for (level, tables) in self.levels.iter().enumerate() {
+            if level == 0 {
+                for table in tables.iter().filter(|table| table.contains(tenant)) {
+                    cursors.push(table.cursor(tenant)?);
+                }
+            } else {
+                let cursor = LevelCursor::new(tables, tenant);
+                if !cursor.is_empty() {
+                    cursors.push(Box::new(cursor));
+                }
+            }
+        }
+        Ok(cursors)
+    }
+
+    /// The version after `edit`. `opened` holds the tables that are new; tables that only move
+    /// between levels are taken from this version.
+    ///
+    /// `Invalid` when the edit does not fit: it removes what is not there, adds what is there, or
+    /// would make tables of one level overlap. Nothing has happened then.
+    pub fn apply(&self, edit: &Edit, opened: &HashMap<u64, Arc<Table>>) -> Result<Version> {
+        let mut next = self.clone();
+        let mut taken = HashMap::new();
+        for (level, number) in &edit.removed {
+            let tables = next.level_mut(*level)?;
+            let Some(at) = tables.iter().position(|table| table.meta().number == *number) else {
+                return Err(misfit(format!("table {number} is not in level {level}")));
+            };
+            taken.insert(*number, tables.remove(at));
+        }
+        for (level, meta) in &edit.added {
+            let table = opened.get(&meta.number).or_else(|| taken.get(&meta.number));
+            let Some(table) = table.filter(|table| table.meta() == meta) else {
+                return Err(misfit(format!(
+                    "table {} is not the one that was opened",
+                    meta.number
+                )));
+            };
+            if next.tables().any(|(_, other)| other.meta().number == meta.number) {
+                return Err(misfit(format!("table {} is there already", meta.number)));
+            }
+            let tables = next.level_mut(*level)?;
+            if *level == 0 {
+                let at = tables.partition_point(|other| other.meta().number > meta.number);
+                tables.insert(at, Arc::clone(table));
+            } else {
+                insert_ordered(tables, table)?;
+            }
+        }
+        Ok(next)
+    }
+
+    fn level_mut(&mut self, level: u8) -> Result<&mut Vec<Arc<Table>>> {
+        self.levels
+            .get_mut(usize::from(level))
+            .ok_or_else(|| misfit(format!("there is no level {level}")))
+    }
+}
+
+/// Inserts into an ordered, disjoint level.
+fn insert_ordered(tables: &mut Vec<Arc<Table>>, table: &Arc<Table>) -> Result<()> {
+    let (mut low, mut high) = (0, tables.len());
+    while low < high {
+        let middle = low + (high - low) / 2;
+        match tables.get(middle) {
+            Some(other) if order(other, table)? == Ordering::Less => low = middle + 1,
+            _ => high = middle,
+        }
+    }
+    let before = low.checked_sub(1).and_then(|at| tables.get(at));
+    for (left, right) in [(before, Some(table)), (Some(table), tables.get(low))] {
+        if let (Some(left), Some(right)) = (left, right)
+            && surely_overlap(left, right)?
+        {
+            let (left, right) = (left.meta().number, right.meta().number);
+            return Err(misfit(format!("tables {left} and {right} of one level overlap")));
+        }
+    }
+    tables.insert(low, Arc::clone(table));
+    Ok(())
+}
+
+/// Order of two tables of one level. Disjoint tables that begin with the same tenant: one that ends
+/// with it too comes before one that goes on; two that hold only this tenant are told apart by key,
+/// if the key still exists.
+fn order(left: &Arc<Table>, right: &Arc<Table>) -> Result<Ordering> {
+    let (l, r) = (left.meta(), right.meta());
+    let by_tenant = (l.tenant_min, l.tenant_max).cmp(&(r.tenant_min, r.tenant_max));
+    if by_tenant != Ordering::Equal || l.tenant_min != l.tenant_max {
+        return Ok(by_tenant);
+    }
+    match (left.bounds(l.tenant_min)?, right.bounds(r.tenant_min)?) {
+        (Some((l, _)), Some((r, _))) => Ok(l.cmp(&r)),
+        _ => Ok(Ordering::Equal),
+    }
+}
+
+/// Whether `left` ends at or after the start of `right`, as far as existing keys can tell.
+fn surely_overlap(left: &Arc<Table>, right: &Arc<Table>) -> Result<bool> {
+    let (end, start) = (left.meta().tenant_max, right.meta().tenant_min);
+    if end != start {
+        return Ok(end > start);
+    }
+    match (left.bounds(end)?, right.bounds(start)?) {
+        (Some((_, last)), Some((first, _))) => Ok(last >= first),
+        _ => Ok(false),
+    }
+}
+
+fn misfit(message: String) -> Error {
+    Error::new(
+        ErrorKind::Invalid,
+        format!("edit does not fit the version: {message}"),
+    )
+}
+
+/// The directory of the tables.
+pub(crate) fn tables_dir(db: &Path) -> PathBuf {
+    db.join("tables")
+}
+
+/// File name of a table inside [`tables_dir`].
+pub(crate) fn table_name(number: u64) -> String {
+    format!("{number:016x}.table")
+}
+
+/// Where table `number` of the database in `db` is.
+pub(crate) fn table_path(db: &Path, number: u64) -> PathBuf {
+    tables_dir(db).join(table_name(number))
+}
+
+/// The number in a table's file name. None if it is no such name.
+pub(crate) fn parse_table_name(name: &str) -> Option<u64> {
+    parse_number(name.strip_suffix(".table")?)
+}
+
+/// Sixteen lower-case hexadecimal digits, exactly as written by `{:016x}`.
+fn parse_number(digits: &str) -> Option<u64> {
+    let number = u64::from_str_radix(digits, 16).ok()?;
+    (format!("{number:016x}") == digits).then_some(number)
+}
+
+/// The tables of `version`, as names relative to the database directory with '/', and lengths.
+pub(crate) fn referenced_files(version: &Version) -> Vec<(String, u64)> {
+    let name = |meta: &TableMeta| (format!("tables/{}", table_name(meta.number)), meta.bytes);
+    version.tables().map(|(_, table)| name(table.meta())).collect()
+}

@@ -1,0 +1,644 @@
+//! The set of versions: the current one, and how the next becomes current.
+//!
+//! Order of a change: tables are written, synced and their names made durable (by the job); the edit
+//! is appended to the manifest and synced; the new version is installed; tables it no longer has are
+//! marked, and their files go when the last reader lets go. A crash anywhere leaves the version before
+//! or after the edit; files of neither are swept at open.
+//!
+//! Invariants:
+//! - A version is visible to readers only after its edit is durable.
+//! - `CURRENT` names a manifest that is whole and durable, name included.
+//! - A manifest is never appended to after a reopen or after a failed write. Open, close, and growth
+//!   beyond [`ROLL_BYTES`] begin a new one.
+//! - A failed sync is final ([`ErrorKind::ReadOnly`] until reopened): nobody knows what is on the disk.
+//!   A full disk is not: the edit is void, its new tables go, and the next edit begins a new manifest.
+//! - File numbers are never given out twice, not across a crash either.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::io::{Io, durable};
+use crate::seal::FileKeys;
+use crate::table::{BlockCache, Table, TableMeta};
+
+use super::current::{self, Current};
+use super::edit::{Edit, Full, ManifestState};
+use super::manifest::{self, ManifestWriter};
+use super::{LEVELS, Version, parse_table_name, table_path, tables_dir};
+
+/// A manifest longer than this, and than four times its full state, is replaced by a new one.
+const ROLL_BYTES: u64 = 1 << 20;
+
+/// What opening found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Opened {
+    /// `CURRENT` said closed, and everything matched.
+    pub clean: bool,
+    /// Bytes of an unacknowledged edit cut from the manifest's end.
+    pub cut_bytes: u64,
+}
+
+/// The current version and state, and the manifest that makes them durable.
+pub(crate) struct VersionSet {
+    db: PathBuf,
+    io: Io,
+    keys: Arc<FileKeys>,
+    cache: Arc<BlockCache>,
+    opened: Opened,
+    /// Next file number.
+    next_number: AtomicU64,
+    /// Written only while `log` is held; read by everyone, briefly.
+    installed: RwLock<Installed>,
+    /// Serialises edits.
+    log: Mutex<Log>,
+}
+
+/// What readers see; version and state always belong together.
+#[derive(Clone)]
+struct Installed {
+    version: Arc<Version>,
+    state: ManifestState,
+}
+
+/// The manifest being written.
+enum Log {
+    /// Takes edits.
+    Open(ManifestWriter),
+    /// Ended in a failed write on a full disk: the next edit needs a new manifest. Its number.
+    Broken(u64),
+    /// A sync failed: final.
+    Failed,
+    /// Closed by the user.
+    Closed,
+}
+
+impl VersionSet {
+    /// Makes the files of a new database in `db`: directory of tables, manifest, and `CURRENT` last.
+    ///
+    /// A crash before the end leaves no `CURRENT`; whoever decides that the directory is new calls this
+    /// again. `AlreadyExists` if there is a `CURRENT` or a table.
+    pub fn create(
+        db: &Path,
+        io: &Io,
+        keys: Arc<FileKeys>,
+        cache: Arc<BlockCache>,
+        state: ManifestState,
+    ) -> Result<VersionSet> {
+        durable::create_dir_synced(io, &tables_dir(db))?;
+        let present = Present::list(io, db)?;
+        if present.current || !present.tables.is_empty() {
+            return Err(Error::new(ErrorKind::AlreadyExists, "there is a database here").at(db));
+        }
+        present.sweep(io, db, |_| false, |_| false);
+        let installed = Installed {
+            version: Arc::new(Version::default()),
+            state,
+        };
+        let next = present.next_number();
+        VersionSet::start(
+            db,
+            io,
+            keys,
+            cache,
+            installed,
+            next,
+            Opened {
+                clean: true,
+                cut_bytes: 0,
+            },
+        )
+    }
+
+    /// Whether `db` holds a database: `CURRENT` is there. False if there is nothing of one either.
+    ///
+    /// `Corruption` naming `CURRENT` when it is missing beside manifests, tables, WAL or keys: such a
+    /// directory must never be taken for a new one.
+    pub fn present(db: &Path, io: &Io) -> Result<bool> {
+        let present = Present::list(io, db)?;
+        if present.current {
+            return Ok(true);
+        }
+        let leftover = if !present.manifests.is_empty() {
+            Some("a manifest")
+        } else if !present.tables.is_empty() {
+            Some("tables")
+        } else if !list(io, &db.join("wal"))?.is_empty() {
+            Some("WAL segments")
+        } else if !list(io, &db.join("keystore"))?.is_empty() {
+            Some("a keystore")
+        } else {
+            None
+        };
+        match leftover {
+            Some(found) => {
+                let found = format!("none beside {found}");
+                Err(Error::corruption(
+                    &current::path(db),
+                    0,
+                    "CURRENT",
+                    "a file",
+                    found,
+                ))
+            }
+            None => Ok(false),
+        }
+    }
+
+    /// Opens the version `CURRENT` leads to: every table is opened and checked, a new manifest is begun
+    /// and named by `CURRENT`, and what no version needs any more is removed.
+    ///
+    /// A database that was closed must be exactly what was closed.
+    ///
+    /// - `Corruption`: the file and offset are named. Restore from the standby or a backup.
+    /// - `KeyRefused`: the keystore is not this database's.
+    /// - `NoSpace`: opening needs room for a manifest; nothing was changed.
+    pub fn open(db: &Path, io: &Io, keys: Arc<FileKeys>, cache: Arc<BlockCache>) -> Result<VersionSet> {
+        let current = Current::read(io, db)?;
+        let manifest = manifest::read(io, db, &current, &keys)?;
+        let opened = Opened {
+            clean: current.closed.is_some(),
+            cut_bytes: manifest.cut_bytes,
+        };
+        let replayed = Replayed::new(&manifest::path(db, current.number), manifest)?;
+
+        let open = |meta: &TableMeta| {
+            let path = table_path(db, meta.number);
+            Table::open(io, &path, meta.clone(), Arc::clone(&keys), Arc::clone(&cache))
+        };
+        let version = replayed.version(&manifest::path(db, current.number), open)?;
+        let present = Present::list(io, db)?;
+        let next = present
+            .next_number()
+            .max(replayed.next_number)
+            .max(current.number.saturating_add(1));
+        let installed = Installed {
+            version: Arc::new(version),
+            state: replayed.state,
+        };
+        let set = VersionSet::start(db, io, keys, cache, installed, next, opened)?;
+
+        let live: HashSet<u64> = set
+            .current()
+            .tables()
+            .map(|(_, table)| table.meta().number)
+            .collect();
+        present.sweep(io, db, |_| false, |table| live.contains(&table));
+        Ok(set)
+    }
+
+    /// What opening found.
+    pub fn opened(&self) -> Opened {
+        self.opened
+    }
+
+    /// The current version.
+    pub fn current(&self) -> Arc<Version> {
+        Arc::clone(&self.installed.read().version)
+    }
+
+    /// The current state.
+    pub fn state(&self) -> ManifestState {
+        self.installed.read().state.clone()
+    }
+
+    /// Version and state of one moment.
+    pub fn view(&self) -> (Arc<Version>, ManifestState) {
+        let Installed { version, state } = self.installed.read().clone();
+        (version, state)
+    }
+
+    /// A number for a new file, never given out before.
+    pub fn next_number(&self) -> u64 {
+        self.next_number.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Makes `edit` durable and installs its version. Added tables must be synced, names included.
+    ///
+    /// Blocks other edits, not readers, for one append and one sync. After any error the edit is void
+    /// and its tables are not to be used again; a retry makes new ones.
+    ///
+    /// - `Invalid`: the edit does not fit the current version or state. Nothing was written.
+    /// - `Corruption`: a new table does not verify. Nothing was written.
+    /// - `NoSpace`: its new tables were removed. Retry with a new edit once there is room.
+    /// - `ReadOnly`: a sync failed now or before. Reopen.
+    /// - `Closed`.
+    pub fn log_and_apply(&self, edit: Edit) -> Result<()> {
+        let mut log = self.log.lock();
+        let before = self.installed.read().clone();
+        let opened = self.open_added(&before.version, &edit)?;
+        let result = self.log_edit(&mut log, &before, &edit, &opened);
+        if result.is_err() && !matches!(*log, Log::Failed) {
+            opened.values().for_each(|table| table.mark_obsolete());
+        }
+        result
+    }
+
+    /// Writes a complete, closed manifest of `version` and `state` and its `CURRENT` into the directory
+    /// `dir`, everything synced, `CURRENT` last. The tables are the caller's: see `referenced_files`.
+    pub fn write_snapshot(&self, dir: &Path, version: &Version, state: &ManifestState) -> Result<()> {
+        let installed = Installed {
+            version: Arc::new(version.clone()),
+            state: state.clone(),
+        };
+        let writer = self.new_manifest(dir, &installed)?;
+        let current = Current {
+            number: writer.number(),
+            closed: Some(writer.fingerprint()),
+        };
+        current.stage(&self.io, dir, state.highest_epoch)?;
+        Current::publish(&self.io, dir)
+    }
+
+    /// Ends the manifest in a way that any later change to it is noticed. Edits fail with `Closed`
+    /// afterwards; reads go on.
+    ///
+    /// `ReadOnly` if a sync failed before: then the next open recovers as after a crash. `NoSpace` may
+    /// be retried. Closing twice is fine.
+    pub fn close(&self) -> Result<()> {
+        let mut log = self.log.lock();
+        match *log {
+            Log::Closed => return Ok(()),
+            Log::Failed => return Err(read_only()),
+            Log::Open(_) | Log::Broken(_) => {}
+        }
+        let installed = self.installed.read().clone();
+        let writer = self.switch(&mut log, &installed, true)?;
+        drop(writer);
+        *log = Log::Closed;
+        Ok(())
+    }
+
+    /// A set with a new manifest named by `CURRENT`.
+    fn start(
+        db: &Path,
+        io: &Io,
+        keys: Arc<FileKeys>,
+        cache: Arc<BlockCache>,
+        installed: Installed,
+        next_number: u64,
+        opened: Opened,
+    ) -> Result<VersionSet> {
+        let set = VersionSet {
+            db: db.to_path_buf(),
+            io: io.clone(),
+            keys,
+            cache,
+            opened,
+            next_number: AtomicU64::new(next_number),
+            installed: RwLock::new(installed),
+            log: Mutex::new(Log::Failed),
+        };
+        {
+            let installed = set.installed.read().clone();
+            let writer = set.new_manifest(db, &installed)?;
+            set.point_at(&writer, installed.state.highest_epoch, false)?;
+            *set.log.lock() = Log::Open(writer);
+        }
+        Ok(set)
+    }
+
+    /// Opens the tables of `edit` that `version` does not have.
+    fn open_added(&self, version: &Version, edit: &Edit) -> Result<HashMap<u64, Arc<Table>>> {
+        let mut opened: HashMap<u64, Arc<Table>> = HashMap::new();
+        for (_, meta) in &edit.added {
+            if version
+                .tables()
+                .any(|(_, table)| table.meta().number == meta.number)
+            {
+                continue;
+            }
+            let path = table_path(&self.db, meta.number);
+            let (keys, cache) = (Arc::clone(&self.keys), Arc::clone(&self.cache));
+            opened.insert(
+                meta.number,
+                Table::open(&self.io, &path, meta.clone(), keys, cache)?,
+            );
+        }
+        Ok(opened)
+    }
+
+    fn log_edit(
+        &self,
+        log: &mut Log,
+        before: &Installed,
+        edit: &Edit,
+        opened: &HashMap<u64, Arc<Table>>,
+    ) -> Result<()> {
+        match log {
+            Log::Closed => return Err(Error::new(ErrorKind::Closed, "the database is closed")),
+            Log::Failed => return Err(read_only()),
+            Log::Open(_) | Log::Broken(_) => {}
+        }
+        let version = Arc::new(before.version.apply(edit, opened)?);
+        let mut state = before.state.clone();
+        state
+            .apply(edit)
+            .map_err(|rule| Error::new(ErrorKind::Invalid, format!("edit: {rule}")))?;
+        let after = Installed { version, state };
+        self.make_durable(log, &after, edit)?;
+
+        let kept: HashSet<u64> = edit.added.iter().map(|(_, meta)| meta.number).collect();
+        let gone = edit
+            .removed
+            .iter()
+            .map(|(_, number)| *number)
+            .filter(|number| !kept.contains(number));
+        let gone: HashSet<u64> = gone.collect();
+        *self.installed.write() = after;
+        let tables = before
+            .version
+            .tables()
+            .filter(|(_, table)| gone.contains(&table.meta().number));
+        tables.for_each(|(_, table)| table.mark_obsolete());
+        Ok(())
+    }
+
+    /// Appends and syncs the edit, or begins a new manifest that holds its outcome.
+    fn make_durable(&self, log: &mut Log, after: &Installed, edit: &Edit) -> Result<()> {
+        let long =
+            |writer: &ManifestWriter| writer.bytes() > ROLL_BYTES.max(writer.full_bytes().saturating_mul(4));
+        if !matches!(log, Log::Open(writer) if !long(writer)) {
+            match self.switch(log, after, false) {
+                Ok(writer) => {
+                    *log = Log::Open(writer);
+                    return Ok(());
+                }
+                // No room for a new manifest: the old one may still have some.
+                Err(e) if e.kind() == ErrorKind::NoSpace && matches!(log, Log::Open(_)) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        let Log::Open(writer) = log else {
+            return Err(read_only());
+        };
+        match writer.append(edit) {
+            Ok(()) => writer.sync().inspect_err(|_| *log = Log::Failed),
+            Err(e) => {
+                let number = writer.number();
+                *log = if e.kind() == ErrorKind::NoSpace {
+                    Log::Broken(number)
+                } else {
+                    Log::Failed
+                };
+                Err(e)
+            }
+        }
+    }
+
+    /// Begins a new manifest with all of `installed` and makes `CURRENT` name it. `log` is changed only
+    /// if that fails for good.
+    fn switch(&self, log: &mut Log, installed: &Installed, closed: bool) -> Result<ManifestWriter> {
+        let old = match log {
+            Log::Open(writer) => Some(writer.number()),
+            Log::Broken(number) => Some(*number),
+            Log::Failed | Log::Closed => None,
+        };
+        let staged = self.new_manifest(&self.db, installed).and_then(|writer| {
+            let current = Current {
+                number: writer.number(),
+                closed: closed.then(|| writer.fingerprint()),
+            };
+            current.stage(&self.io, &self.db, installed.state.highest_epoch)?;
+            Ok(writer)
+        });
+        let writer = staged.inspect_err(|e| {
+            // Not yet named: what was is still so, unless the disk does more than refuse.
+            if e.kind() != ErrorKind::NoSpace {
+                *log = Log::Failed;
+            }
+        })?;
+        Current::publish(&self.io, &self.db).inspect_err(|_| *log = Log::Failed)?;
+        if let Some(old) = old {
+            // If it stays, the next open removes it.
+            let _ = durable::remove_if_exists(&self.io, &manifest::path(&self.db, old));
+        }
+        Ok(writer)
+    }
+
+    /// Writes a manifest with all of `installed` into `dir`: synced, its name durable.
+    fn new_manifest(&self, dir: &Path, installed: &Installed) -> Result<ManifestWriter> {
+        let number = self.next_number();
+        let tables = installed.version.tables();
+        let full = Full {
+            state: installed.state.clone(),
+            next_number: self.next_number.load(Ordering::Relaxed),
+            tables: tables
+                .map(|(level, table)| (level as u8, table.meta().clone()))
+                .collect(),
+        };
+        let epoch = installed.state.highest_epoch;
+        let written = ManifestWriter::create(&self.io, dir, number, epoch, &self.keys, &full);
+        let written = written.and_then(|writer| {
+            writer.sync()?;
+            durable::sync_dir(&self.io, dir)?;
+            Ok(writer)
+        });
+        written.inspect_err(|_| {
+            let _ = durable::remove_if_exists(&self.io, &manifest::path(dir, number));
+        })
+    }
+
+    fn point_at(&self, writer: &ManifestWriter, epoch: crate::types::Epoch, closed: bool) -> Result<()> {
+        let current = Current {
+            number: writer.number(),
+            closed: closed.then(|| writer.fingerprint()),
+        };
+        current.stage(&self.io, &self.db, epoch)?;
+        Current::publish(&self.io, &self.db)
+    }
+}
+
+fn read_only() -> Error {
+    Error::new(
+        ErrorKind::ReadOnly,
+        "a write to the manifest failed for good: reopen the database",
+    )
+}
+
+/// The state after all edits of a manifest, its tables not opened yet.
+struct Replayed {
+    state: ManifestState,
+    next_number: u64,
+    /// Per level the tables of the full state that are left, in order.
+    ordered: [Vec<TableMeta>; LEVELS],
+    /// Tables that edits added and that are left.
+    added: Vec<(u8, TableMeta)>,
+}
+
+impl Replayed {
+    fn new(path: &Path, manifest: manifest::Manifest) -> Result<Replayed> {
+        let bad = |offset: u64, found: String| {
+            Error::corruption(
+                path,
+                offset,
+                "manifest edit",
+                "one that fits what came before",
+                found,
+            )
+        };
+        let Full {
+            state,
+            mut next_number,
+            tables,
+        } = manifest.full;
+        let mut state = state;
+        let mut ordered: [Vec<TableMeta>; LEVELS] = Default::default();
+        let mut added: Vec<(u8, TableMeta)> = Vec::new();
+        let mut numbers = HashSet::new();
+        for (level, meta) in tables {
+            let tables = ordered
+                .get_mut(usize::from(level))
+                .ok_or_else(|| bad(0, "a level too deep".into()))?;
+            if !numbers.insert(meta.number) {
+                return Err(bad(0, format!("table {} twice", meta.number)));
+            }
+            next_number = next_number.max(meta.number.saturating_add(1));
+            tables.push(meta);
+        }
+        for (offset, edit) in manifest.edits {
+            state.apply(&edit).map_err(|rule| bad(offset, rule.into()))?;
+            for (level, number) in &edit.removed {
+                let tables = ordered
+                    .get_mut(usize::from(*level))
+                    .ok_or_else(|| bad(offset, "a level".into()))?;
+                if let Some(at) = tables.iter().position(|meta| meta.number == *number) {
+                    tables.remove(at);
+                } else if let Some(at) = added
+                    .iter()
+                    .position(|(l, meta)| l == level && meta.number == *number)
+                {
+                    added.remove(at);
+                } else {
+                    return Err(bad(
+                        offset,
+                        format!("table {number} leaving a level it is not in"),
+                    ));
+                }
+                numbers.remove(number);
+            }
+            for (level, meta) in edit.added {
+                if !numbers.insert(meta.number) {
+                    return Err(bad(offset, format!("table {} joining twice", meta.number)));
+                }
+                next_number = next_number.max(meta.number.saturating_add(1));
+                added.push((level, meta));
+            }
+        }
+        Ok(Replayed {
+            state,
+            next_number,
+            ordered,
+            added,
+        })
+    }
+
+    /// Opens the tables. The full state's order is taken as it is (it is sealed), so that opening reads
+    /// key bounds only for tables that edits added.
+    fn version(&self, path: &Path, open: impl Fn(&TableMeta) -> Result<Arc<Table>>) -> Result<Version> {
+        let mut version = Version::default();
+        for (number, (tables, metas)) in version.levels.iter_mut().zip(&self.ordered).enumerate() {
+            let in_order = |left: &TableMeta, right: &TableMeta| match number {
+                0 => left.number > right.number,
+                _ => left.tenant_max <= right.tenant_min,
+            };
+            if !metas.is_sorted_by(in_order) {
+                return Err(Error::corruption(
+                    path,
+                    0,
+                    "manifest",
+                    "tables in order",
+                    "disorder",
+                ));
+            }
+            for meta in metas {
+                tables.push(open(meta)?);
+            }
+        }
+        let mut opened = HashMap::new();
+        for (_, meta) in &self.added {
+            opened.insert(meta.number, open(meta)?);
+        }
+        let rest = Edit {
+            added: self.added.clone(),
+            ..Edit::default()
+        };
+        version.apply(&rest, &opened).map_err(|e| match e.kind() {
+            ErrorKind::Invalid => Error::corruption(path, 0, "manifest", "tables that fit together", e),
+            _ => e,
+        })
+    }
+}
+
+/// What is in the directory.
+#[derive(Default)]
+struct Present {
+    current: bool,
+    manifests: Vec<u64>,
+    tables: Vec<u64>,
+    /// Left by interrupted replacements.
+    temporary: Vec<PathBuf>,
+}
+
+impl Present {
+    fn list(io: &Io, db: &Path) -> Result<Present> {
+        let mut present = Present::default();
+        for name in list(io, db)? {
+            if name == "CURRENT" {
+                present.current = true;
+            } else if let Some(number) = manifest::parse_name(&name) {
+                present.manifests.push(number);
+            } else if name.ends_with(durable::TMP_SUFFIX) {
+                present.temporary.push(db.join(name));
+            }
+        }
+        for name in list(io, &tables_dir(db))? {
+            if let Some(number) = parse_table_name(&name) {
+                present.tables.push(number);
+            } else if name.ends_with(durable::TMP_SUFFIX) {
+                present.temporary.push(tables_dir(db).join(name));
+            }
+        }
+        Ok(present)
+    }
+
+    /// Above every number in use.
+    fn next_number(&self) -> u64 {
+        let highest = self.manifests.iter().chain(&self.tables).max();
+        highest.map_or(1, |number| number.saturating_add(1))
+    }
+
+    /// Removes what is not to be kept. What cannot be removed waits for the next open.
+    fn sweep(&self, io: &Io, db: &Path, manifest: impl Fn(u64) -> bool, table: impl Fn(u64) -> bool) {
+        let manifests = self
+            .manifests
+            .iter()
+            .filter(|n| !manifest(**n))
+            .map(|n| manifest::path(db, *n));
+        let tables = self
+            .tables
+            .iter()
+            .filter(|n| !table(**n))
+            .map(|n| table_path(db, *n));
+        for path in manifests.chain(tables).chain(self.temporary.iter().cloned()) {
+            let _ = durable::remove_if_exists(io, &path);
+        }
+    }
+}
+
+/// Names of the files in a directory; none if it is missing.
+fn list(io: &Io, dir: &Path) -> Result<Vec<String>> {
+    match io.vfs.list(dir) {
+        Ok(entries) => Ok(entries
+            .into_iter()
+            .filter(|entry| !entry.is_dir)
+            .map(|entry| entry.name)
+            .collect()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) => Err(Error::io("listing the directory", dir, e)),
+    }
+}

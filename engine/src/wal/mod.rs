@@ -1,0 +1,242 @@
+//! The write-ahead log: one stream of bytes for all tenants, cut into segments.
+//!
+//! ```text
+//! wal/0000000000000000.wal   stream bytes [0, a)        header, records
+//! wal/000000000000a.....wal  stream bytes [a, b)        header, records
+//! ```
+//!
+//! `format` is the bytes, `writer` appends and syncs, `reader` checks segments at open, `cursor` tails
+//! for standbys. Normative: docs/format.md section 3.
+//!
+//! Invariants: segments are contiguous; a segment is durable in full before the next one exists; a
+//! segment's seals come from one open of one process (a reopen starts a new segment under a new salt,
+//! so no (key, nonce) pair repeats); `durable <= written`.
+
+pub(crate) mod cursor;
+pub(crate) mod format;
+pub(crate) mod reader;
+pub(crate) mod writer;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::io::{File, Io};
+use crate::seal::FileKeys;
+use crate::types::Lsn;
+
+/// File name of the segment that starts at `start`.
+pub(crate) fn segment_name(start: Lsn) -> String {
+    format!("{:016x}.wal", start.0)
+}
+
+/// The reverse of [`segment_name`].
+pub(crate) fn segment_start(name: &str) -> Option<Lsn> {
+    let hex = name.strip_suffix(".wal")?;
+    let start = u64::from_str_radix(hex, 16).ok()?;
+    (segment_name(Lsn(start)) == name).then_some(Lsn(start))
+}
+
+/// What committers, the cursor and the sync leader share. The tail itself is under the commit lock.
+pub(crate) struct Wal {
+    pub(crate) io: Io,
+    pub(crate) dir: PathBuf,
+    pub(crate) keys: Arc<FileKeys>,
+    pub(crate) segment_bytes: u64,
+    progress: Mutex<Progress>,
+    changed: Condvar,
+    /// Starts of the segments on disk.
+    segments: Mutex<BTreeSet<Lsn>>,
+}
+
+struct Progress {
+    /// The segment being written; None until the first one exists.
+    file: Option<Arc<dyn File>>,
+    written: Lsn,
+    durable: Lsn,
+    /// A leader is inside `File::sync`; others wait for its result.
+    syncing: bool,
+    /// Set by the first failed sync or unrepairable write, and never cleared.
+    failed: Option<Error>,
+    closed: bool,
+}
+
+impl Wal {
+    /// A log whose bytes up to `end` are on stable storage, in the segments that start at `segments`.
+    pub fn new(
+        io: &Io,
+        dir: &Path,
+        keys: Arc<FileKeys>,
+        segment_bytes: u64,
+        end: Lsn,
+        segments: BTreeSet<Lsn>,
+    ) -> Wal {
+        Wal {
+            io: io.clone(),
+            dir: dir.to_path_buf(),
+            keys,
+            segment_bytes,
+            progress: Mutex::new(Progress {
+                file: None,
+                written: end,
+                durable: end,
+                syncing: false,
+                failed: None,
+                closed: false,
+            }),
+            changed: Condvar::new(),
+            segments: Mutex::new(segments),
+        }
+    }
+
+    pub fn written(&self) -> Lsn {
+        self.progress.lock().written
+    }
+
+    pub fn durable(&self) -> Lsn {
+        self.progress.lock().durable
+    }
+
+    /// Oldest stream position on disk.
+    pub fn start(&self) -> Lsn {
+        self.segments
+            .lock()
+            .first()
+            .copied()
+            .unwrap_or_else(|| self.written())
+    }
+
+    /// Start of the segment holding `at`, and of the one after it.
+    pub fn segment_of(&self, at: Lsn) -> Option<(Lsn, Option<Lsn>)> {
+        let segments = self.segments.lock();
+        let start = segments.range(..=at).next_back().copied()?;
+        let next = segments.range(Lsn(at.0.saturating_add(1))..).next().copied();
+        Some((start, next))
+    }
+
+    pub fn segments(&self) -> Vec<Lsn> {
+        self.segments.lock().iter().copied().collect()
+    }
+
+    /// Ok while writing is allowed.
+    pub fn check(&self) -> Result<()> {
+        match &self.progress.lock().failed {
+            Some(error) => Err(Error::new(
+                ErrorKind::ReadOnly,
+                format!("the write-ahead log stopped after an error ({error}): reopen the database"),
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// Why writing stopped, if it did.
+    pub fn failure(&self) -> Option<String> {
+        self.progress.lock().failed.as_ref().map(|e| e.to_string())
+    }
+
+    /// Stops writing for good: nothing is acknowledged after this.
+    pub fn poison(&self, error: &Error) {
+        self.poison_locked(&mut self.progress.lock(), error);
+    }
+
+    fn poison_locked(&self, progress: &mut Progress, error: &Error) {
+        if progress.failed.is_none() {
+            progress.failed = Some(error.duplicate());
+        }
+        self.changed.notify_all();
+    }
+
+    /// Wakes tailing cursors for good.
+    pub fn mark_closed(&self) {
+        self.progress.lock().closed = true;
+        self.changed.notify_all();
+    }
+
+    /// Returns once everything before `lsn` is on stable storage.
+    ///
+    /// Group commit: one caller syncs for all who wait; whoever arrives during a sync is covered by the
+    /// next one. A failed sync is final for the log, never retried (Rebello et al., ATC'20): its
+    /// waiters get `Unknown`, since their records may or may not survive.
+    pub fn sync_to(&self, lsn: Lsn) -> Result<()> {
+        let mut progress = self.progress.lock();
+        loop {
+            if progress.durable >= lsn {
+                return Ok(());
+            }
+            if let Some(error) = &progress.failed {
+                return Err(Error::new(
+                    ErrorKind::Unknown,
+                    format!("the write-ahead log could not be synced ({error}): reopen and read back"),
+                ));
+            }
+            if progress.syncing {
+                self.changed.wait(&mut progress);
+                continue;
+            }
+            self.lead_sync(&mut progress);
+        }
+    }
+
+    fn lead_sync(&self, progress: &mut MutexGuard<'_, Progress>) {
+        let Some(file) = progress.file.clone() else { return };
+        let target = progress.written;
+        progress.syncing = true;
+        let outcome = MutexGuard::unlocked(progress, || file.sync());
+        progress.syncing = false;
+        match outcome {
+            Ok(()) => progress.durable = progress.durable.max(target),
+            Err(e) => {
+                let error = Error::io("sync of the write-ahead log", &self.dir, e);
+                self.poison_locked(progress, &error);
+            }
+        }
+        self.changed.notify_all();
+    }
+
+    /// Waits until something after `at` is durable, syncing buffered writes itself if nobody else
+    /// does; returns the durable end, which is `at` or less after `timeout`, failure or close.
+    pub fn wait_durable(&self, at: Lsn, timeout: Duration) -> Lsn {
+        let mut progress = self.progress.lock();
+        loop {
+            if progress.durable > at || progress.failed.is_some() || progress.closed {
+                return progress.durable;
+            }
+            if progress.written > at && !progress.syncing {
+                self.lead_sync(&mut progress);
+                continue;
+            }
+            if self.changed.wait_for(&mut progress, timeout).timed_out() {
+                return progress.durable;
+            }
+        }
+    }
+
+    /// Removes segments that end at or before `before`; the newest stays whatever happens.
+    pub fn purge(&self, before: Lsn) -> Result<u64> {
+        let doomed: Vec<Lsn> = {
+            let segments = self.segments.lock();
+            let starts: Vec<Lsn> = segments.iter().copied().collect();
+            starts
+                .windows(2)
+                .filter_map(|w| match w {
+                    [a, b] if *b <= before => Some(*a),
+                    _ => None,
+                })
+                .collect()
+        };
+        // Oldest first, so that a crash in between leaves a contiguous log.
+        for start in &doomed {
+            let path = self.dir.join(segment_name(*start));
+            self.segments.lock().remove(start);
+            self.io
+                .vfs
+                .remove_file(&path)
+                .map_err(|e| Error::io("removing an old segment", &path, e))?;
+        }
+        Ok(doomed.len() as u64)
+    }
+}

@@ -1,0 +1,252 @@
+//! Reading segments back: used by recovery, which trusts nothing it has not checked.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::format::{
+    Invalid, Op, RECORD_HEADER_BYTES, Record, extend_chain, parse_ops, parse_record, record_len, section_aad,
+};
+use super::{segment_name, segment_start};
+use crate::error::{Error, Result};
+use crate::io::{File, Io};
+use crate::seal::{FileHeader, FileKeys, FileKind, KeyAccess, SEAL_OVERHEAD};
+use crate::types::{Chain, Lsn, TenantId};
+
+/// Bytes read at once while scanning.
+const WINDOW_BYTES: usize = 256 << 10;
+
+/// A segment as the directory lists it.
+#[derive(Clone, Debug)]
+pub(crate) struct SegmentFile {
+    pub start: Lsn,
+    pub path: PathBuf,
+    pub len: u64,
+}
+
+/// The segments in `dir`, in stream order. A file of any other name is damage or a stranger's.
+pub(crate) fn list_segments(io: &Io, dir: &Path) -> Result<Vec<SegmentFile>> {
+    let entries = io.vfs.list(dir).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => Error::corruption(dir, 0, "write-ahead log", "a directory", "none"),
+        _ => Error::io("listing the write-ahead log", dir, e),
+    })?;
+    let mut segments = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let path = dir.join(&entry.name);
+        let Some(start) = segment_start(&entry.name) else {
+            return Err(Error::corruption(
+                &path,
+                0,
+                "write-ahead log",
+                "only segments",
+                "another file",
+            ));
+        };
+        segments.push(SegmentFile {
+            start,
+            path,
+            len: entry.len,
+        });
+    }
+    segments.sort_by_key(|s| s.start);
+    Ok(segments)
+}
+
+/// One step through a segment.
+pub(crate) enum Step {
+    /// A valid record that continues the chain; its bytes.
+    Record(Bytes),
+    /// The file ends exactly after the last record.
+    End,
+    /// Not a record; why.
+    Damaged(&'static str),
+}
+
+/// Walks the records of one segment.
+pub(crate) struct SegmentScan {
+    pub path: PathBuf,
+    pub header: FileHeader,
+    file: Arc<dyn File>,
+    len: u64,
+    /// Offset of the next record.
+    pub offset: u64,
+    /// Chain up to the next record.
+    pub chain: Chain,
+    window: Bytes,
+    window_at: u64,
+}
+
+impl SegmentScan {
+    /// Opens a segment and checks its header: kind, version, checksum, and that its name is its start.
+    pub fn open(io: &Io, segment: &SegmentFile) -> Result<SegmentScan> {
+        let path = &segment.path;
+        let file = io
+            .vfs
+            .open(path)
+            .map_err(|e| Error::io("opening a segment", path, e))?;
+        let len = file
+            .len()
+            .map_err(|e| Error::io("reading a segment's length", path, e))?;
+        if len < FileHeader::BYTES as u64 {
+            return Err(Error::corruption(
+                path,
+                0,
+                "segment header",
+                FileHeader::BYTES,
+                len,
+            ));
+        }
+        let mut bytes = [0; FileHeader::BYTES];
+        file.read_exact_at(&mut bytes, 0)
+            .map_err(|e| Error::io("reading a segment", path, e))?;
+        let header = FileHeader::decode(path, &bytes, FileKind::Wal)?;
+        if header.number != segment.start.0 {
+            let expected = segment_name(segment.start);
+            return Err(Error::corruption(
+                path,
+                72,
+                "segment start",
+                expected,
+                segment_name(Lsn(header.number)),
+            ));
+        }
+        Ok(SegmentScan {
+            path: path.clone(),
+            chain: extend_chain(header.chain, &bytes),
+            header,
+            file,
+            len,
+            offset: FileHeader::BYTES as u64,
+            window: Bytes::new(),
+            window_at: 0,
+        })
+    }
+
+    /// Stream position of the next record.
+    pub fn position(&self) -> Lsn {
+        Lsn(self.header.number.saturating_add(self.offset))
+    }
+
+    /// The next record, or how the walk ends. After `Damaged` it does not advance.
+    pub fn step(&mut self) -> Result<Step> {
+        if self.offset == self.len {
+            return Ok(Step::End);
+        }
+        let record = match self.record_at(self.offset)? {
+            Ok(record) => record,
+            Err(Invalid::Short) => return Ok(Step::Damaged("end of file inside a record")),
+            Err(Invalid::Damaged(what)) => return Ok(Step::Damaged(what)),
+        };
+        // It parsed a moment ago.
+        let Ok(parsed) = parse_record(&record, self.position()) else {
+            return Ok(Step::Damaged("record"));
+        };
+        if parsed.chain != self.chain {
+            return Ok(Step::Damaged("chain"));
+        }
+        if parsed.epoch != self.header.epoch {
+            return Ok(Step::Damaged("epoch"));
+        }
+        self.chain = extend_chain(self.chain, &record);
+        self.offset += record.len() as u64;
+        Ok(Step::Record(record))
+    }
+
+    /// The newest durable watermark in any valid record behind the damage at the current offset: proof
+    /// that what stands before it was once on stable storage.
+    pub fn later_watermark(&mut self) -> Result<Option<Lsn>> {
+        let mut newest = None;
+        let mut offset = self.offset.saturating_add(1);
+        let header = RECORD_HEADER_BYTES as u64;
+        while offset.saturating_add(header) <= self.len {
+            let at = Lsn(self.header.number.saturating_add(offset));
+            let head = self.load(offset, RECORD_HEADER_BYTES)?;
+            // Positions are in every record: almost every other offset fails here.
+            if head.get(16..24) == Some(&at.0.to_le_bytes()[..])
+                && let Ok(record) = self.record_at(offset)?
+                && let Ok(parsed) = parse_record(&record, at)
+            {
+                newest = newest.max(Some(parsed.durable));
+                offset += record.len() as u64;
+            } else {
+                offset += 1;
+            }
+        }
+        Ok(newest)
+    }
+
+    fn record_at(&mut self, offset: u64) -> Result<std::result::Result<Bytes, Invalid>> {
+        let left = self.len.saturating_sub(offset);
+        let at = Lsn(self.header.number.saturating_add(offset));
+        let head = self.load(offset, RECORD_HEADER_BYTES.min(left as usize))?;
+        let len = match record_len(&head) {
+            Ok(len) if len as u64 <= left => len,
+            Ok(_) => return Ok(Err(Invalid::Short)),
+            Err(invalid) => return Ok(Err(invalid)),
+        };
+        let record = self.load(offset, len)?;
+        Ok(parse_record(&record, at).map(|_| ()).map(|()| record))
+    }
+
+    /// `len` bytes at `offset`, which lie inside the file.
+    fn load(&mut self, offset: u64, len: usize) -> Result<Bytes> {
+        let start = offset.wrapping_sub(self.window_at);
+        let end = start.wrapping_add(len as u64);
+        if offset < self.window_at || end > self.window.len() as u64 {
+            let left = self.len.saturating_sub(offset);
+            let want = (len.max(WINDOW_BYTES) as u64).min(left) as usize;
+            let mut bytes = vec![0; want];
+            self.file
+                .read_exact_at(&mut bytes, offset)
+                .map_err(|e| Error::io("reading a segment", &self.path, e))?;
+            self.window = bytes.into();
+            self.window_at = offset;
+            return Ok(self.window.slice(..len.min(want)));
+        }
+        Ok(self.window.slice(start as usize..end as usize))
+    }
+}
+
+/// Opens the sections of a record: the operations of each tenant whose key still exists.
+///
+/// - A tenant whose key was destroyed is skipped, undecrypted (design S3).
+/// - Errors: `Corruption` for a key this node was never given, a wrong key, a failed tag.
+pub(crate) fn open_sections(
+    keys: &FileKeys,
+    path: &Path,
+    header: &FileHeader,
+    record: &Record<'_>,
+) -> Result<Vec<(TenantId, Vec<Op>)>> {
+    let mut opened = Vec::new();
+    let offset = record.lsn.0.saturating_sub(header.number);
+    let damage = |expected: &str, found: &str| Error::corruption(path, offset, "section", expected, found);
+    for section in record.sections() {
+        let key = match keys.for_reading(header, section.tenant, section.version) {
+            KeyAccess::Live(key) => key,
+            KeyAccess::Destroyed => continue,
+            KeyAccess::Unknown => {
+                return Err(damage("a tenant of this keystore", "an unknown tenant or key"));
+            }
+        };
+        if !key.matches(&section.commitment) {
+            return Err(damage("the commitment of the tenant's key", "another key's"));
+        }
+        let plain_len = section.sealed.len().saturating_sub(SEAL_OVERHEAD) as u32;
+        let aad = section_aad(
+            section.tenant,
+            header.file_id,
+            record.lsn,
+            plain_len,
+            record.seqno,
+            section.ops,
+        );
+        let plain = key
+            .open(&aad, section.sealed)
+            .map_err(|_| damage("an authentic section", "a failed tag"))?;
+        let ops = parse_ops(&Bytes::from(plain), section.ops)
+            .ok_or_else(|| damage("well-formed operations", "others"))?;
+        opened.push((section.tenant, ops));
+    }
+    Ok(opened)
+}

@@ -1,0 +1,240 @@
+//! Appending to the log: records of a primary, sealed here; records of a standby, verbatim.
+//!
+//! All calls hold the commit lock (they take the [`Tail`] that lives under it). Syncing does not.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::format::{
+    RecordFields, RecordKind, extend_chain, finish_record, push_section_header, section_aad, start_record,
+};
+use super::{Wal, segment_name};
+use crate::error::{Error, ErrorKind, Result};
+use crate::io::File;
+use crate::seal::{FileHeader, FileKind, Nonces, SEAL_OVERHEAD};
+use crate::types::{Chain, Epoch, Lsn, SeqNo, TenantId};
+
+/// The growing end of the log.
+pub(crate) struct Tail {
+    /// Position of the next byte.
+    pub end: Lsn,
+    /// Chain up to `end`.
+    pub chain: Chain,
+    /// Epoch of the newest segment (primary: the one being written).
+    pub epoch: Epoch,
+    segment: Option<Segment>,
+    scratch: Vec<u8>,
+}
+
+struct Segment {
+    header: FileHeader,
+    path: PathBuf,
+    file: Arc<dyn File>,
+    nonces: Nonces,
+}
+
+impl Tail {
+    pub fn new(end: Lsn, chain: Chain, epoch: Epoch) -> Tail {
+        Tail {
+            end,
+            chain,
+            epoch,
+            segment: None,
+            scratch: Vec::new(),
+        }
+    }
+
+    fn segment_len(&self) -> Option<u64> {
+        self.segment
+            .as_ref()
+            .map(|s| self.end.0.saturating_sub(s.header.number))
+    }
+}
+
+impl Wal {
+    /// Seals `plain` (operations of one tenant) as the next record. Returns the position past it.
+    ///
+    /// - Errors: `ReadOnly` (poisoned), `NoSpace` (nothing was written; retry when space is back),
+    ///   `NotFound` (the tenant's key is destroyed), `Io` (final).
+    pub fn append_batch(
+        &self,
+        tail: &mut Tail,
+        tenant: TenantId,
+        plain: &[u8],
+        ops: u32,
+        seqno: SeqNo,
+    ) -> Result<Lsn> {
+        self.check()?;
+        if tail.segment_len().is_none_or(|len| len >= self.segment_bytes) {
+            self.start_segment(tail)?;
+        }
+        let mut bytes = std::mem::take(&mut tail.scratch);
+        bytes.clear();
+        let outcome = self.encode_batch(tail, tenant, plain, ops, seqno, &mut bytes);
+        let outcome = outcome.and_then(|()| self.write_record(tail, &bytes));
+        if bytes.capacity() <= 1 << 20 {
+            tail.scratch = bytes;
+        }
+        outcome.map(|()| tail.end)
+    }
+
+    fn encode_batch(
+        &self,
+        tail: &Tail,
+        tenant: TenantId,
+        plain: &[u8],
+        ops: u32,
+        seqno: SeqNo,
+        bytes: &mut Vec<u8>,
+    ) -> Result<()> {
+        let Some(segment) = &tail.segment else {
+            return Err(Error::new(ErrorKind::Io, "no segment is open"));
+        };
+        let (version, key) = self.keys.for_writing(&segment.header, tenant)?;
+        start_record(&self.fields(tail, RecordKind::Batch, seqno), 1, bytes);
+        let sealed_len = (plain.len() + SEAL_OVERHEAD) as u32;
+        push_section_header(tenant, version, ops, key.commitment(), sealed_len, bytes);
+        let aad = section_aad(
+            tenant,
+            segment.header.file_id,
+            tail.end,
+            plain.len() as u32,
+            seqno,
+            ops,
+        );
+        key.seal(&segment.nonces, &aad, plain, bytes)?;
+        finish_record(bytes);
+        Ok(())
+    }
+
+    /// Appends the clean-close marker.
+    pub fn append_close(&self, tail: &mut Tail, seqno: SeqNo) -> Result<()> {
+        self.check()?;
+        if tail.segment.is_none() {
+            self.start_segment(tail)?;
+        }
+        let mut bytes = Vec::new();
+        start_record(&self.fields(tail, RecordKind::Close, seqno), 0, &mut bytes);
+        finish_record(&mut bytes);
+        self.write_record(tail, &bytes)
+    }
+
+    fn fields(&self, tail: &Tail, kind: RecordKind, seqno: SeqNo) -> RecordFields {
+        RecordFields {
+            kind,
+            lsn: tail.end,
+            epoch: tail.epoch,
+            seqno,
+            time_ms: self.io.clock.now_ms(),
+            durable: self.durable(),
+            chain: tail.chain,
+        }
+    }
+
+    /// Starts a segment of this process's own at the tail, under a fresh salt.
+    pub fn start_segment(&self, tail: &mut Tail) -> Result<()> {
+        self.check()?;
+        let header = FileHeader::new(&self.io, FileKind::Wal, tail.epoch, tail.end.0, tail.chain)?;
+        self.install_segment(tail, header)
+    }
+
+    /// Starts the segment whose header a primary sent. The caller has checked it against the tail.
+    pub fn start_segment_verbatim(&self, tail: &mut Tail, header: FileHeader) -> Result<()> {
+        self.check()?;
+        tail.epoch = header.epoch;
+        self.install_segment(tail, header)
+    }
+
+    /// Goes on writing into the newest segment after a reopen: only for a standby, which adds bytes
+    /// that were sealed elsewhere and so can repeat no nonce.
+    pub fn resume_segment_verbatim(&self, tail: &mut Tail, header: FileHeader) -> Result<()> {
+        let path = self.dir.join(segment_name(Lsn(header.number)));
+        let file = self
+            .io
+            .vfs
+            .open_rw(&path)
+            .map_err(|e| Error::io("opening a segment", &path, e))?;
+        self.set_file(Some(file.clone()), tail.end);
+        tail.epoch = header.epoch;
+        tail.segment = Some(Segment {
+            header,
+            path,
+            file,
+            nonces: Nonces::new(self.io.rng.clone()),
+        });
+        Ok(())
+    }
+
+    fn install_segment(&self, tail: &mut Tail, header: FileHeader) -> Result<()> {
+        if tail.segment.is_some() {
+            // Everything in the old segment is durable before the new one exists: a gap between
+            // segments can then never be a torn tail.
+            self.sync_to(tail.end)?;
+        }
+        let path = self.dir.join(segment_name(tail.end));
+        let vfs = &self.io.vfs;
+        let created = match vfs.create(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+                // Left by an attempt that failed before anything was written behind it.
+                vfs.remove_file(&path).and_then(|()| vfs.create(&path))
+            }
+            other => other,
+        };
+        let file = created.map_err(|e| Error::io("creating a segment", &path, e))?;
+        let bytes = header.encode();
+        if let Err(e) = file.write_all_at(&bytes, 0) {
+            let _ = vfs.remove_file(&path);
+            return Err(Error::io("writing a segment header", &path, e));
+        }
+        if let Err(e) = file.sync().and_then(|()| vfs.sync_dir(&self.dir)) {
+            let error = Error::io("sync of a new segment", &path, e);
+            self.poison(&error);
+            return Err(error);
+        }
+        self.segments.lock().insert(tail.end);
+        tail.chain = extend_chain(tail.chain, &bytes);
+        tail.end = tail.end.advance(bytes.len() as u64);
+        self.set_file(Some(file.clone()), tail.end);
+        tail.segment = Some(Segment {
+            header,
+            path,
+            file,
+            nonces: Nonces::new(self.io.rng.clone()),
+        });
+        Ok(())
+    }
+
+    fn set_file(&self, file: Option<Arc<dyn File>>, end: Lsn) {
+        let mut progress = self.progress.lock();
+        progress.file = file;
+        progress.written = end;
+        progress.durable = end;
+        self.changed.notify_all();
+    }
+
+    /// Appends one whole valid record as it is.
+    pub fn write_record(&self, tail: &mut Tail, bytes: &[u8]) -> Result<()> {
+        let Some(segment) = &tail.segment else {
+            return Err(Error::new(ErrorKind::Io, "no segment is open"));
+        };
+        let offset = tail.end.0.saturating_sub(segment.header.number);
+        if let Err(e) = segment.file.write_all_at(bytes, offset) {
+            let full = matches!(
+                e.kind(),
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
+            );
+            let error = Error::io("appending to the write-ahead log", &segment.path, e);
+            // A full disk is not final: take the torn part back, and the log is as before.
+            if !full || segment.file.set_len(offset).is_err() {
+                self.poison(&error);
+            }
+            return Err(error);
+        }
+        tail.chain = extend_chain(tail.chain, bytes);
+        tail.end = tail.end.advance(bytes.len() as u64);
+        self.progress.lock().written = tail.end;
+        // Tailing cursors sync what nobody waits for.
+        self.changed.notify_all();
+        Ok(())
+    }
+}
