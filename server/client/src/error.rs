@@ -53,7 +53,8 @@ kinds! {
     Corruption = "corruption", DataLoss;
     /// Written by a newer version, or not supported by this server.
     Unsupported = "unsupported", Unimplemented;
-    /// The engine stopped writing until it is reopened. Not applied.
+    /// The engine stopped writing until it is reopened. A write that met the failure itself may or may not
+    /// survive.
     ReadOnly = "read_only", Unavailable;
     /// The node is fenced by a newer epoch: another node is the primary. Not applied.
     Fenced = "fenced", FailedPrecondition;
