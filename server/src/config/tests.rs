@@ -138,3 +138,12 @@ fn each_rule_broken_then_key_named() {
         assert!(error.starts_with(expect), "{old} -> {new}: {error}");
     }
 }
+
+#[test]
+fn environment_with_an_unknown_key_then_named_as_its_source() {
+    // Cargo sets CARGO_MANIFEST_DIR for every test.
+    let error = Config::from_toml(GOOD, "t", None, Some("CARGO_MANIFEST_"), None)
+        .unwrap_err()
+        .0;
+    assert!(error.starts_with("environment: unknown key `"), "{error}");
+}
