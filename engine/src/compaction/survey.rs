@@ -46,8 +46,10 @@ struct Facts {
 impl Survey {
     /// The shape of `version`.
     ///
-    /// - `destructions`: any number that changes whenever a tenant is destroyed.
-    /// - `drops`: dropped keyspaces to look for. The job must be told of them too.
+    /// - `destructions`: any number that changes whenever a tenant is destroyed. Every change reads all
+    ///   directories again, so it should not change at other times.
+    /// - `drops`: dropped keyspaces to look for. The job must be told of them too, or it leaves their
+    ///   entries and the same plan is made again.
     /// - `snapshots`: as in [`Work`](super::Work).
     pub fn shape(
         &mut self,

@@ -179,8 +179,8 @@ impl Model {
 
     fn destroy(&mut self, tenant: u64) {
         self.machine.source.destroy(tenant);
-        self.machine.keys.purge(TenantId(tenant));
-        self.machine.cache.purge(TenantId(tenant));
+        self.machine.keys.purge_if(|other| other == TenantId(tenant));
+        self.machine.cache.purge_if(|other| other == TenantId(tenant));
         self.destroyed.insert(tenant);
     }
 
@@ -448,8 +448,8 @@ fn tenant_whose_key_is_missing_but_not_destroyed_is_never_dropped() {
     model.write(2, 1, "a", Some(Bytes::from_static(b"precious")));
     model.flush().unwrap();
     model.machine.source.forget(2);
-    model.machine.keys.purge(TenantId(2));
-    model.machine.cache.purge(TenantId(2));
+    model.machine.keys.purge_if(|other| other == TenantId(2));
+    model.machine.cache.purge_if(|other| other == TenantId(2));
     let plan = model.plan(None).unwrap();
     assert_eq!(model.carry_out(&plan).unwrap_err().kind(), ErrorKind::Corruption);
     assert_eq!(model.set.current().tables().count(), 1);
@@ -624,4 +624,47 @@ fn stale_plan_is_refused() {
             .kind(),
         ErrorKind::Invalid
     );
+}
+
+#[test]
+fn flush_in_the_middle_of_a_compaction_counts_beside_it() {
+    let mut model = Model::new();
+    for tenant in 1..=4 {
+        for key in 0..200 {
+            model.write(tenant, 1, &format!("{key:03}"), Some(Bytes::from(vec![7; 200])));
+        }
+    }
+    model.flush().unwrap();
+    let plan = model.plan(Some(u64::MAX)).unwrap();
+    for tenant in 1..=4 {
+        model.write(tenant, 1, "000", Some(Bytes::from_static(b"newer")));
+        model.write(tenant, 1, "001", None);
+    }
+    let version = model.set.current();
+    let looks = RefCell::new(0);
+    let between = || {
+        *looks.borrow_mut() += 1;
+        // The compaction has a table half written now.
+        if *looks.borrow() == 2 {
+            let (lsn, seqno) = (Lsn(model.seqno), SeqNo(model.seqno));
+            let edit = model
+                .working(&|| false, |work| flush(work, &model.memtable, lsn, seqno))
+                .unwrap();
+            model.set.log_and_apply(edit).unwrap();
+        }
+        false
+    };
+    let edit = model
+        .working(&between, |work| compact(work, &version, &plan))
+        .unwrap();
+    assert!(*looks.borrow() >= 2, "too little work to look twice");
+    drop(version);
+    model.set.log_and_apply(edit).unwrap();
+    model.memtable = Arc::new(Memtable::new());
+    assert_eq!(model.set.current().levels[0].len(), 1);
+    model.check("beside each other");
+    model.reopen();
+    model.settle();
+    model.compact_everything();
+    model.check("afterwards");
 }

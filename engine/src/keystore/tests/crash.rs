@@ -3,6 +3,7 @@
 use super::*;
 use crate::io::sim::{CrashMode, Fault, Times};
 
+/// A script of changes, and what the keystore held after each.
 fn run_script(keystore: &Keystore, done: &mut Vec<Vec<u8>>) -> Result<()> {
     let mut step = |result: Result<()>| {
         result?;
@@ -17,6 +18,7 @@ fn run_script(keystore: &Keystore, done: &mut Vec<Vec<u8>>) -> Result<()> {
     step(keystore.close())
 }
 
+#[test]
 fn crash_at_any_operation_keeps_every_acknowledged_change_and_leaves_no_orphan_key() {
     let plain = World::new(20);
     let keystore = plain.create();
@@ -63,6 +65,7 @@ fn crash_at_any_operation_keeps_every_acknowledged_change_and_leaves_no_orphan_k
     }
 }
 
+#[test]
 fn crash_while_creating_leaves_a_keystore_or_none() {
     let plain = World::new(21);
     drop(plain.create());
@@ -88,6 +91,7 @@ fn crash_while_creating_leaves_a_keystore_or_none() {
     }
 }
 
+#[test]
 fn crash_while_folding_or_opening_loses_nothing() {
     let script = |world: &World| {
         let keystore = world.create();
@@ -122,6 +126,7 @@ fn crash_while_folding_or_opening_loses_nothing() {
     }
 }
 
+#[test]
 fn failed_operation_of_any_kind_is_an_error_and_a_reopen_finds_what_was_acknowledged() {
     let plain = World::new(30);
     let keystore = plain.create();
@@ -176,6 +181,7 @@ fn failed_operation_of_any_kind_is_an_error_and_a_reopen_finds_what_was_acknowle
     }
 }
 
+#[test]
 fn failed_sync_refuses_changes_until_reopened() {
     let world = World::new(31);
     let keystore = world.create();
@@ -197,6 +203,7 @@ fn failed_sync_refuses_changes_until_reopened() {
     world.open().create_tenants(&["c"]).unwrap();
 }
 
+#[test]
 fn full_disk_refuses_creation_takes_deletion_and_ends_without_reopening() {
     let world = World::new(32);
     let keystore = world.create();
@@ -226,25 +233,116 @@ fn full_disk_refuses_creation_takes_deletion_and_ends_without_reopening() {
     assert_eq!(content(&world.open()), before);
 }
 
-fn keystore_with_a_used_log_opens_on_a_full_disk() {
-    let world = World::new(33);
-    let keystore = world.create();
-    keystore.create_tenants(&["a"]).unwrap();
-    keystore.create_tenants(&["b"]).unwrap();
-    let before = content(&keystore);
-    drop(keystore);
+#[test]
+fn keystore_with_a_used_log_opens_on_a_full_disk_even_without_its_reserve() {
+    for reserve in [true, false] {
+        let world = World::new(33);
+        let keystore = world.create();
+        keystore.create_tenants(&["a"]).unwrap();
+        keystore.create_tenants(&["b"]).unwrap();
+        let before = content(&keystore);
+        drop(keystore);
+        if !reserve {
+            world.fs.lose("/db/keystore/reserve");
+        }
+        // What was removed before counts no more.
+        world.io.vfs.sync_dir(Path::new(DIR)).unwrap();
+        world.fs.set_capacity(Some(world.fs.used()));
+        let keystore = world.open();
+        assert_eq!(content(&keystore), before);
+        let deleted = keystore.delete_tenants(&[TenantId(1)]);
+        match deleted {
+            Ok(_) => assert!(reserve),
+            Err(error) => assert!(!reserve && error.kind() == ErrorKind::NoSpace, "{error}"),
+        }
+        world.fs.set_capacity(None);
+        keystore.create_tenants(&["c"]).unwrap();
+        let before = content(&keystore);
+        keystore.close().unwrap();
+        drop(keystore);
+        assert_eq!(world.keys.versions().len(), 1);
+        assert_eq!(content(&world.open()), before);
+    }
+}
+
+#[test]
+fn deletion_works_on_a_full_disk_that_also_has_the_key_file() {
+    use crate::keys::KeyFile;
+    let world = World::new(34);
+    let path = Path::new("/db/strongroom.key");
+    world.io.vfs.create_dir_all(Path::new("/db")).unwrap();
+    let keys = Arc::new(KeyFile::create_in(world.io.clone(), path).unwrap());
+    let keystore = Keystore::create(Path::new(DIR), &world.io, keys, None).unwrap();
+    keystore.create_tenants(&["a", "b", "c"]).unwrap();
+    for dir in ["/db", DIR] {
+        world.io.vfs.sync_dir(Path::new(dir)).unwrap();
+    }
     world.fs.set_capacity(Some(world.fs.used()));
-    let keystore = world.open();
-    assert_eq!(content(&keystore), before);
-    assert_eq!(
-        keystore.create_tenants(&["c"]).unwrap_err().kind(),
-        ErrorKind::NoSpace
-    );
-    keystore.delete_tenants(&[TenantId(1)]).unwrap();
-    world.fs.set_capacity(None);
-    keystore.create_tenants(&["c"]).unwrap();
-    let before = content(&keystore);
-    keystore.close().unwrap();
+    for id in 1..3 {
+        let deleted = keystore.delete_tenants(&[TenantId(id)]).unwrap();
+        assert_eq!(deleted.1, Destruction::Destroyed, "tenant {id}");
+    }
     drop(keystore);
-    assert_eq!(content(&world.open()), before);
+    let keys = Arc::new(KeyFile::open_in(world.io.clone(), path).unwrap());
+    assert_eq!(Keystore::open(Path::new(DIR), &world.io, keys).unwrap().len(), 1);
+}
+
+#[test]
+fn random_histories_with_crashes_keep_what_was_acknowledged() {
+    use crate::io::Rng;
+    for seed in 0..150u64 {
+        println!("seed {seed}");
+        let dice = crate::io::sim::SimRng::new(seed);
+        let roll = |sides: u64| {
+            let mut bytes = [0u8; 8];
+            dice.fill(&mut bytes).unwrap();
+            u64::from_le_bytes(bytes) % sides
+        };
+        let mut world = World::new(10_000 + seed);
+        let mut keystore = world.create();
+        let mut acknowledged = content(&keystore);
+        let mut names = 0;
+        for step in 0..40 {
+            let place = format!("seed {seed}, step {step}");
+            let crash = roll(4) == 0;
+            if crash {
+                world.fs.crash_at(world.fs.ops() + 1 + roll(25), roll(2) == 0);
+            }
+            let attempted = match roll(10) {
+                0..6 => {
+                    names += 1;
+                    keystore.create_tenants(&[&format!("tenant {names}")]).map(drop)
+                }
+                6..8 => match keystore.list().first() {
+                    Some(tenant) => keystore.delete_tenants(&[tenant.id]).map(drop),
+                    None => Ok(()),
+                },
+                _ => keystore.close().and_then(|()| {
+                    keystore = world.try_open()?;
+                    Ok(())
+                }),
+            };
+            if attempted.is_ok() {
+                acknowledged = content(&keystore);
+            }
+            if !crash {
+                attempted.unwrap_or_else(|e| panic!("{place}: {e:?}"));
+                continue;
+            }
+            let mode = [CrashMode::DropAll, CrashMode::KeepAll, CrashMode::KeepRandom][roll(3) as usize];
+            drop(keystore);
+            world = world.with_disk(world.fs.crashed_image(mode, roll(u64::MAX)));
+            keystore = world.try_open().unwrap_or_else(|e| panic!("{place}: {e:?}"));
+            let (found, known) = (content(&keystore), shape(&acknowledged));
+            if found != acknowledged {
+                assert!(attempted.is_err(), "{place}");
+                assert_eq!(
+                    shape(&found).0,
+                    known.0 + 1,
+                    "{place}: one change at most is not acknowledged"
+                );
+            }
+            acknowledged = found;
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 
+/// A second keystore that begins with what the first has now.
 fn follower(of: &Keystore, seed: u64) -> (World, Keystore) {
     let world = World::new(seed);
     let full = of.export();
@@ -10,6 +11,7 @@ fn follower(of: &Keystore, seed: u64) -> (World, Keystore) {
     (world, keystore)
 }
 
+#[test]
 fn changes_bring_a_second_keystore_to_the_same_content() {
     let world = World::new(40);
     let primary = world.create();
@@ -59,6 +61,7 @@ fn changes_bring_a_second_keystore_to_the_same_content() {
     assert_eq!(content(&there.open()), before);
 }
 
+#[test]
 fn full_set_that_lacks_a_tenant_destroys_it_and_one_that_only_adds_keeps_the_root() {
     let world = World::new(42);
     let primary = world.create();
@@ -79,6 +82,7 @@ fn full_set_that_lacks_a_tenant_destroys_it_and_one_that_only_adds_keeps_the_roo
     ));
 }
 
+#[test]
 fn keystores_whose_histories_parted_are_told_and_made_equal_by_a_full_set() {
     let world = World::new(44);
     let one = world.create();
@@ -96,6 +100,7 @@ fn keystores_whose_histories_parted_are_told_and_made_equal_by_a_full_set() {
     assert_eq!(world.keys.versions().len(), 1);
 }
 
+#[test]
 fn many_steps_are_forgotten_and_a_receiver_far_behind_gets_everything() {
     let world = World::new(46);
     let keystore = world.create();
@@ -111,6 +116,7 @@ fn many_steps_are_forgotten_and_a_receiver_far_behind_gets_everything() {
     assert_eq!(recent.upserts.len(), 9000);
 }
 
+#[test]
 fn waiting_ends_with_a_change_and_with_time() {
     let world = World::new(47);
     let keystore = world.create();
