@@ -209,7 +209,7 @@ pub(crate) fn parse_record(bytes: &[u8], at: Lsn) -> Result<Record<'_>, Invalid>
         next_section(&mut rest).ok_or(Invalid::Damaged("section"))?;
         count = count.saturating_add(1);
     }
-    if count != sections || (kind == RecordKind::Close && count != 0) {
+    if count != sections || (kind == RecordKind::Batch) == (count == 0) {
         return Err(Invalid::Damaged("section count"));
     }
     Ok(record)
