@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use strongroom::{Durability, ErrorKind};
-use strongroom_replication::{ErrorKind as NodeErrorKind, Node, NodeRole};
+use strongroom_replication::{ErrorKind as NodeErrorKind, NodeRole};
 
 use crate::harness::*;
 

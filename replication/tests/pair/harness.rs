@@ -200,6 +200,11 @@ pub struct Pair {
 
 impl Pair {
     pub async fn new() -> Pair {
+        // RUST_LOG=strongroom_replication=debug shows what the nodes do.
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .with_test_writer()
+            .try_init();
         let root = tempfile::tempdir().unwrap();
         let authority = Authority::new();
         let (a, b) = (
