@@ -33,7 +33,11 @@ impl Inner {
         if self.flush_one()? {
             return Ok(true);
         }
-        self.compact_one(&mut survey)
+        if self.compact_one(&mut survey)? {
+            return Ok(true);
+        }
+        // A key provider that failed to destroy a root is asked again.
+        Ok(self.keystore.destruction_pending() && self.keystore.destroy_superseded()?.is_some())
     }
 
     /// Flushes the oldest immutable memtable, if any. Under `jobs`.
@@ -66,10 +70,10 @@ impl Inner {
     /// Gives up WAL that neither recovery nor a pin needs.
     pub fn purge_wal(&self) -> Result<()> {
         let flushed = self.versions.state().flushed;
-        let keep = self
-            .pins
-            .keep_from(flushed, self.wal.durable(), self.options.wal_keep_bytes);
-        self.wal.purge(keep).map(|_| ())
+        let keep_bytes = self.options.wal_keep_bytes;
+        let purge = |keep| self.wal.purge(keep).map(|_| ());
+        self.pins
+            .remove_before(flushed, self.wal.durable(), keep_bytes, purge)
     }
 
     /// The most urgent compaction, if any. Under `jobs`.
@@ -97,15 +101,27 @@ impl Inner {
                 at: *at,
             })
             .collect();
+        // A deletion of a keyspace that a crash could still take back must not cost its data.
+        self.wal.sync_to(self.wal.written())?;
         let version = self.versions.current();
-        let shape = survey.shape(&version, &self.keys, self.keystore.version(), &drops, &versions)?;
+        // Counts deletions of tenants: each takes a live one away, creations add to both.
+        let destructions = self
+            .keystore
+            .next_tenant()
+            .saturating_sub(self.keystore.len() as u64);
+        let shape = survey.shape(&version, &self.keys, destructions, &drops, &versions)?;
         let edges = VersionEdges::new(&version);
         let Some(plan) = pick(&shape, &edges, &Limits::from(&self.options))? else {
             return Ok(false);
         };
         let work = Work {
             dropped: &|tenant, keyspace| catalog::dropped_at(&view, tenant, keyspace),
-            cancelled: &|| self.background.state.lock().closing,
+            cancelled: &|| {
+                // Memtables do not wait for a long compaction. A flush that fails is tried again, and
+                // reported, as the next job.
+                let _ = self.flush_one();
+                self.background.state.lock().closing
+            },
             next_number: &|| self.versions.next_number(),
             ..self.work(&versions, state.highest_epoch)
         };

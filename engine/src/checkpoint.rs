@@ -30,10 +30,7 @@ pub(crate) fn checkpoint(inner: &Inner, path: &Path) -> Result<Checkpoint> {
     }
     // Held while we copy: neither the tables of `version` nor the log behind `flushed` may go.
     let pin = inner.pins.pin(inner.wal.start(), true);
-    let (version, state) = {
-        let _jobs = inner.jobs.lock();
-        (inner.versions.current(), inner.versions.state())
-    };
+    let (version, mut state) = inner.versions.view();
     let (position, durable_now) = {
         let commit = inner.commit.lock();
         if commit.mode == Mode::Closed {
@@ -64,7 +61,6 @@ pub(crate) fn checkpoint(inner: &Inner, path: &Path) -> Result<Checkpoint> {
     for dir in [path.join(TABLES_DIR), path.join(WAL_DIR)] {
         durable::sync_dir(io, &dir)?;
     }
-    let mut state = state;
     state.reach = position.lsn;
     inner.versions.write_snapshot(path, &version, &state)?;
     drop(pin);

@@ -61,9 +61,16 @@ pub use open::Builder;
 pub use options::{BATCH_BYTES_MAX, Background, KEY_BYTES_MAX, NAME_BYTES_MAX, Options, VALUE_BYTES_MAX};
 pub use pins::WalPin;
 pub use read::range::Range;
+#[cfg(any(test, feature = "sim"))]
+pub use seal::recorder_pairs;
 pub use status::{Checkpoint, Recovery, Role, Status, TenantInfo};
 pub use tenant::{Batch, Keyspace, Snapshot, Tenant};
 pub use types::{
     Chain, DekVersion, Durability, Epoch, EpochStart, KeyspaceId, Lsn, Position, SeqNo, TenantId,
 };
 pub use wal::cursor::WalCursor;
+
+/// The README's code, compiled and run as documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

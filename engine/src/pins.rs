@@ -13,6 +13,8 @@ use crate::types::Lsn;
 #[derive(Default)]
 pub(crate) struct Pins {
     state: Mutex<State>,
+    /// Held while WAL is being removed: a pin counts from the moment it is given out.
+    removing: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -35,6 +37,7 @@ pub struct WalPin {
 
 impl Pins {
     pub fn pin(self: &Arc<Self>, from: Lsn, firm: bool) -> WalPin {
+        let _removing = self.removing.lock();
         let mut state = self.state.lock();
         state.next += 1;
         let id = state.next;
@@ -45,9 +48,21 @@ impl Pins {
         }
     }
 
+    /// Runs `remove` with the position before which WAL may go; no pin is given out meanwhile.
+    pub fn remove_before<T>(
+        &self,
+        flushed: Lsn,
+        end: Lsn,
+        keep_bytes: u64,
+        remove: impl FnOnce(Lsn) -> T,
+    ) -> T {
+        let _removing = self.removing.lock();
+        remove(self.keep_from(flushed, end, keep_bytes))
+    }
+
     /// The position before which WAL may go, given that recovery needs it from `flushed` on and that
     /// wishes may hold at most `keep_bytes` before `end`.
-    pub fn keep_from(&self, flushed: Lsn, end: Lsn, keep_bytes: u64) -> Lsn {
+    fn keep_from(&self, flushed: Lsn, end: Lsn, keep_bytes: u64) -> Lsn {
         let bound = Lsn(end.0.saturating_sub(keep_bytes));
         let state = self.state.lock();
         let wanted = |pin: &Pin| if pin.firm { pin.from } else { pin.from.max(bound) };

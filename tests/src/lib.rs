@@ -1,1 +1,27 @@
-//! placeholder
+//! What the suites share: a model of the engine, a key provider and a driver for simulated machines,
+//! a search for leaked plaintext, and the writer that gets killed.
+//!
+//! ```text
+//! oracle   what the engine must hold: a log of changes with their outcomes, and states rebuilt from it
+//! world    one engine on a simulated machine, driven together with its oracle
+//! keys     a key provider in memory that forks with the simulated disk
+//! canary   words that must never reach a disk in clear
+//! dice     seeded choices
+//! kill     a child process that writes until it is killed, and what must be left of it
+//! ```
+//!
+//! The suites are `tests/{crash,model,format,kill}`; every failure prints the seed or the operation
+//! that repeats it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "support of tests: a surprise is a failure"
+)]
+
+pub mod canary;
+pub mod dice;
+pub mod keys;
+pub mod kill;
+pub mod oracle;
+pub mod world;

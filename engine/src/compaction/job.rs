@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::read::cursor::{Cursor, Entry, EntryKind};
-use crate::read::level::{table_for, tables_of};
+use crate::read::level::{LevelCursor, table_for, tables_of};
 use crate::read::merge::MergeCursor;
 use crate::table::Table;
 use crate::types::{KeyspaceId, SeqNo, TenantId};
@@ -24,8 +24,10 @@ use super::picker::{Action, Plan};
 use super::retention::{Retention, Verdict};
 use super::{Work, keyspace_of};
 
-/// Entries between two looks at whether the job was cancelled.
-const CANCEL_ENTRIES: u32 = 1024;
+/// Work between two looks at whether the job was cancelled, in bytes of entries.
+const LOOK_BYTES: usize = 64 << 10;
+/// What an entry counts for besides its bytes.
+const ENTRY_BYTES: usize = 64;
 
 /// Carries out `plan` on `version`, which has all its inputs.
 ///
@@ -136,7 +138,8 @@ struct Job<'a> {
     work: &'a Work<'a>,
     version: &'a Version,
     plan: &'a Plan,
-    until_look: u32,
+    /// Bytes until the next look.
+    until_look: usize,
 }
 
 impl Job<'_> {
@@ -148,15 +151,10 @@ impl Job<'_> {
     ) -> Result<()> {
         let mut cursors: Vec<Box<dyn Cursor>> = Vec::new();
         for run in sources {
-            let tables = match run.as_slice() {
-                [table] => std::slice::from_ref(table),
-                run => tables_of(run, tenant),
-            };
-            match tables {
-                [] => {}
-                [table] if !table.contains(tenant) => {}
-                [table] => cursors.push(table.sweep(tenant)?),
-                tables => cursors.push(Box::new(Chain::new(tables, tenant))),
+            match tables_of(run, tenant) {
+                [table] if table.contains(tenant) => cursors.push(table.sweep(tenant)?),
+                [] | [_] => {}
+                several => cursors.push(Box::new(LevelCursor::sweep(several, tenant))),
             }
         }
         let mut cursor: Box<dyn Cursor> = match cursors.len() {
@@ -172,12 +170,12 @@ impl Job<'_> {
         let mut key: Option<Bytes> = None;
         let mut keyspace: Option<(KeyspaceId, Option<SeqNo>)> = None;
         cursor.seek_first()?;
-        while let Some(entry) = cursor.entry().cloned() {
-            self.look()?;
+        while let Some(entry) = cursor.entry() {
+            self.look(entry.key.len() + entry.value.len() + ENTRY_BYTES)?;
             if key.as_ref() != Some(&entry.key) {
                 retention.next_key();
                 outputs.at_key()?;
-                keyspace = dropped(self.work, tenant, &entry, keyspace)?;
+                keyspace = dropped(self.work, tenant, entry, keyspace)?;
                 key = Some(entry.key.clone());
             }
             let drop = keyspace.and_then(|(_, drop)| drop);
@@ -190,7 +188,7 @@ impl Job<'_> {
                 if self.plan.action == Action::Erase {
                     return Err(Error::new(ErrorKind::Invalid, "a table to erase has live data"));
                 }
-                if !outputs.add(tenant, &entry)? {
+                if !outputs.add(tenant, entry)? {
                     return Ok(());
                 }
             }
@@ -199,14 +197,16 @@ impl Job<'_> {
         Ok(())
     }
 
-    fn look(&mut self) -> Result<()> {
-        if self.until_look == 0 {
-            self.until_look = CANCEL_ENTRIES;
-            if (self.work.cancelled)() {
-                return Err(cancelled());
+    fn look(&mut self, bytes: usize) -> Result<()> {
+        match self.until_look.checked_sub(bytes) {
+            Some(less) => self.until_look = less,
+            None => {
+                self.until_look = LOOK_BYTES;
+                if (self.work.cancelled)() {
+                    return Err(cancelled());
+                }
             }
         }
-        self.until_look -= 1;
         Ok(())
     }
 }
@@ -259,86 +259,4 @@ impl<'a> Below<'a> {
         }
         Ok(false)
     }
-}
-
-/// One tenant over ordered, disjoint tables, forward only, past the cache.
-struct Chain {
-    tenant: TenantId,
-    /// Not yet begun, last first.
-    rest: Vec<Arc<Table>>,
-    all: Vec<Arc<Table>>,
-    cursor: Option<Box<dyn Cursor>>,
-}
-
-impl Chain {
-    fn new(tables: &[Arc<Table>], tenant: TenantId) -> Chain {
-        Chain {
-            tenant,
-            rest: Vec::new(),
-            all: tables.to_vec(),
-            cursor: None,
-        }
-    }
-
-    /// To the first entry of the next table that has one, unless there is an entry now.
-    fn settle(&mut self) -> Result<()> {
-        while self.entry().is_none() {
-            self.cursor = None;
-            let Some(table) = self.rest.pop() else {
-                return Ok(());
-            };
-            let mut cursor = table.sweep(self.tenant)?;
-            cursor.seek_first()?;
-            self.cursor = Some(cursor);
-        }
-        Ok(())
-    }
-
-    fn reset(&mut self) {
-        self.cursor = None;
-        self.rest = self.all.iter().rev().cloned().collect();
-    }
-}
-
-impl Cursor for Chain {
-    fn seek(&mut self, key: &[u8], seqno: SeqNo) -> Result<()> {
-        self.seek_first()?;
-        while self.entry().is_some_and(|entry| entry.order(key, seqno).is_lt()) {
-            self.next()?;
-        }
-        Ok(())
-    }
-
-    fn seek_first(&mut self) -> Result<()> {
-        self.reset();
-        self.settle()
-    }
-
-    fn seek_last(&mut self) -> Result<()> {
-        Err(forward_only())
-    }
-
-    fn seek_before(&mut self, _: &[u8]) -> Result<()> {
-        Err(forward_only())
-    }
-
-    fn next(&mut self) -> Result<()> {
-        if let Some(cursor) = &mut self.cursor {
-            cursor.next()?;
-            self.settle()?;
-        }
-        Ok(())
-    }
-
-    fn prev(&mut self) -> Result<()> {
-        Err(forward_only())
-    }
-
-    fn entry(&self) -> Option<&Entry> {
-        self.cursor.as_ref().and_then(|cursor| cursor.entry())
-    }
-}
-
-fn forward_only() -> Error {
-    Error::new(ErrorKind::Invalid, "compaction reads forward only")
 }

@@ -570,3 +570,6 @@ fn partition(tables: &[TableShape], before: impl Fn(&TableShape) -> Result<bool>
     }
     Ok(low)
 }
+
+#[cfg(test)]
+mod tests;

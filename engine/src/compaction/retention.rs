@@ -6,13 +6,14 @@
 //!
 //! 1. An entry of a dropped keyspace goes when the drop is at or above it, and the drop itself is
 //!    visible to every snapshot.
-//! 2. Of a key's entries in one stripe, the newest stays and the others go.
+//! 2. Of a key's entries in one stripe, the newest stays and the others go; of those newer than every
+//!    snapshot all stay.
 //! 3. A delete that would stay goes too when it is in the oldest stripe (every snapshot sees it) and
 //!    nothing older can exist below: then its absence reads the same.
 //!
-//! Nobody may later take a snapshot below the visible version of the moment the list was made. The
-//! caller therefore counts the visible version among the snapshots; see `Work::snapshots`. Entries newer
-//! than it are not yet published: any of them may become what a reader reads at, so all stay.
+//! The caller counts the visible version among the snapshots (see `Work::snapshots`): nobody may later
+//! take a snapshot below it. Entries newer than all of them are not yet published. Each may become what
+//! a reader reads at, so all of them stay; without any snapshot only the newest counts.
 
 use crate::types::SeqNo;
 
@@ -59,7 +60,6 @@ impl<'a> Retention<'a> {
         }
         let stripe = self.stripe(seqno);
         if stripe > 0 && stripe == self.snapshots.len() {
-            // Newer than all that is visible: each of these may yet become what a reader reads at.
             return Verdict::Keep;
         }
         // Entries come newest first, so stripes do not rise: equal means a newer one is kept.
@@ -77,5 +77,117 @@ impl<'a> Retention<'a> {
     /// How many snapshots do not see `seqno`. 0: all do.
     fn stripe(&self, seqno: SeqNo) -> usize {
         self.snapshots.partition_point(|snapshot| *snapshot < seqno)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::version::testing::Dice;
+
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    struct Entry {
+        seqno: SeqNo,
+        delete: bool,
+    }
+
+    /// What a reader at `at` finds: the newest entry it sees.
+    fn read(entries: &[Entry], at: SeqNo) -> Option<Entry> {
+        entries.iter().find(|entry| entry.seqno <= at).copied()
+    }
+
+    fn survivors(entries: &[Entry], snapshots: &[SeqNo], bottom: bool) -> Vec<Entry> {
+        let mut retention = Retention::new(snapshots);
+        let keep = |entry: &&Entry| match retention.judge(entry.seqno, entry.delete, None) {
+            Verdict::Keep => true,
+            Verdict::KeepUnlessBottom => !bottom,
+            Verdict::Drop => false,
+        };
+        entries.iter().filter(keep).copied().collect()
+    }
+
+    #[test]
+    fn every_reader_reads_the_same_and_nothing_else_is_kept() {
+        for seed in 0..20_000 {
+            let dice = Dice::new(seed);
+            let mut seqno = 1 + dice.below(5);
+            let mut entries = Vec::new();
+            for _ in 0..dice.below(9) {
+                entries.push(Entry {
+                    seqno: SeqNo(seqno),
+                    delete: dice.one_in(3),
+                });
+                seqno += 1 + dice.below(4);
+            }
+            entries.reverse();
+            let mut snapshots: Vec<SeqNo> =
+                (0..dice.below(5)).map(|_| SeqNo(dice.below(seqno + 3))).collect();
+            snapshots.sort_unstable();
+            let bottom = dice.one_in(2);
+            let kept = survivors(&entries, &snapshots, bottom);
+            let context = format!("seed {seed}: {entries:?} {snapshots:?} bottom {bottom} kept {kept:?}");
+            // Whoever reads now or later: at a snapshot, or at a version not yet published.
+            let newest = snapshots.last().copied().unwrap_or(SeqNo::MAX);
+            let unpublished = || {
+                entries
+                    .iter()
+                    .map(|entry| entry.seqno)
+                    .filter(|seqno| *seqno > newest)
+            };
+            let readers = || snapshots.iter().copied().chain([SeqNo::MAX]).chain(unpublished());
+            for at in readers() {
+                // At the bottom a delete reads like nothing.
+                let hidden = |entry: &Entry| bottom && entry.delete;
+                let (before, after) = (read(&entries, at), read(&kept, at));
+                assert_eq!(
+                    before.filter(|e| !hidden(e)),
+                    after.filter(|e| !hidden(e)),
+                    "at {at}, {context}"
+                );
+            }
+            for entry in &kept {
+                assert!(
+                    readers().any(|at| read(&entries, at) == Some(*entry)),
+                    "{entry:?} {context}"
+                );
+                let seen_by_all = snapshots.first().is_none_or(|oldest| entry.seqno <= *oldest);
+                assert!(!(bottom && entry.delete && seen_by_all), "{entry:?} {context}");
+            }
+        }
+    }
+
+    #[test]
+    fn dropped_keyspace_goes_when_every_snapshot_sees_the_drop() {
+        let snapshots = [SeqNo(10), SeqNo(20)];
+        for (seqno, drop, verdict) in [
+            (9, Some(9), Verdict::Drop),
+            (9, Some(10), Verdict::Drop),
+            (10, Some(10), Verdict::Drop),
+            (9, Some(11), Verdict::Keep),
+            (9, Some(8), Verdict::Keep),
+            (11, Some(10), Verdict::Keep),
+            (9, None, Verdict::Keep),
+        ] {
+            let mut retention = Retention::new(&snapshots);
+            assert_eq!(
+                retention.judge(SeqNo(seqno), false, drop.map(SeqNo)),
+                verdict,
+                "{seqno} {drop:?}"
+            );
+        }
+        let mut retention = Retention::new(&[]);
+        assert_eq!(retention.judge(SeqNo(9), false, Some(SeqNo(9))), Verdict::Drop);
+        // What was dropped does not stand in for an older entry.
+        assert_eq!(retention.judge(SeqNo(8), false, None), Verdict::Keep);
+    }
+
+    #[test]
+    fn keys_do_not_hide_each_other() {
+        let mut retention = Retention::new(&[]);
+        assert_eq!(retention.judge(SeqNo(5), false, None), Verdict::Keep);
+        assert_eq!(retention.judge(SeqNo(4), false, None), Verdict::Drop);
+        retention.next_key();
+        assert_eq!(retention.judge(SeqNo(3), true, None), Verdict::KeepUnlessBottom);
+        assert_eq!(retention.judge(SeqNo(2), false, None), Verdict::Drop);
     }
 }

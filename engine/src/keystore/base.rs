@@ -33,8 +33,13 @@ pub(super) struct Plan<'a> {
     pub origin: [u8; 16],
 }
 
-/// The bytes of a base holding `plain`, an encoded full [`KeyChanges`].
-pub(super) fn encode(io: &Io, provider: &dyn KeyProvider, plan: &Plan<'_>, plain: &[u8]) -> Result<Vec<u8>> {
+/// The bytes of a base holding `plain`, an encoded full [`KeyChanges`], and where its chunks begin.
+pub(super) fn encode(
+    io: &Io,
+    provider: &dyn KeyProvider,
+    plan: &Plan<'_>,
+    plain: &[u8],
+) -> Result<(Vec<u8>, usize)> {
     let header = FileHeader::new(
         io,
         FileKind::Keystore,
@@ -59,6 +64,7 @@ pub(super) fn encode(io: &Io, provider: &dyn KeyProvider, plan: &Plan<'_>, plain
     let key = FileKey::derive(plan.root, &header, TenantId::SYSTEM, ROOT_VERSION);
     let nonces = Nonces::new(io.rng.clone());
     let mut out = preamble.encode(&header, &key.commitment(), &wrapped);
+    let chunks_at = out.len();
     let chunks = plain.len().div_ceil(CHUNK_BYTES).max(1);
     out.reserve_exact(plain.len() + chunks * SEAL_OVERHEAD);
     for ordinal in 0..chunks {
@@ -75,7 +81,7 @@ pub(super) fn encode(io: &Io, provider: &dyn KeyProvider, plan: &Plan<'_>, plain
         );
         key.seal(&nonces, &aad, chunk, &mut out)?;
     }
-    Ok(out)
+    Ok((out, chunks_at))
 }
 
 /// A base, opened.

@@ -5,4 +5,8 @@ pub(crate) mod get;
 pub(crate) mod level;
 pub(crate) mod merge;
 pub(crate) mod range;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 pub(crate) mod visible;

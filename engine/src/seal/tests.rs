@@ -72,10 +72,11 @@ fn derivation_and_sealing_give_the_golden_bytes() {
     assert_eq!(key.open(&aad(11), &sealed).unwrap(), b"hello world");
 }
 
-// Changing any of these breaks every database in existence: it takes a new format number.
-const GOLDEN_KEY: &str = "TODO";
-const GOLDEN_COMMITMENT: &str = "TODO";
-const GOLDEN_SEALED: &str = "TODO";
+// Computed with Python's hmac, hashlib and cryptography from the pictures in file_key.rs. Changing any of
+// these breaks every database in existence: it takes a new format number.
+const GOLDEN_KEY: &str = "39a8ff4a668d8cfb228b8e3b5d339edbc4c68992115cdc03fd282309808453db";
+const GOLDEN_COMMITMENT: &str = "926e67886b75c8ce65e88e23c3f4fb97";
+const GOLDEN_SEALED: &str = "aaaaaaaaaaaaaaaaaaaaaaaad863a8b299e5b69c396acf7937caed5d79fe06e23ab53f4da5271a";
 
 #[test]
 fn sealed_piece_opens_only_where_it_was_sealed() {
@@ -332,7 +333,7 @@ fn destroyed_tenant_is_destroyed_at_once_even_when_cached() {
         keys.for_writing(&header(1), TenantId(3)).err().unwrap().kind(),
         ErrorKind::NotFound
     );
-    keys.purge(TenantId(3));
+    keys.purge_if(|other| other == TenantId(3));
     assert_eq!(keys.cached(), 0);
 }
 
@@ -359,7 +360,7 @@ fn purge_forgets_one_tenant_and_capacity_bounds_the_rest() {
         keys.for_writing(&header(number), TenantId(2)).unwrap();
     }
     assert_eq!(keys.cached(), 20);
-    keys.purge(TenantId(1));
+    keys.purge_if(|other| other == TenantId(1));
     assert_eq!(keys.cached(), 10);
     for number in 0..1000 {
         keys.for_writing(&header(number), TenantId(3)).unwrap();
@@ -375,8 +376,7 @@ fn new_headers_differ_in_identity_and_salt() {
         ..crate::io::Io::os()
     };
     let make = || FileHeader::new(&io, FileKind::Wal, Epoch::FIRST, 1, Chain::default());
-    // The skeleton clock may not exist yet; then there is nothing to compare.
-    let (Ok(a), Ok(b)) = (make(), make()) else { return };
+    let (a, b) = (make().unwrap(), make().unwrap());
     assert_ne!(a.file_id, b.file_id);
     assert_ne!(a.salt, b.salt);
     assert_eq!(

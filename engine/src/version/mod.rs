@@ -24,6 +24,10 @@ pub(crate) mod current;
 pub(crate) mod edit;
 pub(crate) mod manifest;
 pub(crate) mod set;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -55,11 +59,6 @@ impl Version {
             .iter()
             .enumerate()
             .flat_map(|(level, tables)| tables.iter().map(move |t| (level, t)))
-    }
-
-    /// Bytes of all tables.
-    pub fn bytes(&self) -> u64 {
-        self.tables().map(|(_, table)| table.meta().bytes).sum()
     }
 
     /// The version after `edit`. `opened` holds the tables that are new; tables that only move
@@ -183,10 +182,11 @@ pub(crate) fn parse_table_name(name: &str) -> Option<u64> {
     parse_number(name.strip_suffix(".table")?)
 }
 
-/// Sixteen lower-case hexadecimal digits, exactly as written by `{:016x}`.
+/// Sixteen lower-case hexadecimal digits, exactly as written by `{:016x}`. Numbers of the upper half
+/// are not ours: a stray file cannot use up the numbers.
 fn parse_number(digits: &str) -> Option<u64> {
     let number = u64::from_str_radix(digits, 16).ok()?;
-    (format!("{number:016x}") == digits).then_some(number)
+    (format!("{number:016x}") == digits && number < 1 << 63).then_some(number)
 }
 
 /// The tables of `version`, as names relative to the database directory with '/', and lengths.

@@ -123,6 +123,7 @@ impl File for SimFile {
     fn sync(&self) -> io::Result<()> {
         let (mut state, verdict) = self.fs.change(OpKind::Sync, &self.path);
         match verdict {
+            Verdict::Execute if self.fs.is_a_lie(OpKind::Sync, &self.path, state.plan.ops) => {}
             Verdict::Execute => state.file_mut(self.ino)?.sync(),
             Verdict::Fail { .. } if state.plan.crashed => {}
             Verdict::Fail { .. } => state.file_mut(self.ino)?.fail_sync(),
@@ -133,7 +134,13 @@ impl File for SimFile {
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.check_writable()?;
         check_range(0, len)?;
-        let mut state = self.fs.changing(OpKind::SetLen, &self.path)?;
+        let current = self.fs.state().file_mut(self.ino)?.current().len();
+        let kind = if len < current {
+            OpKind::Cut
+        } else {
+            OpKind::SetLen
+        };
+        let mut state = self.fs.changing(kind, &self.path)?;
         let (time, room) = (state.plan.ops, state.room());
         let file = state.file_mut(self.ino)?;
         if len.saturating_sub(file.current().len()) > room {
@@ -276,6 +283,9 @@ impl Vfs for SimFs {
         let (ino, Node::Dir(node)) = state.lookup(path)? else {
             return Err(io::ErrorKind::NotADirectory.into());
         };
+        if self.is_a_lie(OpKind::SyncDir, path, state.plan.ops) {
+            return Ok(());
+        }
         let moves: Vec<(u64, Ino)> = node
             .unsynced()
             .iter()

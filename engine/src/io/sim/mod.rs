@@ -79,10 +79,12 @@ struct State {
 }
 
 type Probe = Box<dyn FnMut(&Op, &SimFs) + Send>;
+type Lie = Box<dyn Fn(&Op) -> bool + Send>;
 
 struct Shared {
     state: Mutex<State>,
     probe: Mutex<Option<Probe>>,
+    lie: Mutex<Option<Lie>>,
 }
 
 /// A simulated file system: a handle, cheap to clone; all clones are one file system.
@@ -113,6 +115,7 @@ impl SimFs {
         SimFs(Arc::new(Shared {
             state: Mutex::new(state),
             probe: Mutex::new(None),
+            lie: Mutex::new(None),
         }))
     }
 
@@ -188,6 +191,23 @@ impl SimFs {
     /// Drops the probe.
     pub fn clear_probe(&self) {
         *self.0.probe.lock() = None;
+    }
+
+    /// Makes syncs (of files and directories) that `lie` picks return Ok without doing anything: a
+    /// planted fault, to prove that a test would notice if the engine left that sync out. Not forked.
+    pub fn lie_about_syncs(&self, lie: impl Fn(&Op) -> bool + Send + 'static) {
+        *self.0.lie.lock() = Some(Box::new(lie));
+    }
+
+    fn is_a_lie(&self, kind: OpKind, path: &Path, number: u64) -> bool {
+        let lie = self.0.lie.lock();
+        lie.as_ref().is_some_and(|lie| {
+            lie(&Op {
+                number,
+                kind,
+                path: path.to_path_buf(),
+            })
+        })
     }
 
     // ---- copies ----

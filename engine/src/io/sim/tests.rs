@@ -1,7 +1,7 @@
 //! Each rule of the simulated file system, by itself.
 
 use super::*;
-use crate::io::{Clock, File, Rng, Vfs};
+use crate::io::{Clock, File, Vfs};
 use std::time::Duration;
 
 const F: &str = "/d/f";
@@ -325,6 +325,18 @@ fn fork_is_independent_and_its_probe_sees_the_moment_before() {
     fork.open_rw(path(F)).unwrap().write_all_at(b"fork", 0).unwrap();
     assert_eq!(fs.content(F).unwrap(), b"2");
     assert_ne!(fork.digest(), fs.digest());
+}
+
+#[test]
+fn sync_that_lies_returns_ok_and_keeps_nothing() {
+    let (fs, file) = disk_with(b"old");
+    fs.lie_about_syncs(|op| op.kind == OpKind::Sync && op.path == path(F));
+    file.write_all_at(b"new", 0).unwrap();
+    file.sync().unwrap();
+    fs.create(path("/d/g")).unwrap();
+    fs.sync_dir(path("/d")).unwrap();
+    assert_eq!(dropped(&fs).content(F).unwrap(), b"old");
+    assert!(dropped(&fs).exists(path("/d/g")).unwrap());
 }
 
 #[test]

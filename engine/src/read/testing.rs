@@ -1,0 +1,198 @@
+//! What the tests of cursors share: seeded randomness, random entries, and the oracle every cursor is
+//! compared with.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::cursor::{Cursor, Entry, EntryKind};
+use crate::types::SeqNo;
+
+/// Small, seeded, reproducible (splitmix64).
+pub(crate) struct Random(pub u64);
+
+impl Random {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+
+    /// A tree key out of a small space with shared prefixes, so that keys meet, nest and repeat.
+    pub(crate) fn key(&mut self, keys: u64) -> Bytes {
+        let n = self.below(keys);
+        let mut key = (n as u32 % 3).to_be_bytes().to_vec();
+        key.extend_from_slice(match n % 5 {
+            0 => b"",
+            1 => b"user/",
+            2 => b"user/settings/",
+            3 => &[0xff; 20],
+            _ => &[0; 3],
+        });
+        key.extend_from_slice(n.to_string().as_bytes());
+        key.into()
+    }
+
+    pub(crate) fn value(&mut self) -> Bytes {
+        let len = match self.below(20) {
+            0 => 0,
+            1 => self.below(2000),
+            _ => self.below(40),
+        };
+        (0..len).map(|_| self.next() as u8).collect::<Vec<_>>().into()
+    }
+}
+
+pub(crate) fn put(key: &[u8], seqno: u64, value: &[u8]) -> Entry {
+    Entry {
+        key: Bytes::copy_from_slice(key),
+        seqno: SeqNo(seqno),
+        kind: EntryKind::Put,
+        value: Bytes::copy_from_slice(value),
+    }
+}
+
+/// `count` random versions of one tenant with versions `1 ..= versions`, each place once.
+pub(crate) fn random_entries(random: &mut Random, count: usize, keys: u64, versions: u64) -> Oracle {
+    let mut oracle = Oracle::default();
+    for _ in 0..count {
+        let (key, seqno) = (random.key(keys), SeqNo(1 + random.below(versions)));
+        let kind = if random.below(5) == 0 {
+            EntryKind::Delete
+        } else {
+            EntryKind::Put
+        };
+        let value = if kind == EntryKind::Put {
+            random.value()
+        } else {
+            Bytes::new()
+        };
+        oracle.add(Entry {
+            key,
+            seqno,
+            kind,
+            value,
+        });
+    }
+    oracle
+}
+
+/// One tenant's entries in internal order.
+#[derive(Clone, Default)]
+pub(crate) struct Oracle(pub BTreeMap<(Bytes, Reverse<SeqNo>), Entry>);
+
+impl Oracle {
+    pub(crate) fn add(&mut self, entry: Entry) {
+        self.0.insert((entry.key.clone(), Reverse(entry.seqno)), entry);
+    }
+
+    pub(crate) fn entries(&self) -> Vec<Entry> {
+        self.0.values().cloned().collect()
+    }
+
+    pub(crate) fn get(&self, key: &[u8], at: SeqNo) -> Option<Entry> {
+        let place = (Bytes::copy_from_slice(key), Reverse(at));
+        self.0
+            .range(place..)
+            .next()
+            .map(|(_, entry)| entry.clone())
+            .filter(|entry| entry.key == key)
+    }
+
+    /// Newest version of each key at or below `at`, without deleted keys.
+    pub(crate) fn visible(&self, at: SeqNo) -> Vec<Entry> {
+        let mut out: Vec<Entry> = Vec::new();
+        let mut last: Option<Bytes> = None;
+        for entry in self.0.values().filter(|entry| entry.seqno <= at) {
+            if last.as_ref() != Some(&entry.key) {
+                last = Some(entry.key.clone());
+                out.extend((entry.kind == EntryKind::Put).then(|| entry.clone()));
+            }
+        }
+        out
+    }
+}
+
+fn same(found: Option<&Entry>, expected: Option<&Entry>, what: &str) {
+    assert!(
+        found == expected,
+        "{what}: found {found:?}, expected {expected:?}"
+    );
+}
+
+/// Compares `cursor` with the sorted `entries`: whole walks both ways, then `steps` random moves, among
+/// them seeks to places that exist, nearly exist, and do not.
+pub(crate) fn check_cursor(cursor: &mut dyn Cursor, entries: &[Entry], random: &mut Random, steps: usize) {
+    same(cursor.entry(), None, "unpositioned at first");
+    cursor.next().unwrap();
+    same(cursor.entry(), None, "next while unpositioned");
+    cursor.seek_first().unwrap();
+    for (i, entry) in entries.iter().enumerate() {
+        same(cursor.entry(), Some(entry), &format!("forward {i}"));
+        cursor.next().unwrap();
+    }
+    same(cursor.entry(), None, "past the end");
+    cursor.prev().unwrap();
+    same(cursor.entry(), None, "prev while unpositioned");
+    cursor.seek_last().unwrap();
+    for (i, entry) in entries.iter().enumerate().rev() {
+        same(cursor.entry(), Some(entry), &format!("backward {i}"));
+        cursor.prev().unwrap();
+    }
+    same(cursor.entry(), None, "before the start");
+
+    let mut at: Option<usize> = None;
+    for step in 0..steps {
+        let what = random.below(12);
+        let (mut key, mut seqno) = (random.key(50), SeqNo(random.below(60)));
+        if let Some(entry) = entries.get(random.below(entries.len() as u64 + 1) as usize) {
+            key = entry.key.clone();
+            seqno = SeqNo((entry.seqno.0 + random.below(3)).saturating_sub(1));
+            if random.below(4) == 0 {
+                let mut longer = key.to_vec();
+                longer.push(random.next() as u8);
+                longer.truncate(1 + random.below(longer.len() as u64) as usize);
+                key = longer.into();
+            }
+        }
+        match what {
+            0 => {
+                cursor.seek_first().unwrap();
+                at = Some(0);
+            }
+            1 => {
+                cursor.seek_last().unwrap();
+                at = entries.len().checked_sub(1);
+            }
+            2 => {
+                cursor.seek(&key, seqno).unwrap();
+                at = Some(entries.partition_point(|entry| entry.order(&key, seqno).is_lt()));
+            }
+            3 => {
+                cursor.seek_before(&key).unwrap();
+                at = entries.partition_point(|entry| entry.key < key).checked_sub(1);
+            }
+            4..8 => {
+                cursor.next().unwrap();
+                at = at.map(|at| at + 1);
+            }
+            _ => {
+                cursor.prev().unwrap();
+                at = at.and_then(|at| at.checked_sub(1));
+            }
+        }
+        at = at.filter(|at| *at < entries.len());
+        same(
+            cursor.entry(),
+            at.and_then(|at| entries.get(at)),
+            &format!("step {step}, move {what}"),
+        );
+    }
+}

@@ -1,0 +1,231 @@
+//! Merges and visibility against the oracle, over memtables as sources.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::cursor::{Cursor, Entry};
+use super::merge::MergeCursor;
+use super::testing::{Oracle, Random, check_cursor, put, random_entries};
+use super::visible::VisibleCursor;
+use crate::error::{Error, ErrorKind, Result};
+use crate::memtable::Memtable;
+use crate::types::{SeqNo, TenantId};
+
+const TENANT: TenantId = TenantId(1);
+
+fn memtable(entries: &[Entry]) -> Box<dyn Cursor> {
+    let memtable = Arc::new(Memtable::new());
+    for Entry {
+        key,
+        seqno,
+        kind,
+        value,
+    } in entries.iter().cloned()
+    {
+        memtable.insert(TENANT, key, seqno, kind, value);
+    }
+    memtable.cursor(TENANT)
+}
+
+/// The oracle's entries dealt out to `sources` cursors; some entries to several of them if
+/// `duplicates`.
+fn deal(oracle: &Oracle, sources: u64, duplicates: bool, random: &mut Random) -> (MergeCursor, Vec<Entry>) {
+    let mut shares = vec![Vec::new(); sources as usize];
+    let mut merged = Vec::new();
+    for entry in oracle.entries() {
+        let mut copies = if duplicates { 1 + random.below(2) } else { 1 };
+        let first = random.below(sources);
+        for share in first..sources {
+            if copies > 0 {
+                shares[share as usize].push(entry.clone());
+                merged.push(entry.clone());
+                copies -= 1;
+            }
+        }
+    }
+    (
+        MergeCursor::new(shares.iter().map(|share| memtable(share)).collect()),
+        merged,
+    )
+}
+
+#[test]
+fn merge_of_several_sources_agrees_with_the_oracle() {
+    for seed in 0..60 {
+        println!("seed {seed}");
+        let mut random = Random(seed);
+        let count = [0, 1, 2, 20, 300][seed as usize % 5];
+        let oracle = random_entries(&mut random, count, 40, 50);
+        let sources = 1 + random.below(7);
+        let (mut merge, merged) = deal(&oracle, sources, seed % 3 == 0, &mut random);
+        check_cursor(&mut merge, &merged, &mut random, 1500);
+    }
+}
+
+#[test]
+fn merge_of_no_sources_is_empty() {
+    check_cursor(&mut MergeCursor::new(Vec::new()), &[], &mut Random(0), 50);
+}
+
+#[test]
+fn visible_entries_agree_with_the_oracle_at_every_snapshot() {
+    for seed in 0..60 {
+        println!("seed {seed}");
+        let mut random = Random(seed);
+        let count = [0, 1, 5, 60, 400][seed as usize % 5];
+        // Few keys with many versions now and then, so that runs of versions are skipped by seeking.
+        let keys = if seed % 2 == 0 { 40 } else { 4 };
+        let oracle = random_entries(&mut random, count, keys, 50);
+        for _ in 0..6 {
+            let at = SeqNo(random.below(52));
+            let (merge, _) = deal(&oracle, 1 + seed % 4, seed % 3 == 0, &mut random);
+            check_visible(VisibleCursor::new(merge, at), &oracle.visible(at), &mut random);
+
+            let (lower, upper) = (random.key(40), random.key(40));
+            let upper = (random.below(4) > 0).then_some(upper);
+            let inside = |entry: &Entry| entry.key >= lower && upper.as_ref().is_none_or(|u| entry.key < u);
+            let bounded: Vec<Entry> = oracle.visible(at).into_iter().filter(inside).collect();
+            let (merge, _) = deal(&oracle, 1 + seed % 4, false, &mut random);
+            let cursor = VisibleCursor::new(merge, at).bounded(lower.clone(), upper.clone());
+            check_visible(cursor, &bounded, &mut random);
+        }
+    }
+}
+
+fn check_visible(cursor: VisibleCursor<MergeCursor>, entries: &[Entry], random: &mut Random) {
+    /// Seeks by key only: what `check_cursor` expects of versions does not apply.
+    struct Adapter(VisibleCursor<MergeCursor>);
+
+    impl Cursor for Adapter {
+        fn seek(&mut self, key: &[u8], seqno: SeqNo) -> Result<()> {
+            // One version is visible for each key; it lies before (key, seqno) if it is newer.
+            self.0.seek(key)?;
+            match self.0.entry() {
+                Some(entry) if entry.key == key && entry.seqno > seqno => self.0.next(),
+                _ => Ok(()),
+            }
+        }
+        fn seek_first(&mut self) -> Result<()> {
+            self.0.seek(&[])
+        }
+        fn seek_last(&mut self) -> Result<()> {
+            self.0.seek_last()
+        }
+        fn seek_before(&mut self, key: &[u8]) -> Result<()> {
+            self.0.seek_before(key)
+        }
+        fn next(&mut self) -> Result<()> {
+            self.0.next()
+        }
+        fn prev(&mut self) -> Result<()> {
+            self.0.prev()
+        }
+        fn entry(&self) -> Option<&Entry> {
+            self.0.entry()
+        }
+    }
+
+    check_cursor(&mut Adapter(cursor), entries, random, 400);
+}
+
+/// Fails its n-th call.
+struct Failing {
+    inner: Box<dyn Cursor>,
+    calls: u32,
+    fail_at: u32,
+}
+
+impl Failing {
+    fn call(&mut self, call: impl FnOnce(&mut dyn Cursor) -> Result<()>) -> Result<()> {
+        self.calls += 1;
+        if self.calls == self.fail_at {
+            self.inner = memtable(&[]);
+            return Err(Error::new(ErrorKind::Io, "injected"));
+        }
+        call(self.inner.as_mut())
+    }
+}
+
+impl Cursor for Failing {
+    fn seek(&mut self, key: &[u8], seqno: SeqNo) -> Result<()> {
+        self.call(|inner| inner.seek(key, seqno))
+    }
+    fn seek_first(&mut self) -> Result<()> {
+        self.call(|inner| inner.seek_first())
+    }
+    fn seek_last(&mut self) -> Result<()> {
+        self.call(|inner| inner.seek_last())
+    }
+    fn seek_before(&mut self, key: &[u8]) -> Result<()> {
+        self.call(|inner| inner.seek_before(key))
+    }
+    fn next(&mut self) -> Result<()> {
+        self.call(|inner| inner.next())
+    }
+    fn prev(&mut self) -> Result<()> {
+        self.call(|inner| inner.prev())
+    }
+    fn entry(&self) -> Option<&Entry> {
+        self.inner.entry()
+    }
+}
+
+#[test]
+fn an_error_of_a_source_is_returned_and_unpositions() {
+    let a = [put(b"a", 1, b""), put(b"c", 3, b""), put(b"e", 5, b"")];
+    let b = [put(b"b", 2, b""), put(b"d", 4, b"")];
+    for fail_at in 1..12 {
+        let failing = Failing {
+            inner: memtable(&b),
+            calls: 0,
+            fail_at,
+        };
+        let merge = MergeCursor::new(vec![memtable(&a), Box::new(failing)]);
+        let mut cursor = VisibleCursor::new(merge, SeqNo::MAX);
+        let mut walk = || -> Result<usize> {
+            let mut seen = 0;
+            cursor.seek(&[])?;
+            while cursor.entry().is_some() {
+                (seen, _) = (seen + 1, cursor.next()?);
+            }
+            cursor.seek_last()?;
+            while cursor.entry().is_some() {
+                (seen, _) = (seen + 1, cursor.prev()?);
+            }
+            Ok(seen)
+        };
+        match walk() {
+            Ok(seen) => assert!(
+                seen == 10 && fail_at > 6,
+                "{seen} entries, failing call {fail_at}"
+            ),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Io);
+                assert!(cursor.entry().is_none());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_bounded_scan_stops_at_the_bound_without_walking_on() {
+    // Ten thousand deleted keys after the bound: each would cost a call of the source.
+    let mut entries = vec![put(b"a", 1, b"")];
+    for i in 0..10_000u32 {
+        let mut deleted = put(&[b"b", &i.to_be_bytes()[..]].concat(), 2, b"");
+        deleted.kind = super::cursor::EntryKind::Delete;
+        entries.push(deleted);
+    }
+    let source = Failing {
+        inner: memtable(&entries),
+        calls: 0,
+        fail_at: 10,
+    };
+    let mut cursor = VisibleCursor::new(source, SeqNo::MAX)
+        .bounded(Bytes::from_static(b"a"), Some(Bytes::from_static(b"b")));
+    cursor.seek(&[]).unwrap();
+    assert!(cursor.entry().is_some());
+    cursor.next().unwrap();
+    assert!(cursor.entry().is_none());
+}

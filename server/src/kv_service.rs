@@ -1,0 +1,440 @@
+//! The key-value service: parse, apply, respond. The tenant is the one the gate let in.
+
+use std::ops::Bound;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use strongroom::{Durability, Error, ErrorKind, Keyspace, Position};
+use strongroom_client::Kind;
+use strongroom_client::proto::kv as pb;
+use strongroom_client::proto::kv::kv_server::Kv;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status};
+
+use crate::auth::{Access, unauthenticated};
+use crate::blocking;
+use crate::snapshots::Snapshots;
+use crate::status;
+
+/// A range message is sent once it holds this much.
+const CHUNK_BYTES: usize = 256 << 10;
+/// Longest piece of a value in a range message: with a full chunk before it and its key, still below 1 MiB.
+const PIECE_BYTES: usize = 512 << 10;
+/// Frame of an entry on the wire, at most.
+const ENTRY_OVERHEAD: usize = 24;
+
+/// The service of one node.
+#[derive(Clone)]
+pub struct KvService {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    snapshots: Arc<Snapshots>,
+    reads: Arc<Semaphore>,
+    writes: Arc<Semaphore>,
+    patience: Duration,
+}
+
+impl KvService {
+    /// `calls_max` reads and as many writes run at once. A range whose client takes nothing for `patience` ends.
+    pub fn new(snapshots: Arc<Snapshots>, calls_max: usize, patience: Duration) -> KvService {
+        let slots = || Arc::new(Semaphore::new(calls_max));
+        KvService {
+            shared: Arc::new(Shared {
+                snapshots,
+                reads: slots(),
+                writes: slots(),
+                patience,
+            }),
+        }
+    }
+
+    async fn read<T, F>(&self, access: &Access, call: F) -> Result<T, Status>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Access) -> strongroom::Result<T> + Send + 'static,
+    {
+        let access = access.clone();
+        let result = blocking::run(&self.shared.reads, move || call(&access)).await?;
+        result.map_err(|e| status::for_tenant(&e))
+    }
+
+    /// Commits the batch of operations.
+    async fn write(
+        &self,
+        access: Access,
+        operations: Vec<pb::Operation>,
+        durability: i32,
+    ) -> Result<Response<pb::WriteResponse>, Status> {
+        let durability = self::durability(durability)?;
+        let result = blocking::run(&self.shared.writes, move || {
+            let committed = commit(&access, &operations, durability);
+            committed.map_err(|e| match e.kind() {
+                ErrorKind::ReadOnly if access.engine.status().awaiting_acceptance => {
+                    status::status(Kind::AwaitingAcceptance, e.to_string())
+                }
+                _ => status::for_tenant(&e),
+            })
+        });
+        let position = result.await??;
+        let position = pb::Position {
+            epoch: position.epoch.0,
+            lsn: position.lsn.0,
+            seqno: position.seqno.0,
+        };
+        Ok(Response::new(pb::WriteResponse {
+            position: Some(position),
+        }))
+    }
+}
+
+/// `None`: the engine's default.
+fn durability(number: i32) -> Result<Option<Durability>, Status> {
+    match pb::Durability::try_from(number) {
+        Ok(pb::Durability::Unspecified) => Ok(None),
+        Ok(pb::Durability::Buffered) => Ok(Some(Durability::Buffered)),
+        Ok(pb::Durability::Local) => Ok(Some(Durability::Local)),
+        Ok(pb::Durability::Replicated) => Ok(Some(Durability::Replicated)),
+        Err(_) => Err(status::status(
+            Kind::Invalid,
+            format!("there is no durability {number}"),
+        )),
+    }
+}
+
+fn commit(
+    access: &Access,
+    operations: &[pb::Operation],
+    durability: Option<Durability>,
+) -> strongroom::Result<Position> {
+    // Limits first: a call that cannot succeed creates no keyspace.
+    for operation in operations {
+        check_key(&operation.key)?;
+        if operation
+            .value
+            .as_ref()
+            .is_some_and(|value| value.len() > strongroom::VALUE_BYTES_MAX)
+        {
+            let text = format!("a value has up to {} bytes", strongroom::VALUE_BYTES_MAX);
+            return Err(Error::new(ErrorKind::Invalid, text));
+        }
+    }
+    let mut batch = access.tenant.batch();
+    if let Some(durability) = durability {
+        batch = batch.durability(durability);
+    }
+    let mut keyspace: Option<Keyspace> = None;
+    for operation in operations {
+        // Operations mostly come grouped by keyspace; opening one costs a read.
+        let keyspace = match &mut keyspace {
+            Some(keyspace) if keyspace.name() == operation.keyspace => keyspace,
+            other => other.insert(access.tenant.keyspace(&operation.keyspace)?),
+        };
+        batch = match &operation.value {
+            Some(value) => batch.put(keyspace, &operation.key, value),
+            None => batch.delete(keyspace, &operation.key),
+        };
+    }
+    batch.commit()
+}
+
+fn check_key(key: &[u8]) -> strongroom::Result<()> {
+    if (1..=strongroom::KEY_BYTES_MAX).contains(&key.len()) {
+        return Ok(());
+    }
+    let text = format!(
+        "a key has 1 to {} bytes, this one has {}",
+        strongroom::KEY_BYTES_MAX,
+        key.len()
+    );
+    Err(Error::new(ErrorKind::Invalid, text))
+}
+
+/// The keyspace to read; `None` if there is none of that name, which reads as empty.
+fn open(access: &Access, name: &str) -> strongroom::Result<Option<Keyspace>> {
+    match access.tenant.open_keyspace(name) {
+        Ok(keyspace) => Ok(Some(keyspace)),
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            // Either the keyspace is missing or the tenant is gone: only the first reads as empty.
+            access.engine.tenant_by_id(access.tenant.id())?;
+            Ok(None)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// The caller the gate let in. Without a gate there is none.
+fn enter<T>(request: Request<T>) -> Result<(Access, T), Status> {
+    let (_, mut extensions, message) = request.into_parts();
+    let access = extensions.remove::<Access>().ok_or_else(unauthenticated)?;
+    Ok((access, message))
+}
+
+type Entries = Box<dyn Iterator<Item = strongroom::Result<(Bytes, Bytes)>> + Send>;
+
+/// A range under way: what is left of it, and what of the last value was not sent yet.
+struct Scan {
+    entries: Entries,
+    left: u64,
+    keys_only: bool,
+    rest: Bytes,
+}
+
+impl Scan {
+    /// The next message; `None` at the end. Blocks.
+    fn chunk(&mut self) -> strongroom::Result<Option<pb::RangeResponse>> {
+        let mut message = pb::RangeResponse::default();
+        let mut bytes = 0;
+        while bytes < CHUNK_BYTES {
+            let (key, value) = if !self.rest.is_empty() {
+                (Bytes::new(), std::mem::take(&mut self.rest))
+            } else if self.left == 0 {
+                break;
+            } else {
+                let Some(entry) = self.entries.next().transpose()? else {
+                    break;
+                };
+                self.left -= 1;
+                if self.keys_only {
+                    (entry.0, Bytes::new())
+                } else {
+                    entry
+                }
+            };
+            let mut value = value;
+            if value.len() > PIECE_BYTES {
+                self.rest = value.split_off(PIECE_BYTES);
+            }
+            bytes += key.len() + value.len() + ENTRY_OVERHEAD;
+            let value_continues = !self.rest.is_empty();
+            message.entries.push(pb::RangeEntry {
+                key,
+                value,
+                value_continues,
+            });
+        }
+        Ok(if message.entries.is_empty() {
+            None
+        } else {
+            Some(message)
+        })
+    }
+}
+
+fn bound(bound: Option<pb::Bound>) -> strongroom::Result<Bound<Bytes>> {
+    let Some(bound) = bound else {
+        return Ok(Bound::Unbounded);
+    };
+    if bound.key.len() > strongroom::KEY_BYTES_MAX {
+        let text = format!("a bound has up to {} bytes", strongroom::KEY_BYTES_MAX);
+        return Err(Error::new(ErrorKind::Invalid, text));
+    }
+    Ok(if bound.exclusive {
+        Bound::Excluded(bound.key)
+    } else {
+        Bound::Included(bound.key)
+    })
+}
+
+#[tonic::async_trait]
+impl Kv for KvService {
+    async fn hello(&self, request: Request<pb::HelloRequest>) -> Result<Response<pb::HelloResponse>, Status> {
+        let (access, _) = enter(request)?;
+        Ok(Response::new(pb::HelloResponse {
+            epoch: access.epoch.0,
+        }))
+    }
+
+    async fn get(&self, request: Request<pb::GetRequest>) -> Result<Response<pb::GetResponse>, Status> {
+        let (access, message) = enter(request)?;
+        let snapshot = match message.snapshot_id {
+            0 => None,
+            id => Some(self.shared.snapshots.get(access.tenant.id(), access.epoch, id)?),
+        };
+        let value = self.read(&access, move |access| {
+            check_key(&message.key)?;
+            let Some(keyspace) = open(access, &message.keyspace)? else {
+                return Ok(None);
+            };
+            match snapshot {
+                Some(snapshot) => snapshot.get(&keyspace, &message.key),
+                None => keyspace.get(&message.key),
+            }
+        });
+        Ok(Response::new(pb::GetResponse { value: value.await? }))
+    }
+
+    async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::WriteResponse>, Status> {
+        let (access, message) = enter(request)?;
+        let operation = pb::Operation {
+            keyspace: message.keyspace,
+            key: message.key,
+            value: Some(message.value),
+        };
+        self.write(access, vec![operation], message.durability).await
+    }
+
+    async fn delete(
+        &self,
+        request: Request<pb::DeleteRequest>,
+    ) -> Result<Response<pb::WriteResponse>, Status> {
+        let (access, message) = enter(request)?;
+        let operation = pb::Operation {
+            keyspace: message.keyspace,
+            key: message.key,
+            value: None,
+        };
+        self.write(access, vec![operation], message.durability).await
+    }
+
+    async fn batch(&self, request: Request<pb::BatchRequest>) -> Result<Response<pb::WriteResponse>, Status> {
+        let (access, message) = enter(request)?;
+        if message.operations.is_empty() {
+            return Err(status::status(Kind::Invalid, "the batch is empty"));
+        }
+        self.write(access, message.operations, message.durability).await
+    }
+
+    type RangeStream = RangeStream;
+
+    async fn range(&self, request: Request<pb::RangeRequest>) -> Result<Response<Self::RangeStream>, Status> {
+        let (access, message) = enter(request)?;
+        let snapshot = match message.snapshot_id {
+            0 => None,
+            id => Some(self.shared.snapshots.get(access.tenant.id(), access.epoch, id)?),
+        };
+        // The first message before the answer, so that what is wrong with the call fails the call.
+        let begun = self.read(&access, move |access| {
+            let bounds = (bound(message.start)?, bound(message.end)?);
+            let Some(keyspace) = open(access, &message.keyspace)? else {
+                return Ok(None);
+            };
+            let range = match snapshot {
+                Some(snapshot) => snapshot.range(&keyspace, bounds),
+                None => keyspace.range(bounds),
+            };
+            let entries: Entries = if message.reverse {
+                Box::new(range.rev())
+            } else {
+                Box::new(range)
+            };
+            let left = if message.limit == 0 {
+                u64::MAX
+            } else {
+                message.limit
+            };
+            let mut scan = Scan {
+                entries,
+                left,
+                keys_only: message.keys_only,
+                rest: Bytes::new(),
+            };
+            Ok(scan.chunk()?.map(|first| (scan, first)))
+        });
+        let begun = begun.await?;
+        let (sender, receiver) = mpsc::channel(1);
+        let service = self.clone();
+        tokio::spawn(async move { service.stream(access, begun, sender).await });
+        Ok(Response::new(RangeStream {
+            receiver,
+            ended: false,
+        }))
+    }
+
+    async fn open_snapshot(
+        &self,
+        request: Request<pb::OpenSnapshotRequest>,
+    ) -> Result<Response<pb::OpenSnapshotResponse>, Status> {
+        let (access, _) = enter(request)?;
+        let snapshots = &self.shared.snapshots;
+        let (snapshot_id, seqno) = snapshots.open(&access.tenant, access.epoch)?;
+        let lease_ms = u64::try_from(snapshots.lease().as_millis()).unwrap_or(u64::MAX);
+        Ok(Response::new(pb::OpenSnapshotResponse {
+            snapshot_id,
+            seqno,
+            lease_ms,
+        }))
+    }
+
+    async fn release_snapshot(
+        &self,
+        request: Request<pb::ReleaseSnapshotRequest>,
+    ) -> Result<Response<pb::ReleaseSnapshotResponse>, Status> {
+        let (access, message) = enter(request)?;
+        self.shared
+            .snapshots
+            .release(access.tenant.id(), message.snapshot_id);
+        Ok(Response::new(pb::ReleaseSnapshotResponse {}))
+    }
+}
+
+/// What a range's task tells its answer.
+enum Event {
+    Chunk(pb::RangeResponse),
+    Failed(Status),
+    End,
+}
+
+/// The answer of a range. It ends well only if its task said so: whatever else cuts it short (a client that took
+/// nothing, a defect here) is an error, never a shorter range.
+pub struct RangeStream {
+    receiver: mpsc::Receiver<Event>,
+    ended: bool,
+}
+
+impl Stream for RangeStream {
+    type Item = Result<pb::RangeResponse, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let event = ready!(self.receiver.poll_recv(cx));
+        self.ended = !matches!(event, Some(Event::Chunk(_)));
+        Poll::Ready(match event {
+            Some(Event::Chunk(chunk)) => Some(Ok(chunk)),
+            Some(Event::Failed(status)) => Some(Err(status)),
+            Some(Event::End) => None,
+            None => Some(Err(status::status(
+                Kind::Timeout,
+                "the range was cut off: its client took nothing",
+            ))),
+        })
+    }
+}
+
+impl KvService {
+    /// Sends messages as the client takes them, holding no thread while it does not.
+    async fn stream(
+        &self,
+        access: Access,
+        begun: Option<(Scan, pb::RangeResponse)>,
+        sender: mpsc::Sender<Event>,
+    ) {
+        let mut next = Ok(begun);
+        loop {
+            let (event, scan) = match next {
+                Ok(Some((scan, chunk))) => (Event::Chunk(chunk), Some(scan)),
+                Ok(None) => (Event::End, None),
+                Err(status) => (Event::Failed(status), None),
+            };
+            // The client is gone, or takes nothing: the files its range pins are let go.
+            if sender.send_timeout(event, self.shared.patience).await.is_err() {
+                return;
+            }
+            let Some(mut scan) = scan else { return };
+            next = match access.check() {
+                Err(status) => Err(status),
+                Ok(()) => {
+                    self.read(&access, move |_| Ok(scan.chunk()?.map(|chunk| (scan, chunk))))
+                        .await
+                }
+            };
+        }
+    }
+}

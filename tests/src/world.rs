@@ -1,0 +1,573 @@
+//! One engine on a simulated machine, driven together with its oracle.
+//!
+//! Every call that changes something tells the oracle before, calls the engine, and tells the oracle
+//! the outcome. So at every moment, also inside a call, oracle, disk and key provider fit together:
+//! a probe of the disk copies all three ([`World::record`]), and [`Moment::examine`] asks of a
+//! possible disk after a power failure whether the engine still holds what it must.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytes::Bytes;
+use strongroom::io::sim::{CrashMode, Op as DiskOp, SimFs};
+use strongroom::keys::EscrowSecret;
+use strongroom::{
+    Durability, Engine, Error, ErrorKind, Keyspace, Options, Result, Tenant, TenantOptions, restore,
+};
+
+use crate::canary;
+use crate::dice::{Dice, fresh_seed};
+use crate::keys::SimKeys;
+use crate::oracle::{Change, Content, Op, Oracle, Outcome, Ticket, read_all};
+
+/// Where the database lives on the simulated disk.
+pub const DIR: &str = "/srv/db";
+
+/// A checkpoint that was begun.
+#[derive(Clone)]
+pub struct Copy {
+    /// Where.
+    pub path: PathBuf,
+    /// What it must hold.
+    pub content: Content,
+    /// Keys to open it.
+    pub escrow: Vec<u8>,
+    /// Whether the call returned Ok.
+    pub complete: bool,
+}
+
+/// What is known apart from the disk.
+#[derive(Clone, Default)]
+pub struct Known {
+    /// What the database must hold.
+    pub oracle: Oracle,
+    /// Checkpoints.
+    pub copies: Vec<Copy>,
+    /// Deletions of tenants, each with the provider's versions that may unwrap what it destroyed.
+    pub condemned: Vec<(Ticket, BTreeSet<u64>)>,
+}
+
+/// An engine, its machine and what is known of it.
+pub struct World {
+    /// The disk.
+    pub fs: SimFs,
+    /// The key provider.
+    pub keys: SimKeys,
+    /// Options of the next opening.
+    pub options: Options,
+    /// Opens checkpoints.
+    pub secret: Arc<EscrowSecret>,
+    known: Arc<Mutex<Known>>,
+    engine: Option<Engine>,
+    values: u64,
+}
+
+/// Disk, provider and knowledge of one moment.
+pub struct Moment {
+    /// The operation that was about to happen, or what happened instead.
+    pub label: String,
+    /// The disk.
+    pub fs: SimFs,
+    keys: SimKeys,
+    known: Known,
+    options: Options,
+    secret: Arc<EscrowSecret>,
+}
+
+impl World {
+    /// An empty machine; nothing is opened yet.
+    pub fn new(options: Options) -> World {
+        World {
+            fs: SimFs::new(),
+            keys: SimKeys::new(),
+            options,
+            secret: Arc::new(EscrowSecret::generate().unwrap()),
+            known: Arc::default(),
+            engine: None,
+            values: 0,
+        }
+    }
+
+    /// The same machine a second time: forks disk, provider and knowledge, as after a kill.
+    pub fn fork(&self) -> World {
+        self.moment("fork").world()
+    }
+
+    /// This moment, to be examined later.
+    pub fn moment(&self, label: impl Into<String>) -> Moment {
+        Moment {
+            label: label.into(),
+            fs: self.fs.fork(),
+            keys: self.keys.fork(),
+            known: self.known().clone(),
+            options: self.options.clone(),
+            secret: self.secret.clone(),
+        }
+    }
+
+    /// Records the moment before every operation of the disk from now on.
+    pub fn record(&self) -> Arc<Mutex<Vec<Moment>>> {
+        let moments = Arc::new(Mutex::new(Vec::new()));
+        let (to, keys, known) = (moments.clone(), self.keys.clone(), self.known.clone());
+        let (options, secret) = (self.options.clone(), self.secret.clone());
+        self.fs.probe(move |op: &DiskOp, fs: &SimFs| {
+            to.lock().unwrap().push(Moment {
+                label: format!(
+                    "before operation {} ({:?} {})",
+                    op.number,
+                    op.kind,
+                    op.path.display()
+                ),
+                fs: fs.clone(),
+                keys: keys.fork(),
+                known: known.lock().unwrap().clone(),
+                options: options.clone(),
+                secret: secret.clone(),
+            });
+        });
+        moments
+    }
+
+    /// What is known.
+    pub fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap()
+    }
+
+    /// What must be readable now.
+    pub fn visible(&self) -> Content {
+        self.known().oracle.visible()
+    }
+
+    /// The open engine.
+    pub fn engine(&self) -> &Engine {
+        self.engine.as_ref().expect("the engine is open")
+    }
+
+    /// Whether an engine is open.
+    pub fn is_open(&self) -> bool {
+        self.engine.is_some()
+    }
+
+    // ---- driving ----
+
+    /// Opens the engine, creating the database if there is none.
+    pub fn open(&mut self) -> Result<()> {
+        let engine = Engine::builder(DIR)
+            .shared_keys(self.keys.provider())
+            .options(self.options.clone())
+            .io(self.fs.io(fresh_seed()))
+            .open()?;
+        self.engine = Some(engine);
+        Ok(())
+    }
+
+    /// Closes in order.
+    pub fn close(&mut self) -> Result<()> {
+        if let Some(engine) = self.engine.take() {
+            engine.close()?;
+            self.known().oracle.synced();
+        }
+        Ok(())
+    }
+
+    /// Drops the engine without closing it.
+    pub fn kill(&mut self) {
+        self.engine = None;
+    }
+
+    /// Turns the power off and on: `Err` says what is wrong with what is left.
+    pub fn crash(&mut self, mode: CrashMode, seed: u64) -> std::result::Result<(), String> {
+        self.kill();
+        self.fs = self.fs.crashed_image(mode, seed);
+        self.reopen()
+    }
+
+    /// Opens and finds out what is there.
+    pub fn reopen(&mut self) -> std::result::Result<(), String> {
+        let before = self.fs.fork();
+        self.open()
+            .map_err(|e| format!("does not open: {e:?}{}", listing(&before)))?;
+        let found = read_all(self.engine()).map_err(|e| format!("cannot be read: {e:?}"))?;
+        let mut known = self.known();
+        match known.oracle.find(&found) {
+            Some(answer) => known.oracle.accept(&answer),
+            None => {
+                return Err(format!(
+                    "holds no allowed state: {}",
+                    known.oracle.explain(&found)
+                ));
+            }
+        }
+        drop(known);
+        self.check_condemned()?;
+        self.check()
+    }
+
+    /// Whether everything reads as it must: by iterating, and by asking for every key ever written.
+    pub fn check(&self) -> std::result::Result<(), String> {
+        let found = read_all(self.engine()).map_err(|e| format!("cannot be read: {e:?}"))?;
+        let expected = self.visible();
+        if found != expected {
+            let mut text = "reads other than it must:".to_string();
+            crate::oracle::difference(&expected, &found, &mut text);
+            return Err(text);
+        }
+        for (name, space, key) in self.known().oracle.keys_ever() {
+            let Some(entries) = expected.get(&name).and_then(|spaces| spaces.get(&space)) else {
+                continue;
+            };
+            let found = self
+                .engine()
+                .tenant(&name)
+                .and_then(|t| t.open_keyspace(&space)?.get(&key));
+            let found = found.map_err(|e| format!("get fails: {e:?}"))?;
+            if found.as_ref() != entries.get(&key) {
+                return Err(format!(
+                    "get of {name}/{space}/{} gives {:?} bytes, iteration {:?}",
+                    key.escape_ascii(),
+                    found.map(|v| v.len()),
+                    entries.get(&key).map(Bytes::len)
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Creates a tenant.
+    pub fn create_tenant(&mut self, name: &str) -> Result<Tenant> {
+        let ticket = self.known().oracle.create_tenant(name);
+        let result = self.engine().create_tenant(name, TenantOptions::default());
+        self.known()
+            .oracle
+            .tenant_done(ticket, outcome(&result, Durability::Local));
+        result
+    }
+
+    /// Deletes a tenant, of which the oracle knows.
+    pub fn delete_tenant(&mut self, name: &str) -> Result<()> {
+        let number = self
+            .known()
+            .oracle
+            .tenant(name)
+            .expect("the oracle knows the tenant");
+        let ticket = self.known().oracle.delete_tenant(number);
+        let condemned = self.keys.live_versions();
+        self.known().condemned.push((ticket, condemned));
+        let result = self.engine().delete_tenant(name);
+        self.known()
+            .oracle
+            .tenant_done(ticket, outcome(&result, Durability::Local));
+        if result.is_ok() {
+            assert_eq!(self.check_condemned(), Ok(()));
+        }
+        result.map(drop)
+    }
+
+    /// Whether the keys of every deleted tenant are beyond recovery: the provider no longer has a version
+    /// under which they were ever wrapped.
+    fn check_condemned(&self) -> std::result::Result<(), String> {
+        let live = self.keys.live_versions();
+        let known = self.known();
+        for (ticket, versions) in &known.condemned {
+            let gone = known.oracle.tenant_outcome(*ticket) == Outcome::Acknowledged;
+            if gone && !live.is_disjoint(versions) {
+                return Err(format!(
+                    "a tenant is deleted, but of the versions {versions:?} {live:?} are left"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens a keyspace, creating it if it is missing.
+    pub fn keyspace(&mut self, tenant: &str, space: &str) -> Result<Keyspace> {
+        let exists = self
+            .visible()
+            .get(tenant)
+            .is_some_and(|spaces| spaces.contains_key(space));
+        let handle = self.engine().tenant(tenant)?;
+        if exists {
+            return handle.open_keyspace(space);
+        }
+        let number = self
+            .known()
+            .oracle
+            .tenant(tenant)
+            .expect("the oracle knows the tenant");
+        let ticket = self
+            .known()
+            .oracle
+            .submit(Change::Create(number, space.to_string()));
+        let result = handle.keyspace(space);
+        self.done(ticket, outcome(&result, self.options.durability));
+        result
+    }
+
+    /// Deletes a keyspace.
+    pub fn delete_keyspace(&mut self, tenant: &str, space: &str) -> Result<()> {
+        let number = self
+            .known()
+            .oracle
+            .tenant(tenant)
+            .expect("the oracle knows the tenant");
+        let ticket = self
+            .known()
+            .oracle
+            .submit(Change::Delete(number, space.to_string()));
+        let result = self
+            .engine()
+            .tenant(tenant)
+            .and_then(|t| t.delete_keyspace(space));
+        self.done(ticket, outcome(&result, self.options.durability));
+        result
+    }
+
+    /// Commits one batch of (keyspace, key, value or deletion), creating keyspaces as needed.
+    pub fn batch(&mut self, tenant: &str, ops: Vec<Op>, durability: Durability) -> Result<()> {
+        let handle = self.engine().tenant(tenant)?;
+        let mut batch = handle.batch().durability(durability);
+        for (space, key, value) in &ops {
+            let space = self.keyspace(tenant, space)?;
+            batch = match value {
+                Some(value) => batch.put(&space, key, value),
+                None => batch.delete(&space, key),
+            };
+        }
+        let number = self
+            .known()
+            .oracle
+            .tenant(tenant)
+            .expect("the oracle knows the tenant");
+        let ticket = self.known().oracle.submit(Change::Batch(number, ops));
+        let result = batch.commit();
+        self.done(ticket, outcome(&result, durability));
+        result.map(drop)
+    }
+
+    /// Puts a fresh value of `len` bytes, durably.
+    pub fn put(&mut self, tenant: &str, space: &str, key: u64, len: usize) -> Result<()> {
+        let value = self.value(len);
+        self.batch(
+            tenant,
+            vec![(name_of_space(space), key_of(key), Some(value))],
+            Durability::Local,
+        )
+    }
+
+    /// Deletes a key, durably.
+    pub fn delete(&mut self, tenant: &str, space: &str, key: u64) -> Result<()> {
+        self.batch(
+            tenant,
+            vec![(name_of_space(space), key_of(key), None)],
+            Durability::Local,
+        )
+    }
+
+    /// A value that was never used before in this world.
+    pub fn value(&mut self, len: usize) -> Bytes {
+        self.values += 1;
+        let mut value = format!("{}:{}:", canary::VALUE, self.values).into_bytes();
+        let mut dice = Dice::new(self.values);
+        while value.len() < len {
+            value.extend_from_slice(&dice.roll().to_le_bytes());
+        }
+        value.truncate(len);
+        Bytes::from(value)
+    }
+
+    /// Flushes.
+    pub fn flush(&mut self) -> Result<()> {
+        self.engine().flush()?;
+        self.known().oracle.synced();
+        Ok(())
+    }
+
+    /// Compacts until nothing is left to do.
+    pub fn compact(&mut self) -> Result<()> {
+        self.engine().compact()
+    }
+
+    /// Background jobs until there are none, at most so many.
+    pub fn step(&mut self, most: usize) -> Result<()> {
+        for _ in 0..most {
+            if !self.engine().step()? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a checkpoint.
+    pub fn checkpoint(&mut self, path: &str) -> Result<()> {
+        let escrow = self.engine().escrow(&self.secret.recipient())?;
+        let content = self.visible();
+        let copy = Copy {
+            path: PathBuf::from(path),
+            content,
+            escrow,
+            complete: false,
+        };
+        self.known().copies.push(copy);
+        self.engine().checkpoint(path)?;
+        self.known().copies.last_mut().expect("just added").complete = true;
+        Ok(())
+    }
+
+    fn done(&self, ticket: Ticket, outcome: Outcome) {
+        self.known().oracle.done(ticket, outcome);
+    }
+}
+
+/// The files of the database, for messages.
+fn listing(fs: &SimFs) -> String {
+    let lines = fs.files().into_iter().filter(|(path, _)| path.starts_with(DIR));
+    lines
+        .map(|(path, bytes)| format!("\n  {:>8} {}", bytes.len(), path.display()))
+        .collect()
+}
+
+/// Name of a keyspace in tests, with its canary.
+pub fn name_of_space(space: &str) -> String {
+    if space.starts_with(canary::KEYSPACE) {
+        space.into()
+    } else {
+        format!("{}-{space}", canary::KEYSPACE)
+    }
+}
+
+/// Name of a tenant in tests, with its canary.
+pub fn name_of_tenant(tenant: impl std::fmt::Display) -> String {
+    format!("{}-{tenant}", canary::TENANT)
+}
+
+/// A key of tests, with its canary; ordered as its number.
+pub fn key_of(key: u64) -> Bytes {
+    Bytes::from(format!("{}/{key:06}", canary::KEY))
+}
+
+/// What an answer of the engine says about a change.
+fn outcome<T>(result: &Result<T>, durability: Durability) -> Outcome {
+    use ErrorKind as K;
+    match result {
+        Ok(_) if durability == Durability::Buffered => Outcome::Accepted,
+        Ok(_) => Outcome::Acknowledged,
+        Err(e) => {
+            assert!(
+                !canary::is_in(&format!("{e:?} {e}")),
+                "an error carries a name, key or value: {e:?}"
+            );
+            match e.kind() {
+                K::Invalid | K::NotFound | K::AlreadyExists | K::Closed | K::NotPrimary | K::Fenced => {
+                    Outcome::Absent
+                }
+                _ => Outcome::Failed,
+            }
+        }
+    }
+}
+
+/// The error a failing machine may cause, and no other.
+pub fn is_failure_of_the_machine(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Io | ErrorKind::NoSpace | ErrorKind::ReadOnly | ErrorKind::Unknown
+    )
+}
+
+impl Moment {
+    /// A number that is equal for moments of which only one needs to be examined.
+    pub fn stamp(&self, image: &SimFs) -> (u64, u64, usize) {
+        let complete = self.known.copies.iter().filter(|c| c.complete).count();
+        (
+            image.digest(),
+            self.known.oracle.stamp(),
+            self.known.copies.len() * 100 + complete,
+        )
+    }
+
+    /// The machine as after a kill of the process.
+    pub fn world(&self) -> World {
+        self.world_on(self.fs.fork())
+    }
+
+    /// The machine with another disk.
+    pub fn world_on(&self, fs: SimFs) -> World {
+        World {
+            fs,
+            keys: self.keys.fork(),
+            options: self.options.clone(),
+            secret: self.secret.clone(),
+            known: Arc::new(Mutex::new(self.known.clone())),
+            engine: None,
+            values: fresh_seed() >> 20,
+        }
+    }
+
+    /// Opens the database on `image`, one of the disks this moment may lead to, and checks that it
+    /// holds an allowed state; then goes on working with it and checks again after another crash or
+    /// a close (`thorough` chooses which). `Err` says what is wrong.
+    pub fn examine(&self, image: SimFs, thorough: u64) -> std::result::Result<(), String> {
+        let mut world = self.world_on(image);
+        world.reopen()?;
+        self.examine_copies(&world)?;
+        let tenants = world.known().oracle.tenants();
+        let goes_on = |r: Result<()>| r.map_err(|e| format!("does not go on: {e:?}"));
+        for name in &tenants {
+            goes_on(world.put(name, "after", thorough % 7, 40))?;
+        }
+        match thorough % 3 {
+            0 => world
+                .crash(CrashMode::DropAll, 0)
+                .map_err(|e| format!("after a second crash: {e}"))?,
+            1 => {
+                goes_on(world.flush())?;
+                goes_on(world.compact())?;
+                world.check().map_err(|e| format!("after compaction: {e}"))?;
+            }
+            _ => {
+                goes_on(world.close())?;
+                world.reopen().map_err(|e| format!("after closing: {e}"))?;
+                if !world.engine().recovery().clean {
+                    return Err("a close in order is not seen at the next open".into());
+                }
+            }
+        }
+        match canary::find(&world.fs.files()) {
+            leaks if leaks.is_empty() => Ok(()),
+            leaks => Err(format!("plaintext on the disk: {leaks:?}")),
+        }
+    }
+
+    /// Restores every checkpoint on the disk of `world` and compares: those that were completed must
+    /// restore, the others may refuse.
+    pub fn examine_copies(&self, world: &World) -> std::result::Result<(), String> {
+        for (i, copy) in self.known.copies.iter().enumerate() {
+            let to = PathBuf::from(format!("/srv/restored-{i}"));
+            let (keys, io) = (SimKeys::new(), world.fs.io(fresh_seed()));
+            let found = restore(&copy.path, &copy.escrow, &self.secret, &to, keys.provider(), &io)
+                .and_then(|_| read_restored(&to, &keys, &world.fs, &self.options));
+            match found {
+                Ok(found) if found == copy.content => {}
+                Ok(found) => {
+                    let mut text = format!("checkpoint {i} restores to something else:");
+                    crate::oracle::difference(&copy.content, &found, &mut text);
+                    return Err(text);
+                }
+                Err(e) if copy.complete => return Err(format!("checkpoint {i} does not restore: {e:?}")),
+                Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Everything in a restored database.
+pub fn read_restored(path: &Path, keys: &SimKeys, fs: &SimFs, options: &Options) -> Result<Content> {
+    let engine = Engine::builder(path)
+        .shared_keys(keys.provider())
+        .options(options.clone())
+        .io(fs.io(fresh_seed()))
+        .open()?;
+    read_all(&engine)
+}
