@@ -17,7 +17,8 @@
 //! Rules. (1) Bytes are appended verbatim, in order, and only those of the primary's reign. (2) All that has
 //! arrived is appended, then synced once, then acknowledged once; the thread never waits for more while it
 //! owes an acknowledgement. (3) A primary below an epoch recorded here is refused, and told. (4) When
-//! [`follow`] returns, no append is under way and none will follow: what promotion relies on.
+//! [`follow`] returns, no append and no key change is under way and none will follow: what promotion relies
+//! on.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -364,19 +365,25 @@ impl Follower {
             .filter(|(of, _)| *of == epoch)
             .map_or(0, |(_, version)| version);
         let hello = wire::encode_keys_hello(Some(database_id), Some(session), &config.node, since);
+        let busy = Arc::new(tokio::sync::Mutex::new(()));
         let on_applied = |version| *self.keys.lock() = Some((epoch, version));
         let outcome = tokio::select! {
             outcome = self.take(inbound, epoch, start, holds.applied, parts.clone(), &marks) => outcome,
             outcome = self.acknowledge(progress, outbound) => outcome,
-            outcome = keystream::follow(client, config, &self.engine, hello, on_applied) => match outcome {
+            outcome = keystream::follow(client, config, &self.engine, hello, &busy, on_applied) => match outcome {
                 Ok(()) => broken("the key stream ended"),
                 Err(e) => e.into(),
             },
-            applied = &mut done => return applied_outcome(applied),
+            applied = &mut done => {
+                drop(busy.lock().await);
+                return applied_outcome(applied);
+            }
             () = stop.raised() => Session::Ended(Ended::Stopped),
         };
-        // The thread takes what has arrived, then ends: only then is this over.
+        // The thread takes what has arrived, then ends; a key change under way is finished: only then is
+        // this over.
         drop(parts);
+        drop(busy.lock().await);
         match applied_outcome(done.await) {
             Session::Lost(_) => outcome,
             worse => worse,
