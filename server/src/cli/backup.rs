@@ -39,9 +39,18 @@ pub enum BackupVerb {
 
 /// Runs `backup`. Works on a standby too: name it.
 pub async fn backup(verb: BackupVerb, format: Format) -> Outcome {
-    let BackupVerb::Create { directory, escrow, recipient, connection } = verb;
+    let BackupVerb::Create {
+        directory,
+        escrow,
+        recipient,
+        connection,
+    } = verb;
     let client = connection.primary().await?;
-    let request = CreateBackupRequest { directory, escrow_recipient: recipient, escrow_path: escrow };
+    let request = CreateBackupRequest {
+        directory,
+        escrow_recipient: recipient,
+        escrow_path: escrow,
+    };
     let done = client.create_backup(request).await?;
     match format {
         Format::Json => output::json(json!({
@@ -86,25 +95,40 @@ pub struct RestoreArgs {
 /// Restores into a database with an identity of its own, fenced until accepted.
 pub fn restore(args: &RestoreArgs, format: Format) -> Outcome {
     if !args.from.is_dir() {
-        return Err(Failure::new(Exit::Absent, format!("{}: no such directory", args.from.display())));
+        return Err(Failure::new(
+            Exit::Absent,
+            format!("{}: no such directory", args.from.display()),
+        ));
     }
-    let length = std::fs::metadata(&args.escrow).map_err(exit::at(&args.escrow))?.len();
+    let length = std::fs::metadata(&args.escrow)
+        .map_err(exit::at(&args.escrow))?
+        .len();
     if length > ESCROW_BYTES_MAX {
-        return Err(Failure::failed(format!("{}: too long to be an escrow", args.escrow.display())));
+        return Err(Failure::failed(format!(
+            "{}: too long to be an escrow",
+            args.escrow.display()
+        )));
     }
     let escrow = std::fs::read(&args.escrow).map_err(exit::at(&args.escrow))?;
     let secret = EscrowSecret::load(&args.secret)?;
     let keys = Arc::new(KeyFile::open(&args.key_file)?);
-    let done = strongroom::restore(&args.from, &escrow, &secret, &args.to, keys.clone(), &Io::os())
-        .map_err(|error| match error.kind() {
+    let done = strongroom::restore(&args.from, &escrow, &secret, &args.to, keys.clone(), &Io::os()).map_err(
+        |error| match error.kind() {
             ErrorKind::AlreadyExists => Failure::new(
                 Exit::WouldLose,
-                format!("{}: restoring wants a new directory, and would overwrite what is there", args.to.display()),
+                format!(
+                    "{}: restoring wants a new directory, and would overwrite what is there",
+                    args.to.display()
+                ),
             ),
             _ => Failure::from(error),
-        })?;
+        },
+    )?;
     if args.accept {
-        let engine = Engine::builder(&args.to).shared_keys(keys).create_if_missing(false).open()?;
+        let engine = Engine::builder(&args.to)
+            .shared_keys(keys)
+            .create_if_missing(false)
+            .open()?;
         engine.accept_restored()?;
         engine.close()?;
     }

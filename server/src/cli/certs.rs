@@ -33,14 +33,23 @@ pub fn run(args: &CertsArgs, format: Format) -> Outcome {
         let (name, hosts) = node
             .split_once('=')
             .ok_or_else(|| Failure::usage(format!("--node {node}: NAME=HOST,HOST is wanted")))?;
-        let hosts: Vec<String> = hosts.split(',').map(str::to_owned).filter(|host| !host.is_empty()).collect();
+        let hosts: Vec<String> = hosts
+            .split(',')
+            .map(str::to_owned)
+            .filter(|host| !host.is_empty())
+            .collect();
         wanted.push((name, hosts));
     }
     let authorities = Authorities::open(&args.dir, args.days)?;
     let mut rows = Vec::new();
     for trust in Trust::ALL {
         let root = authorities.root(trust);
-        rows.push(("authority", trust.name(), root.clone(), root.with_extension("key")));
+        rows.push((
+            "authority",
+            trust.name(),
+            root.clone(),
+            root.with_extension("key"),
+        ));
     }
     for (name, hosts) in wanted {
         for (trust, pair) in authorities.node(name, &hosts)? {
@@ -61,7 +70,12 @@ pub fn run(args: &CertsArgs, format: Format) -> Outcome {
         Format::Table => output::table(
             &["holder", "trust", "certificate", "private key"],
             rows.into_iter().map(|(holder, trust, cert, key)| {
-                vec![holder.to_owned(), trust.to_owned(), cert.display().to_string(), key.display().to_string()]
+                vec![
+                    holder.to_owned(),
+                    trust.to_owned(),
+                    cert.display().to_string(),
+                    key.display().to_string(),
+                ]
             }),
         ),
     }

@@ -44,7 +44,10 @@ pub async fn run(args: DevArgs) -> Outcome {
             token_file: Some(token_file),
         },
         admin: AdminProfile {
-            nodes: nodes.iter().map(|node| (node.name.to_owned(), node.admin.clone())).collect(),
+            nodes: nodes
+                .iter()
+                .map(|node| (node.name.to_owned(), node.admin.clone()))
+                .collect(),
             ca: Some(certs.join("admin-ca.pem")),
             cert: Some(certs.join("operator").join("admin.pem")),
             key: Some(certs.join("operator").join("admin.key")),
@@ -54,14 +57,19 @@ pub async fn run(args: DevArgs) -> Outcome {
     let text = serde_json::to_string_pretty(&profile).map_err(|e| Failure::failed(e.to_string()))?;
     std::fs::write(&path, text).map_err(exit::at(&path))?;
 
-    output::line(&format!("A primary (north) and a standby (south), in {}", dir.path().display()));
+    output::line(&format!(
+        "A primary (north) and a standby (south), in {}",
+        dir.path().display()
+    ));
     output::line("In another terminal:");
     output::line(&format!("  export STRONGROOM_PROFILE={}", path.display()));
     output::line("  strongroom put notes hello world");
     output::line("  strongroom get notes hello");
     output::line("  strongroom status");
     output::line("Ctrl-C stops both and removes everything.");
-    tokio::signal::ctrl_c().await.map_err(|e| Failure::failed(format!("waiting for Ctrl-C: {e}")))?;
+    tokio::signal::ctrl_c()
+        .await
+        .map_err(|e| Failure::failed(format!("waiting for Ctrl-C: {e}")))?;
     drop(admin);
     standby.stop().await?;
     primary.stop().await

@@ -64,7 +64,11 @@ pub fn run(args: &DoctorArgs, format: Format) -> Outcome {
         findings.push(certificate("administration certificate", &tls.cert, None));
     }
     if let Some(tls) = &config.replication.tls {
-        findings.push(certificate("replication certificate", &tls.cert, Some(ROLE_REPLICA)));
+        findings.push(certificate(
+            "replication certificate",
+            &tls.cert,
+            Some(ROLE_REPLICA),
+        ));
     }
     let worst = findings.iter().map(|f| f.health).max().unwrap_or(Health::Ok);
     match format {
@@ -76,10 +80,16 @@ pub fn run(args: &DoctorArgs, format: Format) -> Outcome {
         })),
         Format::Table => output::table(
             &["what", "health", "finding"],
-            findings.iter().map(|f| vec![f.what.to_owned(), f.health.name().to_owned(), f.text.clone()]),
+            findings
+                .iter()
+                .map(|f| vec![f.what.to_owned(), f.health.name().to_owned(), f.text.clone()]),
         ),
     }
-    if worst < Health::Bad { Ok(()) } else { Err(Failure::new(Exit::Unhealthy, "something is not as it must be")) }
+    if worst < Health::Bad {
+        Ok(())
+    } else {
+        Err(Failure::new(Exit::Unhealthy, "something is not as it must be"))
+    }
 }
 
 impl Health {
@@ -95,14 +105,23 @@ impl Health {
 fn key_file(path: &Path) -> Finding {
     let what = "key file";
     match KeyFile::open(path) {
-        Err(error) => Finding { what, health: Health::Bad, text: error.to_string() },
+        Err(error) => Finding {
+            what,
+            health: Health::Bad,
+            text: error.to_string(),
+        },
         Ok(file) => match file.is_exposed() {
             false => Finding {
                 what,
                 health: Health::Warning,
-                text: "readable; a key file is for development: it cannot promise that a deletion is final".into(),
+                text: "readable; a key file is for development: it cannot promise that a deletion is final"
+                    .into(),
             },
-            true => Finding { what, health: Health::Bad, text: "others can read it: chmod 600".into() },
+            true => Finding {
+                what,
+                health: Health::Bad,
+                text: "others can read it: chmod 600".into(),
+            },
         },
     }
 }
@@ -116,16 +135,37 @@ fn disk(data_dir: &Path) -> Finding {
     let what = "disk";
     let dir = existing(data_dir);
     match median_sync(dir) {
-        Err(error) => Finding { what, health: Health::Bad, text: format!("{}: {error}", dir.display()) },
+        Err(error) => Finding {
+            what,
+            health: Health::Bad,
+            text: format!("{}: {error}", dir.display()),
+        },
         Ok(median) => {
-            let text = format!("a 4 KiB append and sync takes {} here (median of {SYNCS})", output::span(median));
+            let text = format!(
+                "a 4 KiB append and sync takes {} here (median of {SYNCS})",
+                output::span(median)
+            );
             if median < SYNC_IMPLAUSIBLE {
-                let text = format!("{text}: too fast to be true; syncs are probably ignored, and writes can be lost");
-                Finding { what, health: Health::Bad, text }
+                let text = format!(
+                    "{text}: too fast to be true; syncs are probably ignored, and writes can be lost"
+                );
+                Finding {
+                    what,
+                    health: Health::Bad,
+                    text,
+                }
             } else if median > SYNC_SLOW {
-                Finding { what, health: Health::Warning, text: format!("{text}: every durable write waits that long") }
+                Finding {
+                    what,
+                    health: Health::Warning,
+                    text: format!("{text}: every durable write waits that long"),
+                }
             } else {
-                Finding { what, health: Health::Ok, text }
+                Finding {
+                    what,
+                    health: Health::Ok,
+                    text,
+                }
             }
         }
     }
@@ -148,23 +188,41 @@ fn lock(data_dir: &Path) -> Finding {
     let what = "lock";
     let path = data_dir.join("LOCK");
     let Ok(file) = File::open(&path) else {
-        return Finding { what, health: Health::Ok, text: "no database there yet".into() };
+        return Finding {
+            what,
+            health: Health::Ok,
+            text: "no database there yet".into(),
+        };
     };
     match file.try_lock() {
-        Ok(()) => Finding { what, health: Health::Ok, text: "no process has the database open".into() },
+        Ok(()) => Finding {
+            what,
+            health: Health::Ok,
+            text: "no process has the database open".into(),
+        },
         Err(std::fs::TryLockError::WouldBlock) => {
             let holder = std::fs::read_to_string(&path).unwrap_or_default();
             let text = format!("open in a running process {}", holder.trim());
-            Finding { what, health: Health::Ok, text }
+            Finding {
+                what,
+                health: Health::Ok,
+                text,
+            }
         }
-        Err(std::fs::TryLockError::Error(error)) => {
-            Finding { what, health: Health::Bad, text: format!("{}: {error}", path.display()) }
-        }
+        Err(std::fs::TryLockError::Error(error)) => Finding {
+            what,
+            health: Health::Bad,
+            text: format!("{}: {error}", path.display()),
+        },
     }
 }
 
 fn certificate(what: &'static str, path: &Path, role: Option<&str>) -> Finding {
-    let bad = |text: String| Finding { what, health: Health::Bad, text: format!("{}: {text}", path.display()) };
+    let bad = |text: String| Finding {
+        what,
+        health: Health::Bad,
+        text: format!("{}: {text}", path.display()),
+    };
     let content = match std::fs::read(path) {
         Ok(content) => content,
         Err(error) => return bad(error.to_string()),
@@ -175,7 +233,9 @@ fn certificate(what: &'static str, path: &Path, role: Option<&str>) -> Finding {
     let Ok(parsed) = pem.parse_x509() else {
         return bad("not a certificate".into());
     };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs() as i64);
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |t| t.as_secs() as i64);
     let left = parsed.validity().not_after.timestamp() - now;
     if left <= 0 {
         return bad("expired".into());
@@ -186,7 +246,11 @@ fn certificate(what: &'static str, path: &Path, role: Option<&str>) -> Finding {
     if let Some(role) = role {
         let names = parsed.subject_alternative_name().ok().flatten();
         let has = names.is_some_and(|names| {
-            names.value.general_names.iter().any(|name| matches!(name, GeneralName::URI(uri) if *uri == role))
+            names
+                .value
+                .general_names
+                .iter()
+                .any(|name| matches!(name, GeneralName::URI(uri) if *uri == role))
         });
         if !has {
             return bad(format!("does not carry the role {role}"));
@@ -194,7 +258,15 @@ fn certificate(what: &'static str, path: &Path, role: Option<&str>) -> Finding {
     }
     let days = left / 86_400;
     if left < EXPIRES_SOON {
-        return Finding { what, health: Health::Warning, text: format!("ends in {days} days") };
+        return Finding {
+            what,
+            health: Health::Warning,
+            text: format!("ends in {days} days"),
+        };
     }
-    Finding { what, health: Health::Ok, text: format!("valid for {days} days") }
+    Finding {
+        what,
+        health: Health::Ok,
+        text: format!("valid for {days} days"),
+    }
 }

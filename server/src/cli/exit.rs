@@ -161,7 +161,10 @@ impl From<strongroom::Error> for Failure {
 
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Failure {
-        Failure::new(of_client(error.kind()), format!("{} ({})", error.message(), error.kind().name()))
+        Failure::new(
+            of_client(error.kind()),
+            format!("{} ({})", error.message(), error.kind().name()),
+        )
     }
 }
 

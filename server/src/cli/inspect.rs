@@ -55,7 +55,10 @@ fn kind_name(kind: u64) -> &'static str {
 pub fn run(args: &InspectArgs, format: Format) -> Outcome {
     let content = std::fs::read(&args.file).map_err(exit::at(&args.file))?;
     let Some(header) = content.get(..HEADER_BYTES).filter(|h| h.starts_with(b"STRGROOM")) else {
-        let text = format!("{}: not a Strongroom file, or its header is gone", args.file.display());
+        let text = format!(
+            "{}: not a Strongroom file, or its header is gone",
+            args.file.display()
+        );
         return Err(Failure::new(Exit::Failed, text));
     };
     let bytes = Bytes(header);
@@ -68,7 +71,11 @@ pub fn run(args: &InspectArgs, format: Format) -> Outcome {
     );
     let intact = u64::from(checked.finalize()) == bytes.number(12, 4);
     let (epoch, kind) = (bytes.number(64, 8), bytes.number(10, 1));
-    let records = if args.records && kind == 1 { records(&content) } else { Vec::new() };
+    let records = if args.records && kind == 1 {
+        records(&content)
+    } else {
+        Vec::new()
+    };
     match format {
         Format::Json => output::json(json!({
             "kind": kind_name(kind), "format": bytes.number(8, 2), "suite": bytes.number(11, 1),
@@ -89,11 +96,18 @@ pub fn run(args: &InspectArgs, format: Format) -> Outcome {
                 ("length", output::bytes(content.len() as u64)),
             ]);
             if !records.is_empty() {
-                output::table(&["lsn", "bytes", "kind", "version", "tenants"], records.iter().map(Record::row));
+                output::table(
+                    &["lsn", "bytes", "kind", "version", "tenants"],
+                    records.iter().map(Record::row),
+                );
             }
         }
     }
-    if intact { Ok(()) } else { Err(Failure::failed("the header's checksum does not match")) }
+    if intact {
+        Ok(())
+    } else {
+        Err(Failure::failed("the header's checksum does not match"))
+    }
 }
 
 struct Record {
@@ -111,7 +125,11 @@ impl Record {
     }
 
     fn row(&self) -> Vec<String> {
-        let tenants: Vec<String> = self.tenants.iter().map(|(t, n)| format!("{t} ({n} operations)")).collect();
+        let tenants: Vec<String> = self
+            .tenants
+            .iter()
+            .map(|(t, n)| format!("{t} ({n} operations)"))
+            .collect();
         vec![
             self.lsn.to_string(),
             self.bytes.to_string(),
@@ -140,7 +158,9 @@ fn records(content: &[u8]) -> Vec<Record> {
     {
         let head = Bytes(rest);
         let len = head.number(4, 4) as usize;
-        let Some(record) = rest.get(..len).filter(|r| r.len() >= RECORD_HEADER_BYTES) else { break };
+        let Some(record) = rest.get(..len).filter(|r| r.len() >= RECORD_HEADER_BYTES) else {
+            break;
+        };
         if u64::from(crc32fast::hash(record.get(4..).unwrap_or_default())) != head.number(0, 4) {
             break;
         }

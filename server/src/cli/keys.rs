@@ -36,7 +36,13 @@ pub fn run(verb: &KeysVerb, format: Format) -> Outcome {
     let (what, recipient) = match verb {
         KeysVerb::Init { file } => {
             KeyFile::create(file)?;
-            (format!("{} made: without it nothing opens the data; keep a copy elsewhere", file.display()), None)
+            (
+                format!(
+                    "{} made: without it nothing opens the data; keep a copy elsewhere",
+                    file.display()
+                ),
+                None,
+            )
         }
         KeysVerb::Escrow { secret } => {
             let pair = EscrowSecret::generate()?;

@@ -105,7 +105,9 @@ struct Entry {
 impl Maker {
     fn new(args: &LoadArgs) -> Outcome<Maker> {
         if !(1..=NAME_BYTES_MAX).contains(&args.keyspace.len()) {
-            return Err(Failure::usage(format!("a keyspace's name has 1 to {NAME_BYTES_MAX} bytes")));
+            return Err(Failure::usage(format!(
+                "a keyspace's name has 1 to {NAME_BYTES_MAX} bytes"
+            )));
         }
         let value = match (args.value.as_str(), args.value.split_once(':')) {
             ("rest", _) => Value::Rest,
@@ -117,12 +119,18 @@ impl Maker {
         let only = match &args.only {
             None => None,
             Some(text) => {
-                let (field, want) =
-                    text.split_once('=').ok_or_else(|| Failure::usage("--where wants FIELD=TEXT"))?;
+                let (field, want) = text
+                    .split_once('=')
+                    .ok_or_else(|| Failure::usage("--where wants FIELD=TEXT"))?;
                 Some((field.to_owned(), want.to_owned()))
             }
         };
-        Ok(Maker { template: Template::parse(&args.key_template)?, value, only, from_line: args.from_line })
+        Ok(Maker {
+            template: Template::parse(&args.key_template)?,
+            value,
+            only,
+            from_line: args.from_line,
+        })
     }
 
     /// The entry of a line; `None` if it is not asked for.
@@ -137,9 +145,14 @@ impl Maker {
         if number < self.from_line {
             return Ok(None);
         }
-        let key = self.template.key(&object.0, number).map_err(|error| broken(error.to_string()))?;
+        let key = self
+            .template
+            .key(&object.0, number)
+            .map_err(|error| broken(error.to_string()))?;
         let text = |name: &str| {
-            object.raw(name).ok_or_else(|| broken(format!("field {name:?} of the value is missing")))
+            object
+                .raw(name)
+                .ok_or_else(|| broken(format!("field {name:?} of the value is missing")))
         };
         let value = match &self.value {
             Value::Line => bytes.trim_ascii().to_vec(),
@@ -158,9 +171,16 @@ impl Maker {
             }
         };
         if value.len() > VALUE_BYTES_MAX {
-            return Err(broken(format!("the value has {} bytes; {VALUE_BYTES_MAX} are allowed", value.len())));
+            return Err(broken(format!(
+                "the value has {} bytes; {VALUE_BYTES_MAX} are allowed",
+                value.len()
+            )));
         }
-        Ok(Some(Entry { line: number, key, value }))
+        Ok(Some(Entry {
+            line: number,
+            key,
+            value,
+        }))
     }
 
     /// Checks every line. Returns how many there are, and how many entries they make.
@@ -208,7 +228,10 @@ enum Stop {
 /// Loads.
 pub async fn run(args: LoadArgs, format: Format) -> Outcome {
     let maker = Maker::new(&args)?;
-    let file = args.file.as_deref().filter(|path| *path != std::path::Path::new("-"));
+    let file = args
+        .file
+        .as_deref()
+        .filter(|path| *path != std::path::Path::new("-"));
     let open = || file.map_or_else(Lines::stdin, Lines::file);
     let name = file.map_or_else(|| "standard input".to_owned(), |path| path.display().to_string());
     let mut total = 0;
@@ -218,13 +241,27 @@ pub async fn run(args: LoadArgs, format: Format) -> Outcome {
         total = match maker.check(open()?) {
             Ok((lines, entries)) => {
                 if args.check {
-                    report(format, &Report { lines, entries, checked: true, ..Report::default() });
+                    report(
+                        format,
+                        &Report {
+                            lines,
+                            entries,
+                            checked: true,
+                            ..Report::default()
+                        },
+                    );
                     return Ok(());
                 }
                 entries
             }
             Err(broken) => {
-                report_json(format, &Report { broken: Some(broken.number), ..Report::default() });
+                report_json(
+                    format,
+                    &Report {
+                        broken: Some(broken.number),
+                        ..Report::default()
+                    },
+                );
                 return Err(Failure::usage(format!("{name}: {broken}\nNothing was loaded.")));
             }
         };
@@ -376,7 +413,9 @@ impl Lane {
                 open.remove(line);
             }
             drop(open);
-            self.ledger.entries.fetch_add(lines.len() as u64, Ordering::AcqRel);
+            self.ledger
+                .entries
+                .fetch_add(lines.len() as u64, Ordering::AcqRel);
             self.ledger.bytes.fetch_add(bytes, Ordering::AcqRel);
             self.bar.inc(lines.len() as u64);
         }
@@ -403,7 +442,9 @@ fn report(format: Format, report: &Report) {
     }
     let (lines, entries) = (output::count(report.lines), output::count(report.entries));
     if report.checked {
-        output::line(&format!("{lines} lines make {entries} entries; nothing was written"));
+        output::line(&format!(
+            "{lines} lines make {entries} entries; nothing was written"
+        ));
     } else {
         let rate = report.entries as f64 / report.seconds.max(1e-9);
         output::line(&format!(

@@ -42,7 +42,10 @@ impl Object {
 
     /// The JSON text of a field.
     pub fn raw(&self, field: &str) -> Option<&str> {
-        self.0.iter().find(|(name, _)| name == field).map(|(_, raw)| raw.get())
+        self.0
+            .iter()
+            .find(|(name, _)| name == field)
+            .map(|(_, raw)| raw.get())
     }
 
     /// The object without some fields, as JSON: order and text of the others unchanged.

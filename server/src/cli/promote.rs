@@ -55,7 +55,10 @@ pub async fn run(args: PromoteArgs, format: Format) -> Outcome {
         match failure.exit {
             Exit::Unknown => Failure::new(
                 Exit::Unknown,
-                format!("{}\nIt may have been promoted: look with `strongroom status`.", failure.message),
+                format!(
+                    "{}\nIt may have been promoted: look with `strongroom status`.",
+                    failure.message
+                ),
             ),
             _ => failure,
         }
@@ -66,7 +69,11 @@ pub async fn run(args: PromoteArgs, format: Format) -> Outcome {
 
 /// What may be lost, as far as this node can know.
 fn bound(plan: &PromoteResponse) -> Vec<String> {
-    let name = if plan.primary.is_empty() { "unknown" } else { &plan.primary };
+    let name = if plan.primary.is_empty() {
+        "unknown"
+    } else {
+        &plan.primary
+    };
     let mut lines = vec![format!("Old primary: {name}.")];
     lines.push(match plan.last_heard_ms {
         Some(ms) => format!(
@@ -75,12 +82,16 @@ fn bound(plan: &PromoteResponse) -> Vec<String> {
             output::bytes(plan.loss_bytes),
             output::span(std::time::Duration::from_millis(ms))
         ),
-        None => "Loss: no bound is known, since this node has not heard from it; nothing that was acknowledged \
+        None => {
+            "Loss: no bound is known, since this node has not heard from it; nothing that was acknowledged \
                  as replicated."
-            .to_owned(),
+                .to_owned()
+        }
     });
     if plan.primary_connected {
-        lines.push("It is ALIVE and connected: what it acknowledges from now on without the standby is lost.".into());
+        lines.push(
+            "It is ALIVE and connected: what it acknowledges from now on without the standby is lost.".into(),
+        );
     }
     lines
 }
@@ -99,10 +110,14 @@ fn print(response: &PromoteResponse, format: Format) {
                 for line in bound(response) {
                     output::line(&line);
                 }
-                output::line(&format!("Would be primary in epoch {epoch} from position {start}. Nothing was changed."));
+                output::line(&format!(
+                    "Would be primary in epoch {epoch} from position {start}. Nothing was changed."
+                ));
             } else {
                 let took = response.took_ms;
-                output::line(&format!("Primary in epoch {epoch} from position {start}, after {took} ms."));
+                output::line(&format!(
+                    "Primary in epoch {epoch} from position {start}, after {took} ms."
+                ));
             }
         }
     }

@@ -38,8 +38,9 @@ pub async fn run(args: ServeArgs, standby: bool) -> Outcome {
         set(&mut overrides, "replication.role", Value::from("standby"))?;
     }
     for text in &args.overrides {
-        let (key, value) =
-            text.split_once('=').ok_or_else(|| Failure::usage(format!("--set {text}: KEY=VALUE is wanted")))?;
+        let (key, value) = text
+            .split_once('=')
+            .ok_or_else(|| Failure::usage(format!("--set {text}: KEY=VALUE is wanted")))?;
         // `7300`, `true` and `"text"` are what they look like; anything else is text.
         let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
         set(&mut overrides, key, value)?;
@@ -66,12 +67,12 @@ fn set(table: &mut Map<String, Value>, key: &str, value: Value) -> Outcome {
             table.insert(key.to_owned(), value);
             Ok(())
         }
-        Some((first, rest)) => {
-            match table.entry(first).or_insert_with(|| Value::Object(Map::new())) {
-                Value::Object(inner) => set(inner, rest, value),
-                _ => Err(Failure::usage(format!("--set {key}: {first} is set to a value already"))),
-            }
-        }
+        Some((first, rest)) => match table.entry(first).or_insert_with(|| Value::Object(Map::new())) {
+            Value::Object(inner) => set(inner, rest, value),
+            _ => Err(Failure::usage(format!(
+                "--set {key}: {first} is set to a value already"
+            ))),
+        },
     }
 }
 
@@ -94,7 +95,10 @@ mod tests {
         let mut table = Map::new();
         set(&mut table, "tenants.listen", "x".into()).unwrap();
         set(&mut table, "tenants.streams_max", 7.into()).unwrap();
-        assert_eq!(Value::Object(table.clone()), serde_json::json!({"tenants":{"listen":"x","streams_max":7}}));
+        assert_eq!(
+            Value::Object(table.clone()),
+            serde_json::json!({"tenants":{"listen":"x","streams_max":7}})
+        );
         assert!(set(&mut table, "tenants.listen.deep", 1.into()).is_err());
         assert!(set(&mut table, "", 1.into()).is_err());
     }

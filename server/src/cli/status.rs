@@ -54,10 +54,26 @@ pub async fn run(args: StatusArgs, format: Format) -> Outcome {
         })),
         Format::Table => {
             let rows = answers.iter().map(row);
-            output::table(&["node", "address", "state", "epoch", "durable", "applied", "replicated", "tenants"], rows);
+            output::table(
+                &[
+                    "node",
+                    "address",
+                    "state",
+                    "epoch",
+                    "durable",
+                    "applied",
+                    "replicated",
+                    "tenants",
+                ],
+                rows,
+            );
         }
     }
-    if problems.is_empty() { Ok(()) } else { Err(Failure::new(Exit::Unhealthy, problems.join("\n"))) }
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::new(Exit::Unhealthy, problems.join("\n")))
+    }
 }
 
 fn problems(answers: &[Answer]) -> Vec<String> {
@@ -71,7 +87,10 @@ fn problems(answers: &[Answer]) -> Vec<String> {
                 continue;
             }
         };
-        let following = status.peers.iter().any(|peer| peer.role == Role::Primary as i32 && peer.connected);
+        let following = status
+            .peers
+            .iter()
+            .any(|peer| peer.role == Role::Primary as i32 && peer.connected);
         match Role::try_from(status.role) {
             Ok(Role::Primary) if status.serving => primaries += 1,
             Ok(Role::Standby) if following => {}
@@ -97,7 +116,11 @@ fn row((address, answer): &Answer) -> Vec<String> {
             epoch(status.epoch),
             status.durable_lsn.to_string(),
             status.applied_lsn.to_string(),
-            if status.role == Role::Primary as i32 { status.replicated_lsn.to_string() } else { "-".into() },
+            if status.role == Role::Primary as i32 {
+                status.replicated_lsn.to_string()
+            } else {
+                "-".into()
+            },
             status.tenants.to_string(),
         ],
     }
@@ -145,9 +168,25 @@ mod tests {
     use super::*;
 
     fn node(role: Role, serving: bool, following: bool) -> Answer {
-        let peer = Peer { role: Role::Primary as i32, connected: following, ..Peer::default() };
-        let peers = if role == Role::Standby { vec![peer] } else { Vec::new() };
-        ("h:1".into(), Ok(StatusResponse { role: role as i32, serving, peers, ..StatusResponse::default() }))
+        let peer = Peer {
+            role: Role::Primary as i32,
+            connected: following,
+            ..Peer::default()
+        };
+        let peers = if role == Role::Standby {
+            vec![peer]
+        } else {
+            Vec::new()
+        };
+        (
+            "h:1".into(),
+            Ok(StatusResponse {
+                role: role as i32,
+                serving,
+                peers,
+                ..StatusResponse::default()
+            }),
+        )
     }
 
     #[test]
@@ -160,7 +199,10 @@ mod tests {
         assert_eq!(problems(&[primary(), primary()]).len(), 1);
         assert_eq!(problems(&[standby(), standby()]).len(), 1);
         assert_eq!(problems(&[primary(), node(Role::Standby, true, false)]).len(), 1);
-        assert_eq!(problems(&[primary(), ("h:2".into(), Err("down".into()))]), ["down"]);
+        assert_eq!(
+            problems(&[primary(), ("h:2".into(), Err("down".into()))]),
+            ["down"]
+        );
         assert_eq!(problems(&[node(Role::Primary, false, false)]).len(), 1);
     }
 }

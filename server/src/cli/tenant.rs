@@ -55,7 +55,9 @@ pub async fn tenant(verb: TenantVerb, format: Format) -> Outcome {
             let client = connection.primary().await?;
             let mut tenants = Vec::new();
             loop {
-                let after = tenants.last().map_or(0, |tenant: &strongroom_client::proto::admin::Tenant| tenant.id);
+                let after = tenants
+                    .last()
+                    .map_or(0, |tenant: &strongroom_client::proto::admin::Tenant| tenant.id);
                 let (page, more) = client.list_tenants(after, PAGE).await?;
                 let empty = page.is_empty();
                 tenants.extend(page);
@@ -68,12 +70,20 @@ pub async fn tenant(verb: TenantVerb, format: Format) -> Outcome {
                     "tenants": tenants.iter().map(|t| json!({"tenant_id": t.id, "name": t.name})).collect::<Vec<_>>(),
                 })),
                 Format::Table => {
-                    output::table(&["id", "name"], tenants.into_iter().map(|t| vec![t.id.to_string(), t.name]));
+                    output::table(
+                        &["id", "name"],
+                        tenants.into_iter().map(|t| vec![t.id.to_string(), t.name]),
+                    );
                 }
             }
         }
-        TenantVerb::Delete { name, yes, connection } => {
-            let question = format!("Destroy tenant {name:?}, its keys and all its data? This cannot be undone.");
+        TenantVerb::Delete {
+            name,
+            yes,
+            connection,
+        } => {
+            let question =
+                format!("Destroy tenant {name:?}, its keys and all its data? This cannot be undone.");
             if !yes && !output::confirm(&question, "--yes")? {
                 return Err(Failure::failed("not deleted"));
             }
@@ -96,7 +106,11 @@ pub async fn tenant(verb: TenantVerb, format: Format) -> Outcome {
                         done.tenant_id, done.keystore_version
                     ));
                     for node in &done.nodes {
-                        let state = if node.confirmed { "has destroyed them" } else { "has NOT confirmed yet" };
+                        let state = if node.confirmed {
+                            "has destroyed them"
+                        } else {
+                            "has NOT confirmed yet"
+                        };
                         output::line(&format!("node {} {state}", node.node));
                     }
                     output::line("Escrow files made before still open its old backups: destroy them too.");
@@ -144,16 +158,25 @@ pub struct RevokeArgs {
 /// Runs `token`.
 pub async fn token(verb: TokenVerb, format: Format) -> Outcome {
     match verb {
-        TokenVerb::Create { tenant, out, connection } => {
+        TokenVerb::Create {
+            tenant,
+            out,
+            connection,
+        } => {
             let made = connection.primary().await?.create_token(&tenant).await?;
             if let Some(path) = &out {
                 files::secret(path, format!("{}\n", made.token).as_bytes()).map_err(|failure| {
-                    failure.during(format!("token {} exists, but could not be written down", made.token_id))
+                    failure.during(format!(
+                        "token {} exists, but could not be written down",
+                        made.token_id
+                    ))
                 })?;
             }
             match (format, out) {
                 (Format::Json, Some(_)) => output::json(json!({ "token_id": made.token_id })),
-                (Format::Json, None) => output::json(json!({ "token_id": made.token_id, "token": made.token })),
+                (Format::Json, None) => {
+                    output::json(json!({ "token_id": made.token_id, "token": made.token }))
+                }
                 (Format::Table, Some(_)) => output::line(&format!("token {}", made.token_id)),
                 (Format::Table, None) => output::line(&made.token),
             }

@@ -41,11 +41,19 @@ pub struct DrillArgs {
 pub async fn run(args: DrillArgs, format: Format) -> Outcome {
     use strongroom::io::{OsRng, Rng as _};
     let mut random = [0; 16];
-    OsRng.fill(&mut random).map_err(|e| Failure::failed(format!("no random bytes: {e}")))?;
+    OsRng
+        .fill(&mut random)
+        .map_err(|e| Failure::failed(format!("no random bytes: {e}")))?;
     let (mark, seed) = random.split_at(8);
-    let seed = args.seed.unwrap_or_else(|| seed.iter().fold(0, |n, b| n << 8 | u64::from(*b)));
-    let options =
-        story::Options { data: args.data, clients: args.clients.into(), seed, mark: hex::encode(mark) };
+    let seed = args
+        .seed
+        .unwrap_or_else(|| seed.iter().fold(0, |n, b| n << 8 | u64::from(*b)));
+    let options = story::Options {
+        data: args.data,
+        clients: args.clients.into(),
+        seed,
+        mark: hex::encode(mark),
+    };
     let dir = tempfile::Builder::new()
         .prefix("strongroom-drill-")
         .tempdir()
@@ -61,5 +69,9 @@ pub async fn run(args: DrillArgs, format: Format) -> Outcome {
         eprintln!("kept for inspection: {} (seed {seed})", dir.keep().display());
     }
     outcome?;
-    if ok { Ok(()) } else { Err(Failure::failed("the drill failed")) }
+    if ok {
+        Ok(())
+    } else {
+        Err(Failure::failed("the drill failed"))
+    }
 }

@@ -52,8 +52,11 @@ fn read(path: &Path) -> Outcome<Vec<u8>> {
 }
 
 fn free_port() -> Outcome<u16> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(|e| Failure::failed(format!("no free port: {e}")))?;
-    let address = listener.local_addr().map_err(|e| Failure::failed(format!("no free port: {e}")))?;
+    let listener =
+        TcpListener::bind(("127.0.0.1", 0)).map_err(|e| Failure::failed(format!("no free port: {e}")))?;
+    let address = listener
+        .local_addr()
+        .map_err(|e| Failure::failed(format!("no free port: {e}")))?;
     Ok(address.port())
 }
 
@@ -69,11 +72,15 @@ impl Site {
             let pair = |trust: Trust| {
                 let found = pairs.iter().find(|(other, _)| *other == trust);
                 let (cert, key) = found.map(|(_, p)| (p.cert.display(), p.key.display())).unzip();
-                (cert.map(|c| c.to_string()).unwrap_or_default(), key.map(|k| k.to_string()).unwrap_or_default())
+                (
+                    cert.map(|c| c.to_string()).unwrap_or_default(),
+                    key.map(|k| k.to_string()).unwrap_or_default(),
+                )
             };
             let key_file = dir.join(format!("{name}.key"));
             KeyFile::create(&key_file)?;
-            let (tenants, admin, replica) = (pair(Trust::Tenants), pair(Trust::Admin), pair(Trust::Replication));
+            let (tenants, admin, replica) =
+                (pair(Trust::Tenants), pair(Trust::Admin), pair(Trust::Replication));
             let [own, other] = if i == 0 { ports } else { [ports[1], ports[0]] };
             let role = if i == 0 { "primary" } else { "standby" };
             let config = format!(
@@ -125,24 +132,44 @@ impl Site {
                 break text;
             }
             if let Ok(Some(status)) = child.try_wait() {
-                return Err(Failure::failed(format!("{name} ended at once ({status}); it said: {}", self.said(name))));
+                return Err(Failure::failed(format!(
+                    "{name} ended at once ({status}); it said: {}",
+                    self.said(name)
+                )));
             }
             if since.elapsed() > READY_WITHIN {
                 let _ = child.kill();
-                return Err(Failure::failed(format!("{name} was not ready within {} s", READY_WITHIN.as_secs())));
+                return Err(Failure::failed(format!(
+                    "{name} was not ready within {} s",
+                    READY_WITHIN.as_secs()
+                )));
             }
             tokio::time::sleep(LOOK_EVERY).await;
         };
-        let told: Value = serde_json::from_slice(&told).map_err(|e| Failure::failed(format!("{name}: {e}")))?;
-        let address = |key: &str| told.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-        Ok(NodeProcess { name, child, tenants: address("tenants"), admin: address("admin") })
+        let told: Value =
+            serde_json::from_slice(&told).map_err(|e| Failure::failed(format!("{name}: {e}")))?;
+        let address = |key: &str| {
+            told.get(key)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        };
+        Ok(NodeProcess {
+            name,
+            child,
+            tenants: address("tenants"),
+            admin: address("admin"),
+        })
     }
 
     /// The end of what a node printed on standard error.
     pub fn said(&self, name: &str) -> String {
         let text = std::fs::read_to_string(self.dir.join(format!("{name}.err"))).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
-        lines.get(lines.len().saturating_sub(5)..).unwrap_or_default().join(" / ")
+        lines
+            .get(lines.len().saturating_sub(5)..)
+            .unwrap_or_default()
+            .join(" / ")
     }
 
     /// A tenant's connection to one node.
@@ -175,7 +202,10 @@ impl Site {
                 return Ok(since.elapsed());
             }
             if since.elapsed() > READY_WITHIN {
-                return Err(Failure::failed(format!("the standby was not in sync: {}", status.summary)));
+                return Err(Failure::failed(format!(
+                    "the standby was not in sync: {}",
+                    status.summary
+                )));
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
@@ -186,9 +216,13 @@ impl NodeProcess {
     /// SIGKILL, and the moment it was sent.
     pub fn kill(&mut self) -> Outcome<Instant> {
         let at = Instant::now();
-        self.child.kill().map_err(|e| Failure::failed(format!("killing {}: {e}", self.name)))?;
+        self.child
+            .kill()
+            .map_err(|e| Failure::failed(format!("killing {}: {e}", self.name)))?;
         // The process is gone when it is waited for, not before.
-        self.child.wait().map_err(|e| Failure::failed(format!("waiting for {}: {e}", self.name)))?;
+        self.child
+            .wait()
+            .map_err(|e| Failure::failed(format!("waiting for {}: {e}", self.name)))?;
         Ok(at)
     }
 
@@ -199,7 +233,9 @@ impl NodeProcess {
         loop {
             match self.child.try_wait() {
                 Ok(Some(status)) if status.success() => return Ok(()),
-                Ok(Some(status)) => return Err(Failure::failed(format!("{} stopped badly: {status}", self.name))),
+                Ok(Some(status)) => {
+                    return Err(Failure::failed(format!("{} stopped badly: {status}", self.name)));
+                }
                 Ok(None) if since.elapsed() < STOP_WITHIN => tokio::time::sleep(LOOK_EVERY).await,
                 Ok(None) => return Err(Failure::failed(format!("{} did not stop", self.name))),
                 Err(e) => return Err(Failure::failed(format!("waiting for {}: {e}", self.name))),

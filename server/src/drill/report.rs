@@ -57,7 +57,11 @@ pub struct Figures {
 impl Report {
     /// `aloud`: a person reads.
     pub fn new(aloud: bool) -> Report {
-        Report { aloud, steps: 0, since: Instant::now() }
+        Report {
+            aloud,
+            steps: 0,
+            since: Instant::now(),
+        }
     }
 
     /// A step is done.

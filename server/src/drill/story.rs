@@ -69,7 +69,16 @@ pub async fn run(options: &Options, dir: &Path, report: &mut Report) -> Outcome<
     site.in_sync(&admin).await?;
     report.step(format!("{} tenants and their tokens created", tokens.len()));
 
-    let killed_at = write_and_kill(options, &site, &mut primary, &tokens, (&data, &model, &all_units), report, &mut figures).await?;
+    let killed_at = write_and_kill(
+        options,
+        &site,
+        &mut primary,
+        &tokens,
+        (&data, &model, &all_units),
+        report,
+        &mut figures,
+    )
+    .await?;
     let admin = site.admin(&standby).await?;
     promote(&admin, report, &mut figures).await?;
     let clients = connect(&site, &standby, &tokens).await?;
@@ -80,10 +89,29 @@ pub async fn run(options: &Options, dir: &Path, report: &mut Report) -> Outcome<
     ));
 
     check(&data, &model, &all_units, &clients, report, &mut figures).await?;
-    write_rest(options, &data, &model, &all_units, clients.clone(), report, &mut figures).await?;
+    write_rest(
+        options,
+        &data,
+        &model,
+        &all_units,
+        clients.clone(),
+        report,
+        &mut figures,
+    )
+    .await?;
 
     let gone = data.smallest();
-    delete_tenant(&admin, &site, &standby, &data, gone, &tokens, report, &mut figures).await?;
+    delete_tenant(
+        &admin,
+        &site,
+        &standby,
+        &data,
+        gone,
+        &tokens,
+        report,
+        &mut figures,
+    )
+    .await?;
     admin.compact().await?;
     let secret = backup(&admin, dir, report, &mut figures).await?;
     restore(dir, secret, &data, &model, gone, report, &mut figures).await?;
@@ -125,7 +153,14 @@ async fn write_and_kill(
 ) -> Outcome<Instant> {
     let clients = connect(site, primary, tokens).await?;
     let todo = (0..all.len()).collect();
-    let round = Arc::new(Round::new(data, model, all, todo, clients, Durability::Replicated));
+    let round = Arc::new(Round::new(
+        data,
+        model,
+        all,
+        todo,
+        clients,
+        Durability::Replicated,
+    ));
     let events = data.events.len() as u64;
     // A quarter to three quarters of the way.
     let kill_after = events / 4 + options.seed % (events / 2).max(1);
@@ -156,11 +191,16 @@ async fn write_and_kill(
                 why = error.to_string();
             }
         }
-        return Err(Failure::failed(format!("writing stopped before the kill: {why}; {}", site.said(primary.name))));
+        return Err(Failure::failed(format!(
+            "writing stopped before the kill: {why}; {}",
+            site.said(primary.name)
+        )));
     }
     let killed_at = primary.kill()?;
     for writer in writers {
-        writer.await.map_err(|e| Failure::failed(format!("a client panicked: {e}")))?;
+        writer
+            .await
+            .map_err(|e| Failure::failed(format!("a client panicked: {e}")))?;
     }
     figures.acknowledged_writes = model.count(Fate::Acknowledged);
     figures.unknown_writes = model.count(Fate::Unknown);
@@ -178,9 +218,16 @@ async fn write_and_kill(
 }
 
 async fn promote(admin: &AdminClient, report: &mut Report, figures: &mut Figures) -> Outcome {
-    let request = |dry_run| PromoteRequest { expect_primary: NAMES[0].into(), dry_run, ..PromoteRequest::default() };
+    let request = |dry_run| PromoteRequest {
+        expect_primary: NAMES[0].into(),
+        dry_run,
+        ..PromoteRequest::default()
+    };
     let before = admin.promote(request(true)).await?;
-    report.note(format!("before promoting: at most {} bytes of log could be missing", before.loss_bytes));
+    report.note(format!(
+        "before promoting: at most {} bytes of log could be missing",
+        before.loss_bytes
+    ));
     let since = Instant::now();
     admin.promote(request(false)).await?;
     figures.promote_ms = millis(since.elapsed());
@@ -200,7 +247,11 @@ async fn first_write(
     killed_at: Instant,
     figures: &mut Figures,
 ) -> Outcome {
-    let pending = |unit: &Unit| unit.events.iter().all(|index| model.fate(*index) == Fate::Pending);
+    let pending = |unit: &Unit| {
+        unit.events
+            .iter()
+            .all(|index| model.fate(*index) == Fate::Pending)
+    };
     let Some(first) = all.iter().position(pending) else {
         return Err(Failure::failed("nothing was left to write after the kill"));
     };
@@ -215,7 +266,11 @@ async fn first_write(
 /// Reads everything of every tenant but `except` and compares it with the model.
 async fn compare(data: &Data, model: &Model, clients: &[Client], except: Option<usize>) -> Outcome<Found> {
     let mut found = Found::default();
-    for (tenant, client) in clients.iter().enumerate().filter(|(tenant, _)| Some(*tenant) != except) {
+    for (tenant, client) in clients
+        .iter()
+        .enumerate()
+        .filter(|(tenant, _)| Some(*tenant) != except)
+    {
         let mut walk = Walk::new(data, model, tenant);
         let read = async {
             let mut entries = client.range(&data.keyspace, RangeOptions::all()).await?;
@@ -250,7 +305,11 @@ async fn check(
     let found = compare(data, model, clients, None).await?;
     let unknown: Vec<Vec<u32>> = all
         .iter()
-        .filter(|unit| unit.events.iter().any(|index| model.fate(*index) == Fate::Unknown))
+        .filter(|unit| {
+            unit.events
+                .iter()
+                .any(|index| model.fate(*index) == Fate::Unknown)
+        })
         .map(|unit| unit.events.clone())
         .collect();
     figures.lost_writes = found.lost + found.different + found.foreign;
@@ -278,8 +337,17 @@ async fn write_rest(
     report: &mut Report,
     figures: &mut Figures,
 ) -> Outcome {
-    let open = |unit: &Unit| unit.events.iter().any(|index| model.fate(*index) != Fate::Acknowledged);
-    let todo = all.iter().enumerate().filter(|(_, unit)| open(unit)).map(|(n, _)| n).collect();
+    let open = |unit: &Unit| {
+        unit.events
+            .iter()
+            .any(|index| model.fate(*index) != Fate::Acknowledged)
+    };
+    let todo = all
+        .iter()
+        .enumerate()
+        .filter(|(_, unit)| open(unit))
+        .map(|(n, _)| n)
+        .collect();
     let round = Arc::new(Round::new(data, model, all, todo, clients, Durability::Local));
     let writers: Vec<_> = (0..options.clients)
         .map(|_| {
@@ -331,12 +399,21 @@ async fn delete_tenant(
         "tenant {} deleted with {} entries: readable {}",
         deleted.tenant_id,
         output::count(tenant.by_key.len() as u64),
-        if figures.deleted_tenant_readable { "STILL" } else { "no more" }
+        if figures.deleted_tenant_readable {
+            "STILL"
+        } else {
+            "no more"
+        }
     ));
     Ok(())
 }
 
-async fn backup(admin: &AdminClient, dir: &Path, report: &mut Report, figures: &mut Figures) -> Outcome<EscrowSecret> {
+async fn backup(
+    admin: &AdminClient,
+    dir: &Path,
+    report: &mut Report,
+    figures: &mut Figures,
+) -> Outcome<EscrowSecret> {
     let secret = EscrowSecret::generate()?;
     secret.save(dir.join("restore.secret"))?;
     let kept_apart = dir.join("escrow");
@@ -379,7 +456,11 @@ async fn restore(
         "restored elsewhere, fenced until accepted: {} entries in {}, {}",
         output::count(found.entries),
         output::span(since.elapsed()),
-        if figures.restore_equal { "all equal" } else { "NOT EQUAL" }
+        if figures.restore_equal {
+            "all equal"
+        } else {
+            "NOT EQUAL"
+        }
     ));
     Ok(())
 }
@@ -396,7 +477,10 @@ fn restore_and_compare(
     let keys = Arc::new(KeyFile::create(dir.join("restored.key"))?);
     let to = dir.join("restored");
     strongroom::restore(dir.join("backup"), &escrow, secret, &to, keys.clone(), &Io::os())?;
-    let engine = Engine::builder(&to).shared_keys(keys).create_if_missing(false).open()?;
+    let engine = Engine::builder(&to)
+        .shared_keys(keys)
+        .create_if_missing(false)
+        .open()?;
     let mut found = Found::default();
     let mut fenced = engine.status().awaiting_acceptance;
     for (n, tenant) in data.tenants.iter().enumerate() {
@@ -443,7 +527,12 @@ fn search(dir: &Path, data: &Data, report: &mut Report, figures: &mut Figures) -
         planted
     ));
     for hit in searched.hits.iter().take(10) {
-        report.note(format!("{} in clear: {} at {:?}", hit.kind, hit.file.display(), hit.offset));
+        report.note(format!(
+            "{} in clear: {} at {:?}",
+            hit.kind,
+            hit.file.display(),
+            hit.offset
+        ));
     }
     Ok(())
 }
@@ -472,5 +561,8 @@ fn canaries(data: &Data) -> Outcome<Canaries> {
 
 /// The longest text in a value: a part of it on a disk is a leak as much as the whole.
 fn path_of(value: &[u8]) -> Option<&[u8]> {
-    value.split(|b| *b == b'"').max_by_key(|part| part.len()).filter(|part| part.len() >= 16)
+    value
+        .split(|b| *b == b'"')
+        .max_by_key(|part| part.len())
+        .filter(|part| part.len() >= 16)
 }

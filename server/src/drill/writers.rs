@@ -35,7 +35,10 @@ pub fn units(data: &Data) -> Vec<Unit> {
         let events = open.entry(event.tenant).or_default();
         events.push(index as u32);
         if events.len() == BATCH_EVENTS {
-            units.push(Unit { tenant: event.tenant, events: std::mem::take(events) });
+            units.push(Unit {
+                tenant: event.tenant,
+                events: std::mem::take(events),
+            });
         }
     }
     let rest = open.into_iter().filter(|(_, events)| !events.is_empty());
@@ -45,7 +48,13 @@ pub fn units(data: &Data) -> Vec<Unit> {
         if n % SINGLE_EVERY != 0 {
             return vec![unit];
         }
-        unit.events.iter().map(|index| Unit { tenant: unit.tenant, events: vec![*index] }).collect()
+        unit.events
+            .iter()
+            .map(|index| Unit {
+                tenant: unit.tenant,
+                events: vec![*index],
+            })
+            .collect()
     };
     units.into_iter().enumerate().flat_map(split).collect()
 }
@@ -110,7 +119,8 @@ impl Round {
                 return Some(error);
             }
             self.mark(unit, Fate::Acknowledged);
-            self.acknowledged.fetch_add(unit.events.len() as u64, Ordering::Relaxed);
+            self.acknowledged
+                .fetch_add(unit.events.len() as u64, Ordering::Relaxed);
             self.progress.notify_waiters();
         }
     }
@@ -120,13 +130,16 @@ impl Round {
     }
 
     async fn send(&self, unit: &Unit) -> strongroom_client::Result<()> {
-        let missing = || strongroom_client::ClientError::new(Kind::Invalid, "a unit without its tenant or event");
+        let missing =
+            || strongroom_client::ClientError::new(Kind::Invalid, "a unit without its tenant or event");
         let client = self.clients.get(unit.tenant).ok_or_else(missing)?;
         let options = WriteOptions::new().durability(self.durability);
         let keyspace = &self.data.keyspace;
         if let [index] = unit.events[..] {
             let event = self.data.event(index).ok_or_else(missing)?;
-            client.put_with(keyspace, event.key.to_vec(), event.value.to_vec(), options).await?;
+            client
+                .put_with(keyspace, event.key.to_vec(), event.value.to_vec(), options)
+                .await?;
             return Ok(());
         }
         let mut batch = Batch::new();
