@@ -62,7 +62,14 @@ impl AdminService {
         upstream: Arc<UpstreamName>,
     ) -> AdminService {
         let slots = Arc::new(Semaphore::new(CALLS_MAX));
-        AdminService { node, tokens, snapshots, upstream, slots, started: Instant::now() }
+        AdminService {
+            node,
+            tokens,
+            snapshots,
+            upstream,
+            slots,
+            started: Instant::now(),
+        }
     }
 
     /// The engine that takes writes here, and its reign.
@@ -85,24 +92,34 @@ impl AdminService {
         T: Send + 'static,
         F: FnOnce() -> strongroom::Result<T> + Send + 'static,
     {
-        blocking::run(&self.slots, call).await?.map_err(|e| status::for_operator(&e))
+        blocking::run(&self.slots, call)
+            .await?
+            .map_err(|e| status::for_operator(&e))
     }
 
     /// Who has destroyed the keys that `version` of the keystore no longer has.
     fn confirmations(&self, version: u64) -> Vec<pb::Confirmation> {
         let status = self.node.status();
-        let own = pb::Confirmation { node: status.node, confirmed: true };
-        let standbys = status
-            .standbys
-            .into_iter()
-            .map(|s| pb::Confirmation { confirmed: s.keystore_version >= version, node: s.node });
+        let own = pb::Confirmation {
+            node: status.node,
+            confirmed: true,
+        };
+        let standbys = status.standbys.into_iter().map(|s| pb::Confirmation {
+            confirmed: s.keystore_version >= version,
+            node: s.node,
+        });
         std::iter::once(own).chain(standbys).collect()
     }
 
     /// The same, once every connected standby has confirmed or had time to.
     async fn confirmed(&self, version: u64) -> Vec<pb::Confirmation> {
         let deadline = Instant::now() + CONFIRM_WAIT;
-        while self.node.status().standbys.iter().any(|s| s.connected && s.keystore_version < version)
+        while self
+            .node
+            .status()
+            .standbys
+            .iter()
+            .any(|s| s.connected && s.keystore_version < version)
             && Instant::now() < deadline
         {
             tokio::time::sleep(CONFIRM_POLL).await;
@@ -144,28 +161,46 @@ fn prospect(status: &NodeStatus) -> Result<Prospect, Status> {
 }
 
 /// Refuses what the caller does not expect or allow.
-fn allow(request: &pb::PromoteRequest, status: &NodeStatus, name: &str, now: &Prospect) -> Result<(), Status> {
+fn allow(
+    request: &pb::PromoteRequest,
+    status: &NodeStatus,
+    name: &str,
+    now: &Prospect,
+) -> Result<(), Status> {
     let unexpected = |why: String| Err(status::status(Kind::ExpectationFailed, why));
     if !request.expect_primary.is_empty() {
         let address = status.upstream.as_ref().map_or("", |u| u.address.as_str());
         if name.is_empty() && request.expect_primary != address {
-            return unexpected("the primary never said its name since this node started: expect its epoch".into());
+            return unexpected(
+                "the primary never said its name since this node started: expect its epoch".into(),
+            );
         }
         if request.expect_primary != name && request.expect_primary != address {
-            return unexpected(format!("this node follows {name}, not {}", request.expect_primary));
+            return unexpected(format!(
+                "this node follows {name}, not {}",
+                request.expect_primary
+            ));
         }
     }
     let followed = status.engine.as_ref().map_or(Epoch::ZERO, |e| e.epoch);
     if let Some(expected) = request.expect_epoch.filter(|expected| *expected != followed.0) {
-        return unexpected(format!("this node follows epoch {followed}, not {}", Epoch(expected)));
+        return unexpected(format!(
+            "this node follows epoch {followed}, not {}",
+            Epoch(expected)
+        ));
     }
     if let Some(most) = request.max_loss_bytes {
         let would_lose = |why: String| Err(status::status(Kind::WouldLose, why));
         if now.last_heard.is_none() {
-            return would_lose("the primary was never heard since this node started: the loss has no bound".into());
+            return would_lose(
+                "the primary was never heard since this node started: the loss has no bound".into(),
+            );
         }
         if now.loss_bytes > most {
-            return would_lose(format!("{} bytes of log could be lost, {most} are allowed", now.loss_bytes));
+            return would_lose(format!(
+                "{} bytes of log could be lost, {most} are allowed",
+                now.loss_bytes
+            ));
         }
     }
     Ok(())
@@ -229,7 +264,12 @@ fn peers(status: &NodeStatus, upstream_name: &str) -> Vec<pb::Peer> {
         base_copy_bytes: u.base_copy_bytes,
         ..pb::Peer::default()
     };
-    status.standbys.iter().map(standby).chain(status.upstream.iter().map(primary)).collect()
+    status
+        .standbys
+        .iter()
+        .map(standby)
+        .chain(status.upstream.iter().map(primary))
+        .collect()
 }
 
 fn describe(status: NodeStatus, upstream_name: &str) -> pb::StatusResponse {
@@ -339,9 +379,14 @@ impl Admin for AdminService {
         let (engine, _) = self.primary()?;
         let tenant = self.run(move || {
             let tenant = engine.create_tenant(&name, strongroom::TenantOptions::default())?;
-            Ok(pb::Tenant { id: tenant.id().0, name })
+            Ok(pb::Tenant {
+                id: tenant.id().0,
+                name,
+            })
         });
-        Ok(Response::new(pb::CreateTenantResponse { tenant: Some(tenant.await?) }))
+        Ok(Response::new(pb::CreateTenantResponse {
+            tenant: Some(tenant.await?),
+        }))
     }
 
     async fn list_tenants(
@@ -360,7 +405,10 @@ impl Admin for AdminService {
                 .into_iter()
                 .filter(|tenant| tenant.id.0 > request.after_id)
                 .take(limit + 1)
-                .map(|tenant| pb::Tenant { id: tenant.id.0, name: tenant.name })
+                .map(|tenant| pb::Tenant {
+                    id: tenant.id.0,
+                    name: tenant.name,
+                })
                 .collect();
             let more = tenants.len() > limit;
             tenants.truncate(limit);
@@ -416,7 +464,10 @@ impl Admin for AdminService {
             .await?;
         tracing::info!(token = %id, "token issued");
         let token = token.as_str().to_string();
-        Ok(Response::new(pb::CreateTokenResponse { token, token_id: id.to_string() }))
+        Ok(Response::new(pb::CreateTokenResponse {
+            token,
+            token_id: id.to_string(),
+        }))
     }
 
     async fn revoke_token(
@@ -440,7 +491,11 @@ impl Admin for AdminService {
         let engine = self.readable()?;
         let tokens = self.tokens.clone();
         let tokens = self.run(move || {
-            let of = if name.is_empty() { None } else { Some(engine.tenant(&name)?.id()) };
+            let of = if name.is_empty() {
+                None
+            } else {
+                Some(engine.tenant(&name)?.id())
+            };
             let mut listed = tokens.list(&engine)?;
             listed.retain(|token| of.is_none_or(|of| token.tenant == of));
             Ok(listed)
@@ -502,6 +557,8 @@ impl Admin for AdminService {
 }
 
 fn now_ms() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
     millis(since)
 }

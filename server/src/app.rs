@@ -146,7 +146,8 @@ impl App {
         };
         let admin_tls = match &config.admin.tls {
             Some(files) => Some(
-                tls::server(&files.cert, &files.key, Some(&files.client_ca)).map_err(in_table("admin.tls"))?,
+                tls::server(&files.cert, &files.key, Some(&files.client_ca))
+                    .map_err(in_table("admin.tls"))?,
             ),
             None => None,
         };
@@ -161,7 +162,9 @@ impl App {
         let upstream = Arc::new(UpstreamName::default());
         let health = HealthReporter::new();
         for service in ["", KV, ADMIN] {
-            health.set_service_status(service, ServingStatus::NotServing).await;
+            health
+                .set_service_status(service, ServingStatus::NotServing)
+                .await;
         }
 
         let tenants = accept(
@@ -175,8 +178,12 @@ impl App {
             stopping.clone(),
         );
         let call_timeout = Duration::from_millis(config.tenants.call_timeout_ms);
-        let service = KvServer::new(KvService::new(snapshots.clone(), config.tenants.calls_max, call_timeout))
-            .max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let service = KvServer::new(KvService::new(
+            snapshots.clone(),
+            config.tenants.calls_max,
+            call_timeout,
+        ))
+        .max_decoding_message_size(MESSAGE_BYTES_MAX);
         let budget = Budget::new(config.tenants.request_bytes_max);
         let tenants = transport(config.tenants.streams_max)
             .timeout(call_timeout)
@@ -230,11 +237,23 @@ impl App {
             tokio::spawn(learn_name(node.clone(), upstream)),
             tokio::spawn(sweep(snapshots.clone())),
         ];
-        let addresses =
-            Addresses { tenants: tenants_addr, admin: admin_addr, replication: node.listen_addr() };
+        let addresses = Addresses {
+            tenants: tenants_addr,
+            admin: admin_addr,
+            replication: node.listen_addr(),
+        };
         let shutdown_timeout = Duration::from_millis(config.node.shutdown_timeout_ms);
         let name = config.node.name;
-        Ok(App { node, name, addresses, snapshots, stop, servers, background, shutdown_timeout })
+        Ok(App {
+            node,
+            name,
+            addresses,
+            snapshots,
+            stop,
+            servers,
+            background,
+            shutdown_timeout,
+        })
     }
 
     /// Where it listens.
@@ -265,7 +284,10 @@ impl App {
             std::fs::write(&aside, format!("{text}\n"))?;
             std::fs::rename(&aside, file)?;
         }
-        let replication = a.replication.map(|a| format!(" replication={a}")).unwrap_or_default();
+        let replication = a
+            .replication
+            .map(|a| format!(" replication={a}"))
+            .unwrap_or_default();
         writeln!(
             std::io::stderr(),
             "strongroom ready: node={} tenants={} admin={}{replication}",
@@ -345,9 +367,7 @@ fn transport(streams_max: u32) -> Server {
 fn reflection(
     descriptors: &'static [u8],
 ) -> Result<
-    tonic_reflection::server::v1::ServerReflectionServer<
-        impl tonic_reflection::server::v1::ServerReflection,
-    >,
+    tonic_reflection::server::v1::ServerReflectionServer<impl tonic_reflection::server::v1::ServerReflection>,
     AppError,
 > {
     tonic_reflection::server::Builder::configure()
@@ -363,7 +383,12 @@ async fn told(mut stopping: watch::Receiver<bool>) {
 }
 
 /// Turns the node's role into health and ends what belongs to an earlier reign.
-async fn follow(node: Node, health: HealthReporter, snapshots: Arc<Snapshots>, mut stopping: watch::Receiver<bool>) {
+async fn follow(
+    node: Node,
+    health: HealthReporter,
+    snapshots: Arc<Snapshots>,
+    mut stopping: watch::Receiver<bool>,
+) {
     let mut states = node.watch();
     loop {
         let (serving, epoch) = {
@@ -371,7 +396,13 @@ async fn follow(node: Node, health: HealthReporter, snapshots: Arc<Snapshots>, m
             (state.primary().is_some(), state.epoch)
         };
         let stop = *stopping.borrow_and_update();
-        let status = |yes| if yes && !stop { ServingStatus::Serving } else { ServingStatus::NotServing };
+        let status = |yes| {
+            if yes && !stop {
+                ServingStatus::Serving
+            } else {
+                ServingStatus::NotServing
+            }
+        };
         snapshots.keep_only(serving.then_some(epoch));
         health.set_service_status("", status(serving)).await;
         health.set_service_status(KV, status(serving)).await;

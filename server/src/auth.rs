@@ -37,8 +37,12 @@ const ROLE_PREFIX: &str = "strongroom://role/";
 
 /// The roles in a certificate that rustls has verified. None if anything in it cannot be read.
 pub fn roles(leaf: &[u8]) -> Vec<Role> {
-    let Ok((rest, certificate)) = X509Certificate::from_der(leaf) else { return Vec::new() };
-    let Ok(Some(names)) = certificate.subject_alternative_name() else { return Vec::new() };
+    let Ok((rest, certificate)) = X509Certificate::from_der(leaf) else {
+        return Vec::new();
+    };
+    let Ok(Some(names)) = certificate.subject_alternative_name() else {
+        return Vec::new();
+    };
     if !rest.is_empty() {
         return Vec::new();
     }
@@ -114,7 +118,10 @@ struct TenantShared {
 impl<S> TenantGate<S> {
     /// Before `inner`. `budget` bounds the request bytes held at once.
     pub fn new(inner: S, node: Node, tokens: Arc<TokenStore>, budget: Budget) -> TenantGate<S> {
-        TenantGate { inner, shared: Arc::new(TenantShared { node, tokens, budget }) }
+        TenantGate {
+            inner,
+            shared: Arc::new(TenantShared { node, tokens, budget }),
+        }
     }
 }
 
@@ -125,10 +132,18 @@ impl<S: NamedService> NamedService for TenantGate<S> {
 impl TenantShared {
     async fn enter(&self, headers: &http::HeaderMap) -> Result<Access, Status> {
         let state = self.node.state();
-        let Some(engine) = state.primary() else { return Err(status::not_serving(&state)) };
+        let Some(engine) = state.primary() else {
+            return Err(status::not_serving(&state));
+        };
         let token = bearer(headers).ok_or_else(unauthenticated)?;
         let (tenant, watch) = self.tokens.verify(state.epoch, engine, &token).await?;
-        Ok(Access { tenant, engine: engine.clone(), epoch: state.epoch, watch, node: self.node.clone() })
+        Ok(Access {
+            tenant,
+            engine: engine.clone(),
+            epoch: state.epoch,
+            watch,
+            node: self.node.clone(),
+        })
     }
 }
 
@@ -188,7 +203,10 @@ impl<S> AdminGate<S> {
 
     fn admits(&self, request: &Request) -> bool {
         self.insecure
-            || request.extensions().get::<Peer>().is_some_and(|peer| peer.roles.contains(&Role::Admin))
+            || request
+                .extensions()
+                .get::<Peer>()
+                .is_some_and(|peer| peer.roles.contains(&Role::Admin))
     }
 }
 
@@ -211,7 +229,10 @@ where
 
     fn call(&mut self, request: Request) -> Self::Future {
         if !self.admits(&request) {
-            let denied = status::status(Kind::PermissionDenied, "the certificate does not carry the role admin");
+            let denied = status::status(
+                Kind::PermissionDenied,
+                "the certificate does not carry the role admin",
+            );
             return Box::pin(async move { Ok(denied.into_http()) });
         }
         Box::pin(self.inner.call(request))
@@ -226,7 +247,11 @@ mod tests {
     fn leaf(names: &[SanType]) -> Vec<u8> {
         let mut params = CertificateParams::default();
         params.subject_alt_names = names.to_vec();
-        params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().to_vec()
+        params
+            .self_signed(&KeyPair::generate().unwrap())
+            .unwrap()
+            .der()
+            .to_vec()
     }
 
     fn uri(text: &str) -> SanType {
@@ -238,7 +263,13 @@ mod tests {
         let dns = SanType::DnsName("strongroom://role/admin".try_into().unwrap());
         assert_eq!(roles(&leaf(&[uri("strongroom://role/admin")])), [Role::Admin]);
         assert_eq!(roles(&leaf(&[uri("strongroom://role/replica")])), [Role::Replica]);
-        assert_eq!(roles(&leaf(&[uri("strongroom://role/admin2"), uri("strongroom://role/")])), []);
+        assert_eq!(
+            roles(&leaf(&[
+                uri("strongroom://role/admin2"),
+                uri("strongroom://role/")
+            ])),
+            []
+        );
         assert_eq!(roles(&leaf(&[uri("STRONGROOM://role/admin"), dns])), []);
         assert_eq!(roles(&leaf(&[])), []);
     }

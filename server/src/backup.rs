@@ -27,9 +27,14 @@ pub struct Created {
 pub fn create(engine: &Engine, directory: &Path, recipient: &str, escrow_path: &Path) -> Result<Created> {
     let recipient = EscrowRecipient::parse(recipient)?;
     for (what, path) in [("directory", directory), ("escrow path", escrow_path)] {
-        let plain = path.components().all(|c| matches!(c, Component::RootDir | Component::Normal(_)));
+        let plain = path
+            .components()
+            .all(|c| matches!(c, Component::RootDir | Component::Normal(_)));
         if !path.is_absolute() || !plain || path.file_name().is_none() {
-            return Err(Error::new(ErrorKind::Invalid, format!("the {what} must be an absolute path without ..")));
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!("the {what} must be an absolute path without .."),
+            ));
         }
         // Also a dangling link: something is there.
         if path.symlink_metadata().is_ok() {
@@ -39,7 +44,9 @@ pub fn create(engine: &Engine, directory: &Path, recipient: &str, escrow_path: &
     // As the file system sees them: a link may lead one into the other.
     let parent = |path: &Path| {
         let parent = path.parent().unwrap_or(path);
-        parent.canonicalize().map_err(|e| Error::io("find directory", parent, e))
+        parent
+            .canonicalize()
+            .map_err(|e| Error::io("find directory", parent, e))
     };
     let target = parent(directory)?.join(directory.file_name().unwrap_or_default());
     if parent(escrow_path)?.starts_with(&target) || escrow_path.starts_with(directory) {
@@ -52,7 +59,10 @@ pub fn create(engine: &Engine, directory: &Path, recipient: &str, escrow_path: &
         Ok(sealed.len() as u64)
     });
     match escrow {
-        Ok(escrow_bytes) => Ok(Created { checkpoint, escrow_bytes }),
+        Ok(escrow_bytes) => Ok(Created {
+            checkpoint,
+            escrow_bytes,
+        }),
         Err(error) => {
             if let Err(left) = std::fs::remove_dir_all(directory) {
                 tracing::warn!(error = %left, "a checkpoint without escrow remains");

@@ -28,13 +28,19 @@ pub struct Budget {
 impl Budget {
     /// Room for as many of the largest messages as fit into `bytes`, at least one.
     pub fn new(bytes: usize) -> Budget {
-        Budget { slots: Arc::new(Semaphore::new((bytes / MESSAGE_BYTES_MAX).max(1))) }
+        Budget {
+            slots: Arc::new(Semaphore::new((bytes / MESSAGE_BYTES_MAX).max(1))),
+        }
     }
 
     /// The same body, kept within the budget. Its room is free again when the body is dropped, which is when the
     /// call ends or its message is decoded.
     pub fn limit(&self, body: Body) -> Body {
-        Body::new(Limited { body, free: FREE_BYTES, room: Room::None(self.slots.clone()) })
+        Body::new(Limited {
+            body,
+            free: FREE_BYTES,
+            room: Room::None(self.slots.clone()),
+        })
     }
 }
 

@@ -43,7 +43,15 @@ use strongroom_replication::{ReplicationConfig, StartRole, TlsFiles};
 /// Prefix of environment variables.
 pub const ENV_PREFIX: &str = "STRONGROOM_";
 /// Environment variables with the prefix that are not configuration (flags of the command line, tests).
-const ENV_OTHER: &[&str] = &["CONFIG", "TOKEN_FILE", "REGENERATE", "REQUIRE_EXTERNAL", "SEED", "LOG", "NODE_FILE"];
+const ENV_OTHER: &[&str] = &[
+    "CONFIG",
+    "TOKEN_FILE",
+    "REGENERATE",
+    "REQUIRE_EXTERNAL",
+    "SEED",
+    "LOG",
+    "NODE_FILE",
+];
 
 /// A configuration that cannot be used: what is wrong, where it came from, what would be right.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -375,7 +383,13 @@ impl Config {
     pub fn load(file: &Path, overrides: Option<&toml_table::Table>) -> Result<Config, ConfigError> {
         let text = std::fs::read_to_string(file)
             .map_err(|e| ConfigError(format!("configuration {}: {e}", file.display())))?;
-        Config::from_toml(&text, &file.display().to_string(), file.parent(), Some(ENV_PREFIX), overrides)
+        Config::from_toml(
+            &text,
+            &file.display().to_string(),
+            file.parent(),
+            Some(ENV_PREFIX),
+            overrides,
+        )
     }
 
     /// The same from a string; `source` names it in errors, relative paths are relative to `base`.
@@ -446,8 +460,18 @@ impl Config {
     /// Rejects what cannot work, naming the key. Reads no file.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let fail = |message: &str| Err(ConfigError(message.to_string()));
-        listener("tenants", self.tenants.listen, self.tenants.tls.is_some(), self.tenants.insecure)?;
-        listener("admin", self.admin.listen, self.admin.tls.is_some(), self.admin.insecure)?;
+        listener(
+            "tenants",
+            self.tenants.listen,
+            self.tenants.tls.is_some(),
+            self.tenants.insecure,
+        )?;
+        listener(
+            "admin",
+            self.admin.listen,
+            self.admin.tls.is_some(),
+            self.admin.insecure,
+        )?;
         if self.keys.file.as_os_str().is_empty() {
             return fail("keys.file: empty");
         }
@@ -455,17 +479,67 @@ impl Config {
             return fail("keys.file: must lie outside node.data_dir, or a copy of the data carries its key");
         }
         let ranges = [
-            ("node.shutdown_timeout_ms", self.node.shutdown_timeout_ms, 1, 3_600_000),
-            ("tenants.connections_max", self.tenants.connections_max as u64, 1, 1 << 20),
-            ("tenants.streams_max", u64::from(self.tenants.streams_max), 1, 1 << 16),
+            (
+                "node.shutdown_timeout_ms",
+                self.node.shutdown_timeout_ms,
+                1,
+                3_600_000,
+            ),
+            (
+                "tenants.connections_max",
+                self.tenants.connections_max as u64,
+                1,
+                1 << 20,
+            ),
+            (
+                "tenants.streams_max",
+                u64::from(self.tenants.streams_max),
+                1,
+                1 << 16,
+            ),
             ("tenants.calls_max", self.tenants.calls_max as u64, 1, 512),
-            ("tenants.request_bytes_max", self.tenants.request_bytes_max as u64, 80 << 20, 1 << 40),
-            ("tenants.snapshots_max", self.tenants.snapshots_max as u64, 0, 1 << 16),
-            ("tenants.snapshot_lease_ms", self.tenants.snapshot_lease_ms, 100, 3_600_000),
-            ("tenants.handshake_timeout_ms", self.tenants.handshake_timeout_ms, 100, 60_000),
-            ("tenants.call_timeout_ms", self.tenants.call_timeout_ms, 100, 3_600_000),
-            ("admin.connections_max", self.admin.connections_max as u64, 1, 1 << 16),
-            ("admin.handshake_timeout_ms", self.admin.handshake_timeout_ms, 100, 60_000),
+            (
+                "tenants.request_bytes_max",
+                self.tenants.request_bytes_max as u64,
+                80 << 20,
+                1 << 40,
+            ),
+            (
+                "tenants.snapshots_max",
+                self.tenants.snapshots_max as u64,
+                0,
+                1 << 16,
+            ),
+            (
+                "tenants.snapshot_lease_ms",
+                self.tenants.snapshot_lease_ms,
+                100,
+                3_600_000,
+            ),
+            (
+                "tenants.handshake_timeout_ms",
+                self.tenants.handshake_timeout_ms,
+                100,
+                60_000,
+            ),
+            (
+                "tenants.call_timeout_ms",
+                self.tenants.call_timeout_ms,
+                100,
+                3_600_000,
+            ),
+            (
+                "admin.connections_max",
+                self.admin.connections_max as u64,
+                1,
+                1 << 16,
+            ),
+            (
+                "admin.handshake_timeout_ms",
+                self.admin.handshake_timeout_ms,
+                100,
+                60_000,
+            ),
         ];
         for (key, value, low, high) in ranges {
             if !(low..=high).contains(&value) {
@@ -475,13 +549,19 @@ impl Config {
         if self.engine.replicated_timeout_ms >= self.tenants.call_timeout_ms {
             return fail("engine.replicated_timeout_ms: must be below tenants.call_timeout_ms");
         }
-        let listens = [Some(self.tenants.listen), Some(self.admin.listen), self.replication.listen];
+        let listens = [
+            Some(self.tenants.listen),
+            Some(self.admin.listen),
+            self.replication.listen,
+        ];
         for (i, a) in listens.iter().enumerate() {
             if a.is_some_and(|a| a.port() != 0) && listens.iter().skip(i + 1).any(|b| a == b) {
                 return fail("tenants, admin and replication: two of them listen on the same address");
             }
         }
-        self.replication().validate().map_err(|e| ConfigError(section(&e.to_string())))
+        self.replication()
+            .validate()
+            .map_err(|e| ConfigError(section(&e.to_string())))
     }
 }
 
@@ -489,10 +569,16 @@ impl Config {
 fn listener(table: &str, listen: SocketAddr, tls: bool, insecure: bool) -> Result<(), ConfigError> {
     match (tls, insecure) {
         (true, false) => Ok(()),
-        (true, true) => Err(ConfigError(format!("{table}: tls and insecure exclude each other"))),
-        (false, false) => Err(ConfigError(format!("{table}.tls: missing (plaintext needs insecure = true)"))),
+        (true, true) => Err(ConfigError(format!(
+            "{table}: tls and insecure exclude each other"
+        ))),
+        (false, false) => Err(ConfigError(format!(
+            "{table}.tls: missing (plaintext needs insecure = true)"
+        ))),
         (false, true) if listen.ip().is_loopback() => Ok(()),
-        (false, true) => Err(ConfigError(format!("{table}.insecure: only on a loopback address, not {listen}"))),
+        (false, true) => Err(ConfigError(format!(
+            "{table}.insecure: only on a loopback address, not {listen}"
+        ))),
     }
 }
 
@@ -521,7 +607,11 @@ fn explain(error: figment::Error, source: &str) -> String {
         let text = match &e.kind {
             figment::error::Kind::UnknownField(name, known) => {
                 let full = if path.is_empty() || path.ends_with(name.as_str()) {
-                    if path.is_empty() { name.clone() } else { path.clone() }
+                    if path.is_empty() {
+                        name.clone()
+                    } else {
+                        path.clone()
+                    }
                 } else {
                     format!("{path}.{name}")
                 };
@@ -532,7 +622,11 @@ fn explain(error: figment::Error, source: &str) -> String {
                 format!("unknown key `{full}`{hint}")
             }
             figment::error::Kind::MissingField(name) => {
-                let full = if path.is_empty() { name.to_string() } else { format!("{path}.{name}") };
+                let full = if path.is_empty() {
+                    name.to_string()
+                } else {
+                    format!("{path}.{name}")
+                };
                 format!("missing key `{full}`")
             }
             kind if path.is_empty() => kind.to_string(),
@@ -545,7 +639,12 @@ fn explain(error: figment::Error, source: &str) -> String {
 
 /// The known key within two edits, if any.
 fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
-    known.iter().map(|k| (distance(name, k), *k)).min().filter(|(d, _)| *d <= 2).map(|(_, k)| k)
+    known
+        .iter()
+        .map(|k| (distance(name, k), *k))
+        .min()
+        .filter(|(d, _)| *d <= 2)
+        .map(|(_, k)| k)
 }
 
 /// Edit distance.

@@ -6,7 +6,10 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit};
 /// could not be done; the process may go on.
 pub fn process() -> Vec<String> {
     let mut failed = Vec::new();
-    let limit = Rlimit { current: Some(0), maximum: Some(0) };
+    let limit = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
     if let Err(error) = rustix::process::setrlimit(Resource::Core, limit) {
         failed.push(format!("core dumps could not be turned off: {error}"));
     }

@@ -44,7 +44,14 @@ impl KvService {
     /// `calls_max` reads and as many writes run at once. A range whose client takes nothing for `patience` ends.
     pub fn new(snapshots: Arc<Snapshots>, calls_max: usize, patience: Duration) -> KvService {
         let slots = || Arc::new(Semaphore::new(calls_max));
-        KvService { shared: Arc::new(Shared { snapshots, reads: slots(), writes: slots(), patience }) }
+        KvService {
+            shared: Arc::new(Shared {
+                snapshots,
+                reads: slots(),
+                writes: slots(),
+                patience,
+            }),
+        }
     }
 
     async fn read<T, F>(&self, access: &Access, call: F) -> Result<T, Status>
@@ -75,9 +82,14 @@ impl KvService {
             })
         });
         let position = result.await??;
-        let position =
-            pb::Position { epoch: position.epoch.0, lsn: position.lsn.0, seqno: position.seqno.0 };
-        Ok(Response::new(pb::WriteResponse { position: Some(position) }))
+        let position = pb::Position {
+            epoch: position.epoch.0,
+            lsn: position.lsn.0,
+            seqno: position.seqno.0,
+        };
+        Ok(Response::new(pb::WriteResponse {
+            position: Some(position),
+        }))
     }
 }
 
@@ -88,7 +100,10 @@ fn durability(number: i32) -> Result<Option<Durability>, Status> {
         Ok(pb::Durability::Buffered) => Ok(Some(Durability::Buffered)),
         Ok(pb::Durability::Local) => Ok(Some(Durability::Local)),
         Ok(pb::Durability::Replicated) => Ok(Some(Durability::Replicated)),
-        Err(_) => Err(status::status(Kind::Invalid, format!("there is no durability {number}"))),
+        Err(_) => Err(status::status(
+            Kind::Invalid,
+            format!("there is no durability {number}"),
+        )),
     }
 }
 
@@ -100,7 +115,11 @@ fn commit(
     // Limits first: a call that cannot succeed creates no keyspace.
     for operation in operations {
         check_key(&operation.key)?;
-        if operation.value.as_ref().is_some_and(|value| value.len() > strongroom::VALUE_BYTES_MAX) {
+        if operation
+            .value
+            .as_ref()
+            .is_some_and(|value| value.len() > strongroom::VALUE_BYTES_MAX)
+        {
             let text = format!("a value has up to {} bytes", strongroom::VALUE_BYTES_MAX);
             return Err(Error::new(ErrorKind::Invalid, text));
         }
@@ -128,7 +147,11 @@ fn check_key(key: &[u8]) -> strongroom::Result<()> {
     if (1..=strongroom::KEY_BYTES_MAX).contains(&key.len()) {
         return Ok(());
     }
-    let text = format!("a key has 1 to {} bytes, this one has {}", strongroom::KEY_BYTES_MAX, key.len());
+    let text = format!(
+        "a key has 1 to {} bytes, this one has {}",
+        strongroom::KEY_BYTES_MAX,
+        key.len()
+    );
     Err(Error::new(ErrorKind::Invalid, text))
 }
 
@@ -173,9 +196,15 @@ impl Scan {
             } else if self.left == 0 {
                 break;
             } else {
-                let Some(entry) = self.entries.next().transpose()? else { break };
+                let Some(entry) = self.entries.next().transpose()? else {
+                    break;
+                };
                 self.left -= 1;
-                if self.keys_only { (entry.0, Bytes::new()) } else { entry }
+                if self.keys_only {
+                    (entry.0, Bytes::new())
+                } else {
+                    entry
+                }
             };
             let mut value = value;
             if value.len() > PIECE_BYTES {
@@ -183,26 +212,42 @@ impl Scan {
             }
             bytes += key.len() + value.len() + ENTRY_OVERHEAD;
             let value_continues = !self.rest.is_empty();
-            message.entries.push(pb::RangeEntry { key, value, value_continues });
+            message.entries.push(pb::RangeEntry {
+                key,
+                value,
+                value_continues,
+            });
         }
-        Ok(if message.entries.is_empty() { None } else { Some(message) })
+        Ok(if message.entries.is_empty() {
+            None
+        } else {
+            Some(message)
+        })
     }
 }
 
 fn bound(bound: Option<pb::Bound>) -> strongroom::Result<Bound<Bytes>> {
-    let Some(bound) = bound else { return Ok(Bound::Unbounded) };
+    let Some(bound) = bound else {
+        return Ok(Bound::Unbounded);
+    };
     if bound.key.len() > strongroom::KEY_BYTES_MAX {
         let text = format!("a bound has up to {} bytes", strongroom::KEY_BYTES_MAX);
         return Err(Error::new(ErrorKind::Invalid, text));
     }
-    Ok(if bound.exclusive { Bound::Excluded(bound.key) } else { Bound::Included(bound.key) })
+    Ok(if bound.exclusive {
+        Bound::Excluded(bound.key)
+    } else {
+        Bound::Included(bound.key)
+    })
 }
 
 #[tonic::async_trait]
 impl Kv for KvService {
     async fn hello(&self, request: Request<pb::HelloRequest>) -> Result<Response<pb::HelloResponse>, Status> {
         let (access, _) = enter(request)?;
-        Ok(Response::new(pb::HelloResponse { epoch: access.epoch.0 }))
+        Ok(Response::new(pb::HelloResponse {
+            epoch: access.epoch.0,
+        }))
     }
 
     async fn get(&self, request: Request<pb::GetRequest>) -> Result<Response<pb::GetResponse>, Status> {
@@ -213,7 +258,9 @@ impl Kv for KvService {
         };
         let value = self.read(&access, move |access| {
             check_key(&message.key)?;
-            let Some(keyspace) = open(access, &message.keyspace)? else { return Ok(None) };
+            let Some(keyspace) = open(access, &message.keyspace)? else {
+                return Ok(None);
+            };
             match snapshot {
                 Some(snapshot) => snapshot.get(&keyspace, &message.key),
                 None => keyspace.get(&message.key),
@@ -224,8 +271,11 @@ impl Kv for KvService {
 
     async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::WriteResponse>, Status> {
         let (access, message) = enter(request)?;
-        let operation =
-            pb::Operation { keyspace: message.keyspace, key: message.key, value: Some(message.value) };
+        let operation = pb::Operation {
+            keyspace: message.keyspace,
+            key: message.key,
+            value: Some(message.value),
+        };
         self.write(access, vec![operation], message.durability).await
     }
 
@@ -234,7 +284,11 @@ impl Kv for KvService {
         request: Request<pb::DeleteRequest>,
     ) -> Result<Response<pb::WriteResponse>, Status> {
         let (access, message) = enter(request)?;
-        let operation = pb::Operation { keyspace: message.keyspace, key: message.key, value: None };
+        let operation = pb::Operation {
+            keyspace: message.keyspace,
+            key: message.key,
+            value: None,
+        };
         self.write(access, vec![operation], message.durability).await
     }
 
@@ -248,10 +302,7 @@ impl Kv for KvService {
 
     type RangeStream = RangeStream;
 
-    async fn range(
-        &self,
-        request: Request<pb::RangeRequest>,
-    ) -> Result<Response<Self::RangeStream>, Status> {
+    async fn range(&self, request: Request<pb::RangeRequest>) -> Result<Response<Self::RangeStream>, Status> {
         let (access, message) = enter(request)?;
         let snapshot = match message.snapshot_id {
             0 => None,
@@ -260,21 +311,39 @@ impl Kv for KvService {
         // The first message before the answer, so that what is wrong with the call fails the call.
         let begun = self.read(&access, move |access| {
             let bounds = (bound(message.start)?, bound(message.end)?);
-            let Some(keyspace) = open(access, &message.keyspace)? else { return Ok(None) };
+            let Some(keyspace) = open(access, &message.keyspace)? else {
+                return Ok(None);
+            };
             let range = match snapshot {
                 Some(snapshot) => snapshot.range(&keyspace, bounds),
                 None => keyspace.range(bounds),
             };
-            let entries: Entries = if message.reverse { Box::new(range.rev()) } else { Box::new(range) };
-            let left = if message.limit == 0 { u64::MAX } else { message.limit };
-            let mut scan = Scan { entries, left, keys_only: message.keys_only, rest: Bytes::new() };
+            let entries: Entries = if message.reverse {
+                Box::new(range.rev())
+            } else {
+                Box::new(range)
+            };
+            let left = if message.limit == 0 {
+                u64::MAX
+            } else {
+                message.limit
+            };
+            let mut scan = Scan {
+                entries,
+                left,
+                keys_only: message.keys_only,
+                rest: Bytes::new(),
+            };
             Ok(scan.chunk()?.map(|first| (scan, first)))
         });
         let begun = begun.await?;
         let (sender, receiver) = mpsc::channel(1);
         let service = self.clone();
         tokio::spawn(async move { service.stream(access, begun, sender).await });
-        Ok(Response::new(RangeStream { receiver, ended: false }))
+        Ok(Response::new(RangeStream {
+            receiver,
+            ended: false,
+        }))
     }
 
     async fn open_snapshot(
@@ -285,7 +354,11 @@ impl Kv for KvService {
         let snapshots = &self.shared.snapshots;
         let (snapshot_id, seqno) = snapshots.open(&access.tenant, access.epoch)?;
         let lease_ms = u64::try_from(snapshots.lease().as_millis()).unwrap_or(u64::MAX);
-        Ok(Response::new(pb::OpenSnapshotResponse { snapshot_id, seqno, lease_ms }))
+        Ok(Response::new(pb::OpenSnapshotResponse {
+            snapshot_id,
+            seqno,
+            lease_ms,
+        }))
     }
 
     async fn release_snapshot(
@@ -293,7 +366,9 @@ impl Kv for KvService {
         request: Request<pb::ReleaseSnapshotRequest>,
     ) -> Result<Response<pb::ReleaseSnapshotResponse>, Status> {
         let (access, message) = enter(request)?;
-        self.shared.snapshots.release(access.tenant.id(), message.snapshot_id);
+        self.shared
+            .snapshots
+            .release(access.tenant.id(), message.snapshot_id);
         Ok(Response::new(pb::ReleaseSnapshotResponse {}))
     }
 }
@@ -325,14 +400,22 @@ impl Stream for RangeStream {
             Some(Event::Chunk(chunk)) => Some(Ok(chunk)),
             Some(Event::Failed(status)) => Some(Err(status)),
             Some(Event::End) => None,
-            None => Some(Err(status::status(Kind::Timeout, "the range was cut off: its client took nothing"))),
+            None => Some(Err(status::status(
+                Kind::Timeout,
+                "the range was cut off: its client took nothing",
+            ))),
         })
     }
 }
 
 impl KvService {
     /// Sends messages as the client takes them, holding no thread while it does not.
-    async fn stream(&self, access: Access, begun: Option<(Scan, pb::RangeResponse)>, sender: mpsc::Sender<Event>) {
+    async fn stream(
+        &self,
+        access: Access,
+        begun: Option<(Scan, pb::RangeResponse)>,
+        sender: mpsc::Sender<Event>,
+    ) {
         let mut next = Ok(begun);
         loop {
             let (event, scan) = match next {
@@ -347,7 +430,10 @@ impl KvService {
             let Some(mut scan) = scan else { return };
             next = match access.check() {
                 Err(status) => Err(status),
-                Ok(()) => self.read(&access, move |_| Ok(scan.chunk()?.map(|chunk| (scan, chunk)))).await,
+                Ok(()) => {
+                    self.read(&access, move |_| Ok(scan.chunk()?.map(|chunk| (scan, chunk))))
+                        .await
+                }
             };
         }
     }

@@ -104,13 +104,19 @@ async fn greet(
         Some(acceptor) => {
             let tls = acceptor.accept(tcp).await?;
             let (_, session) = tls.get_ref();
-            let roles = session.peer_certificates().and_then(|chain| chain.first()).map(|leaf| roles(leaf));
+            let roles = session
+                .peer_certificates()
+                .and_then(|chain| chain.first())
+                .map(|leaf| roles(leaf));
             (Stream::Tls(Box::new(tls)), roles.unwrap_or_default())
         }
     };
     Ok(Connection {
         stream,
-        peer: Peer { address, roles: roles.into() },
+        peer: Peer {
+            address,
+            roles: roles.into(),
+        },
         silent: Some(Box::pin(tokio::time::sleep(patience))),
         _slot: slot,
     })
@@ -139,7 +145,11 @@ impl Connected for Connection {
 }
 
 impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if let Some(silent) = &mut self.silent
             && silent.as_mut().poll(cx).is_ready()
         {

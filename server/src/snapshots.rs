@@ -32,7 +32,11 @@ struct Leased {
 impl Snapshots {
     /// None open; `per_tenant` may be, each until `lease` after its last use.
     pub fn new(per_tenant: usize, lease: Duration) -> Snapshots {
-        Snapshots { per_tenant, lease, open: Mutex::default() }
+        Snapshots {
+            per_tenant,
+            lease,
+            open: Mutex::default(),
+        }
     }
 
     /// How long one lives after its last use.
@@ -51,12 +55,22 @@ impl Snapshots {
         let of_tenant = open.entry(tenant.id()).or_default();
         of_tenant.retain(|_, leased| leased.ends > now && leased.epoch == epoch);
         if of_tenant.len() >= self.per_tenant {
-            let text = format!("this tenant has {} snapshots open, the most there may be", of_tenant.len());
+            let text = format!(
+                "this tenant has {} snapshots open, the most there may be",
+                of_tenant.len()
+            );
             return Err(status::status(Kind::Busy, text));
         }
         let snapshot = tenant.snapshot();
         let seqno = snapshot.seqno().0;
-        of_tenant.insert(id, Leased { snapshot, epoch, ends: now + self.lease });
+        of_tenant.insert(
+            id,
+            Leased {
+                snapshot,
+                epoch,
+                ends: now + self.lease,
+            },
+        );
         Ok((id, seqno))
     }
 
@@ -69,7 +83,10 @@ impl Snapshots {
                 leased.ends = now + self.lease;
                 Ok(leased.snapshot.clone())
             }
-            _ => Err(status::status(Kind::Gone, "there is no such snapshot: its lease ended, or it never was")),
+            _ => Err(status::status(
+                Kind::Gone,
+                "there is no such snapshot: its lease ended, or it never was",
+            )),
         }
     }
 
@@ -108,6 +125,10 @@ impl Snapshots {
 
     /// How many are open.
     pub fn count(&self) -> u64 {
-        self.open.lock().values().map(|of_tenant| of_tenant.len() as u64).sum()
+        self.open
+            .lock()
+            .values()
+            .map(|of_tenant| of_tenant.len() as u64)
+            .sum()
     }
 }

@@ -59,7 +59,10 @@ pub fn for_tenant(error: &Error) -> Status {
         _ => {
             let id = incident();
             tracing::error!(incident = %id, kind = kind.name(), "{error:?}");
-            status(kind, format!("the server failed the call; it logged the reason as incident {id}"))
+            status(
+                kind,
+                format!("the server failed the call; it logged the reason as incident {id}"),
+            )
         }
     }
 }
@@ -95,12 +98,19 @@ pub fn for_node(error: &strongroom_replication::Error) -> Status {
 /// Why a node that does not serve does not.
 pub fn not_serving(state: &NodeState) -> Status {
     match state.role {
-        NodeRole::Fenced => status(Kind::Fenced, "this node was fenced by a newer epoch: another is the primary"),
+        NodeRole::Fenced => status(
+            Kind::Fenced,
+            "this node was fenced by a newer epoch: another is the primary",
+        ),
         NodeRole::Stopped => status(Kind::Closed, "this node is stopping"),
-        NodeRole::Waiting => {
-            status(Kind::NotPrimary, "this node does not serve yet: it is making sure that no other does")
-        }
-        _ => status(Kind::NotPrimary, "this node is a standby: the primary is elsewhere"),
+        NodeRole::Waiting => status(
+            Kind::NotPrimary,
+            "this node does not serve yet: it is making sure that no other does",
+        ),
+        _ => status(
+            Kind::NotPrimary,
+            "this node is a standby: the primary is elsewhere",
+        ),
     }
 }
 
@@ -150,9 +160,15 @@ mod tests {
         let path = std::path::Path::new("/var/lib/strongroom/wal/7");
         let error = Error::io("sync", path, std::io::Error::other("bad disk"));
         let tenant = for_tenant(&error);
-        assert!(!tenant.message().contains("/var") && tenant.message().contains("incident"), "{tenant:?}");
+        assert!(
+            !tenant.message().contains("/var") && tenant.message().contains("incident"),
+            "{tenant:?}"
+        );
         let operator = for_operator(&error);
-        assert!(operator.message().contains("/var/lib/strongroom/wal/7"), "{operator:?}");
+        assert!(
+            operator.message().contains("/var/lib/strongroom/wal/7"),
+            "{operator:?}"
+        );
         assert!(operator.message().contains("bad disk"), "{operator:?}");
     }
 }

@@ -17,7 +17,8 @@ use rustls::server::{NoServerSessionStorage, ServerConfig, WebPkiClientVerifier}
 pub fn server(cert: &Path, key: &Path, client_ca: Option<&Path>) -> Result<Arc<ServerConfig>, String> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let chain = certificates(cert)?;
-    let private = PrivateKeyDer::from_pem_file(key).map_err(|e| format!("private key {}: {e}", key.display()))?;
+    let private =
+        PrivateKeyDer::from_pem_file(key).map_err(|e| format!("private key {}: {e}", key.display()))?;
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(|e| format!("TLS: {e}"))?;
@@ -43,7 +44,9 @@ fn verifier(
     let mut roots = RootCertStore::empty();
     for certificate in certificates(path)? {
         // One that cannot be read is an error here, not one authority less.
-        roots.add(certificate).map_err(|e| format!("authority {}: {e}", path.display()))?;
+        roots
+            .add(certificate)
+            .map_err(|e| format!("authority {}: {e}", path.display()))?;
     }
     WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
         .build()
@@ -54,7 +57,10 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let fail = |e: rustls::pki_types::pem::Error| format!("certificate {}: {e}", path.display());
     let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).map_err(fail)?.collect();
     match chain.map_err(fail)? {
-        chain if chain.is_empty() => Err(format!("certificate {}: there is none in the file", path.display())),
+        chain if chain.is_empty() => Err(format!(
+            "certificate {}: there is none in the file",
+            path.display()
+        )),
         chain => Ok(chain),
     }
 }

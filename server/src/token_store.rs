@@ -133,7 +133,12 @@ impl Record {
 }
 
 fn hash(salt: &[u8; 16], secret: &[u8; 32]) -> [u8; 32] {
-    Sha256::new().chain_update(DOMAIN).chain_update(salt).chain_update(secret).finalize().into()
+    Sha256::new()
+        .chain_update(DOMAIN)
+        .chain_update(salt)
+        .chain_update(secret)
+        .finalize()
+        .into()
 }
 
 /// A record in memory; long calls hold on to it to see its revocation.
@@ -171,7 +176,10 @@ pub struct TokenStore {
 
 impl Default for TokenStore {
     fn default() -> TokenStore {
-        TokenStore { cache: Mutex::default(), lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)) }
+        TokenStore {
+            cache: Mutex::default(),
+            lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
+        }
     }
 }
 
@@ -212,15 +220,24 @@ impl TokenStore {
 
     fn cached(&self, epoch: Epoch, id: TokenId) -> Option<Arc<Cached>> {
         let cache = self.cache.lock();
-        (cache.epoch == epoch).then(|| cache.records.get(&id).cloned()).flatten()
+        (cache.epoch == epoch)
+            .then(|| cache.records.get(&id).cloned())
+            .flatten()
     }
 
     /// Reads a record and caches it. Blocks.
     fn look_up(&self, epoch: Epoch, engine: &Engine, id: TokenId) -> Result<Option<Arc<Cached>>> {
         let changes = self.enter(epoch).changes;
-        let Some(keyspace) = existing(engine)? else { return Ok(None) };
-        let Some(value) = keyspace.get(id.0)? else { return Ok(None) };
-        let cached = Arc::new(Cached { record: Record::decode(&value)?, revoked: AtomicBool::new(false) });
+        let Some(keyspace) = existing(engine)? else {
+            return Ok(None);
+        };
+        let Some(value) = keyspace.get(id.0)? else {
+            return Ok(None);
+        };
+        let cached = Arc::new(Cached {
+            record: Record::decode(&value)?,
+            revoked: AtomicBool::new(false),
+        });
         let mut cache = self.enter(epoch);
         if cache.denied.contains(&id) {
             return Ok(None);
@@ -244,21 +261,41 @@ impl TokenStore {
         let mut cache = self.cache.lock();
         if cache.epoch < epoch {
             let changes = cache.changes + 1;
-            *cache = Cache { epoch, changes, ..Cache::default() };
+            *cache = Cache {
+                epoch,
+                changes,
+                ..Cache::default()
+            };
         }
         cache
     }
 
     /// Makes a token for a tenant: its text, the only copy, and its id. As durable as the engine's default.
     /// Blocks. Errors: those of a write.
-    pub fn create(&self, engine: &Engine, tenant: TenantId, now_ms: u64) -> Result<(Zeroizing<String>, TokenId)> {
-        let mut token = Token { id: TokenId([0; 8]), secret: Zeroizing::new([0; 32]) };
+    pub fn create(
+        &self,
+        engine: &Engine,
+        tenant: TenantId,
+        now_ms: u64,
+    ) -> Result<(Zeroizing<String>, TokenId)> {
+        let mut token = Token {
+            id: TokenId([0; 8]),
+            secret: Zeroizing::new([0; 32]),
+        };
         let mut salt = [0; 16];
         random(&mut token.id.0)?;
         random(token.secret.as_mut_slice())?;
         random(&mut salt)?;
-        let record = Record { tenant, created_ms: now_ms, salt, hash: hash(&salt, &token.secret) };
-        engine.system().keyspace(KEYSPACE)?.put(token.id.0, record.encode())?;
+        let record = Record {
+            tenant,
+            created_ms: now_ms,
+            salt,
+            hash: hash(&salt, &token.secret),
+        };
+        engine
+            .system()
+            .keyspace(KEYSPACE)?
+            .put(token.id.0, record.encode())?;
         Ok((token.text(), token.id))
     }
 
@@ -272,7 +309,11 @@ impl TokenStore {
         }
         self.deny(epoch, &[id]);
         let outcome = keyspace.delete(id.0).map(drop);
-        if outcome.as_ref().err().is_none_or(|e| e.kind() != ErrorKind::Unknown) {
+        if outcome
+            .as_ref()
+            .err()
+            .is_none_or(|e| e.kind() != ErrorKind::Unknown)
+        {
             // Gone from the engine, or certainly still there.
             self.enter(epoch).denied.remove(&id);
         }
@@ -281,9 +322,15 @@ impl TokenStore {
 
     /// Removes the records of a deleted tenant's tokens. They are no good already. Blocks.
     pub fn forget_tenant(&self, epoch: Epoch, engine: &Engine, tenant: TenantId) -> Result<()> {
-        let ids: Vec<TokenId> =
-            self.list(engine)?.into_iter().filter(|t| t.tenant == tenant).map(|t| t.id).collect();
-        let Some(keyspace) = existing(engine)?.filter(|_| !ids.is_empty()) else { return Ok(()) };
+        let ids: Vec<TokenId> = self
+            .list(engine)?
+            .into_iter()
+            .filter(|t| t.tenant == tenant)
+            .map(|t| t.id)
+            .collect();
+        let Some(keyspace) = existing(engine)?.filter(|_| !ids.is_empty()) else {
+            return Ok(());
+        };
         self.deny(epoch, &ids);
         let mut batch = engine.system().batch();
         for id in &ids {
@@ -305,14 +352,20 @@ impl TokenStore {
 
     /// All tokens, in order of id. Blocks.
     pub fn list(&self, engine: &Engine) -> Result<Vec<TokenInfo>> {
-        let Some(keyspace) = existing(engine)? else { return Ok(Vec::new()) };
+        let Some(keyspace) = existing(engine)? else {
+            return Ok(Vec::new());
+        };
         let mut tokens = Vec::new();
         for entry in keyspace.iter() {
             let (key, value) = entry?;
             let id = key.as_ref().try_into().map(TokenId);
             let id = id.map_err(|_| Error::new(ErrorKind::Corruption, "a token's id is malformed"))?;
             let record = Record::decode(&value)?;
-            tokens.push(TokenInfo { id, tenant: record.tenant, created_ms: record.created_ms });
+            tokens.push(TokenInfo {
+                id,
+                tenant: record.tenant,
+                created_ms: record.created_ms,
+            });
         }
         Ok(tokens)
     }
@@ -328,8 +381,6 @@ fn existing(engine: &Engine) -> Result<Option<strongroom::Keyspace>> {
 }
 
 fn random(bytes: &mut [u8]) -> Result<()> {
-    getrandom::fill(bytes).map_err(|e| Error::new(ErrorKind::Io, format!("the system gave no randomness: {e}")))
+    getrandom::fill(bytes)
+        .map_err(|e| Error::new(ErrorKind::Io, format!("the system gave no randomness: {e}")))
 }
-
-
-

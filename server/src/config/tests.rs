@@ -29,7 +29,10 @@ fn complete_file_then_paths_are_relative_to_it() {
     let config = load(GOOD).unwrap();
     assert_eq!(config.node.data_dir, Path::new("/etc/sr/data"));
     let tls = config.tenants.tls.clone().unwrap();
-    assert_eq!((tls.cert, tls.key), (PathBuf::from("/etc/sr/t.crt"), PathBuf::from("/abs/t.pem")));
+    assert_eq!(
+        (tls.cert, tls.key),
+        (PathBuf::from("/etc/sr/t.crt"), PathBuf::from("/abs/t.pem"))
+    );
     let replication = config.replication();
     assert_eq!(replication.engine.durability, strongroom::Durability::Replicated);
     assert_eq!(replication.tls.unwrap().ca, Path::new("/etc/sr/r-ca.crt"));
@@ -46,11 +49,20 @@ fn defaults_then_the_engines() {
 #[test]
 fn unknown_key_then_error_names_it_and_the_nearest() {
     let error = load(&GOOD.replace("peer =", "pear =")).unwrap_err().0;
-    assert_eq!(error, "test.toml: unknown key `replication.pear`; did you mean `peer`?");
+    assert_eq!(
+        error,
+        "test.toml: unknown key `replication.pear`; did you mean `peer`?"
+    );
     let error = load(&format!("{GOOD}\n[surprise]\nx = 1\n")).unwrap_err().0;
-    assert!(error.starts_with("test.toml: unknown key `surprise`; known here: node"), "{error}");
+    assert!(
+        error.starts_with("test.toml: unknown key `surprise`; known here: node"),
+        "{error}"
+    );
     let error = load(&GOOD.replace("client_ca", "cleint_ca")).unwrap_err().0;
-    assert!(error.contains("unknown key `admin.tls.cleint_ca`; did you mean `client_ca`?"), "{error}");
+    assert!(
+        error.contains("unknown key `admin.tls.cleint_ca`; did you mean `client_ca`?"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -69,8 +81,13 @@ fn overrides_then_they_win_and_their_mistakes_are_named() {
     let config = Config::from_toml(GOOD, "t", None, None, Some(&overrides)).unwrap();
     assert_eq!(config.tenants.listen, "127.0.0.1:0".parse().unwrap());
     let overrides = table(r#"{"tenants": {"lisen": "127.0.0.1:0"}}"#);
-    let error = Config::from_toml(GOOD, "t", None, None, Some(&overrides)).unwrap_err().0;
-    assert!(error.contains("unknown key `tenants.lisen`; did you mean `listen`?"), "{error}");
+    let error = Config::from_toml(GOOD, "t", None, None, Some(&overrides))
+        .unwrap_err()
+        .0;
+    assert!(
+        error.contains("unknown key `tenants.lisen`; did you mean `listen`?"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -78,14 +95,42 @@ fn each_rule_broken_then_key_named() {
     let cases = [
         ("name = \"db1\"", "name = \"db 1\"", "node.name"),
         ("keys/strongroom.key", "data/strongroom.key", "keys.file"),
-        ("tls = { cert = \"t.crt\", key = \"/abs/t.pem\" }", "insecure = true", "tenants.insecure"),
-        ("tls = { cert = \"t.crt\", key = \"/abs/t.pem\" }", "", "tenants.tls"),
-        ("listen = \"0.0.0.0:7302\"", "listen = \"0.0.0.0:7300\"", "tenants, admin and replication"),
+        (
+            "tls = { cert = \"t.crt\", key = \"/abs/t.pem\" }",
+            "insecure = true",
+            "tenants.insecure",
+        ),
+        (
+            "tls = { cert = \"t.crt\", key = \"/abs/t.pem\" }",
+            "",
+            "tenants.tls",
+        ),
+        (
+            "listen = \"0.0.0.0:7302\"",
+            "listen = \"0.0.0.0:7300\"",
+            "tenants, admin and replication",
+        ),
         ("peer = \"db2:7302\"", "role = \"standby\"", "replication.peer"),
-        ("peer = \"db2:7302\"", "window_bytes = 1", "replication.window_bytes"),
-        ("durability = \"replicated\"", "replicated_timeout_ms = 60000", "engine.replicated_timeout_ms"),
-        ("durability = \"replicated\"", "filter_bits = 31", "engine: option filter_bits"),
-        ("durability = \"replicated\"", "durability = \"paper\"", "test.toml: engine.durability"),
+        (
+            "peer = \"db2:7302\"",
+            "window_bytes = 1",
+            "replication.window_bytes",
+        ),
+        (
+            "durability = \"replicated\"",
+            "replicated_timeout_ms = 60000",
+            "engine.replicated_timeout_ms",
+        ),
+        (
+            "durability = \"replicated\"",
+            "filter_bits = 31",
+            "engine: option filter_bits",
+        ),
+        (
+            "durability = \"replicated\"",
+            "durability = \"paper\"",
+            "test.toml: engine.durability",
+        ),
     ];
     for (old, new, expect) in cases {
         assert!(GOOD.contains(old), "{old}");
