@@ -33,7 +33,11 @@ impl Inner {
         if self.flush_one()? {
             return Ok(true);
         }
-        self.compact_one(&mut survey)
+        if self.compact_one(&mut survey)? {
+            return Ok(true);
+        }
+        // A key provider that failed to destroy a root is asked again.
+        Ok(self.keystore.destruction_pending() && self.keystore.destroy_superseded()?.is_some())
     }
 
     /// Flushes the oldest immutable memtable, if any. Under `jobs`.
@@ -97,15 +101,27 @@ impl Inner {
                 at: *at,
             })
             .collect();
+        // A deletion of a keyspace that a crash could still take back must not cost its data.
+        self.wal.sync_to(self.wal.written())?;
         let version = self.versions.current();
-        let shape = survey.shape(&version, &self.keys, self.keystore.version(), &drops, &versions)?;
+        // Counts deletions of tenants: each takes a live one away, creations add to both.
+        let destructions = self
+            .keystore
+            .next_tenant()
+            .saturating_sub(self.keystore.len() as u64);
+        let shape = survey.shape(&version, &self.keys, destructions, &drops, &versions)?;
         let edges = VersionEdges::new(&version);
         let Some(plan) = pick(&shape, &edges, &Limits::from(&self.options))? else {
             return Ok(false);
         };
         let work = Work {
             dropped: &|tenant, keyspace| catalog::dropped_at(&view, tenant, keyspace),
-            cancelled: &|| self.background.state.lock().closing,
+            cancelled: &|| {
+                // Memtables do not wait for a long compaction. A flush that fails is tried again, and
+                // reported, as the next job.
+                let _ = self.flush_one();
+                self.background.state.lock().closing
+            },
             next_number: &|| self.versions.next_number(),
             ..self.work(&versions, state.highest_epoch)
         };

@@ -64,7 +64,7 @@ impl Inner {
             for op in &parsed {
                 // A write behind a keyspace's deletion would be invisible and never reclaimed.
                 if let Some(id) = op.key.first_chunk::<4>() {
-                    self.check_keyspace(tenant, KeyspaceId(u32::from_be_bytes(*id)))?;
+                    self.check_keyspace(tenant, KeyspaceId(u32::from_be_bytes(*id)), None)?;
                 }
             }
             let seqno = commit.seqno.next();

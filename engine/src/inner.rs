@@ -163,15 +163,21 @@ impl Inner {
         }
     }
 
-    pub fn check_keyspace(&self, tenant: TenantId, keyspace: KeyspaceId) -> Result<()> {
+    /// Whether a read at `at` finds the keyspace; None asks for a write, which comes after everything.
+    pub fn check_keyspace(&self, tenant: TenantId, keyspace: KeyspaceId, at: Option<SeqNo>) -> Result<()> {
         let dropped = self.dropped.read();
-        if !dropped.is_empty() && dropped.contains_key(&(tenant, keyspace)) {
-            return Err(Error::new(
+        let deletion = if dropped.is_empty() {
+            None
+        } else {
+            dropped.get(&(tenant, keyspace))
+        };
+        match deletion {
+            Some(deletion) if at.is_none_or(|at| *deletion <= at) => Err(Error::new(
                 ErrorKind::NotFound,
                 format!("keyspace {keyspace} was deleted"),
-            ));
+            )),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Puts a record's operations into the active memtable. Under the commit lock, in log order.

@@ -122,12 +122,10 @@ impl Builder {
             return Err(Error::new(ErrorKind::Invalid, "no key provider was given"));
         };
         let (io, dir) = (self.io, self.path);
-        let vfs = &io.vfs;
         if !self.create && !has(&io, &dir.join(CURRENT))? && !has(&io, &dir.join(KEYSTORE_DIR))? {
             return Err(Error::new(ErrorKind::NotFound, "there is no database here").at(&dir));
         }
-        vfs.create_dir_all(&dir)
-            .map_err(|e| Error::io("creating the database directory", &dir, e))?;
+        durable::create_dir_synced(&io, &dir)?;
         let lock = lock(&io, &dir)?;
         if has(&io, &dir.join(INCOMPLETE))? {
             let text = "an unfinished base copy or restore: finish it or start it again";

@@ -173,11 +173,11 @@ impl Keyspace {
         let inner = self.engine.inner();
         check_key(key)?;
         inner.check_tenant(self.tenant)?;
-        inner.check_keyspace(self.tenant, self.id)?;
         let tree_key = self.tree_key(key);
         // First the view, then the version: see `inner`.
         let view = inner.view();
         let at = at.unwrap_or_else(|| inner.visible());
+        inner.check_keyspace(self.tenant, self.id, Some(at))?;
         let found = inner.find(&view, self.tenant, &tree_key, at)?;
         // Deleted while we read: what was found may be a destroyed tenant's.
         inner.check_tenant(self.tenant)?;

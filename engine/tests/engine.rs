@@ -1,5 +1,11 @@
 //! The engine through its public face: what a user sees, on real files.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "helpers of tests, on real files"
+)]
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -627,4 +633,40 @@ fn a_replicated_commit_without_a_standby_ends_unknown_and_is_never_downgraded() 
         "1",
         "published by a late confirmation"
     );
+}
+
+#[test]
+fn a_deleted_keyspaces_data_outlives_a_deletion_that_a_crash_took_back() {
+    use strongroom::io::sim::{CrashMode, SimFs};
+    let (fs, keys) = (SimFs::new(), keys());
+    let open = |fs: &SimFs| {
+        let builder = Engine::builder("/db")
+            .shared_keys(keys.clone())
+            .options(Options::tiny());
+        builder.io(fs.io(7)).open().unwrap()
+    };
+    let engine = open(&fs);
+    let tenant = engine.create_tenant("t", TenantOptions::default()).unwrap();
+    let keyspace = tenant.keyspace("k").unwrap();
+    for i in 0..100u32 {
+        keyspace.put(i.to_be_bytes(), [1; 100]).unwrap();
+    }
+    engine.flush().unwrap();
+    drop((engine, tenant, keyspace));
+    let mut options = Options::tiny();
+    options.durability = Durability::Buffered;
+    let builder = Engine::builder("/db").shared_keys(keys.clone()).options(options);
+    let engine = builder.io(fs.io(8)).open().unwrap();
+    engine.tenant("t").unwrap().delete_keyspace("k").unwrap();
+    while engine.step().unwrap() {}
+    let after = fs.crashed_image(CrashMode::DropAll, 0);
+    let engine = open(&after);
+    match engine.tenant("t").unwrap().open_keyspace("k") {
+        Ok(keyspace) => assert_eq!(
+            keyspace.iter().count(),
+            100,
+            "the deletion was lost, the data must not be"
+        ),
+        Err(e) => assert_eq!(e.kind(), ErrorKind::NotFound, "the deletion survived"),
+    }
 }

@@ -92,7 +92,7 @@ impl AdminService {
         T: Send + 'static,
         F: FnOnce() -> strongroom::Result<T> + Send + 'static,
     {
-        blocking::run(&self.slots, call)
+        blocking::run(&self.slots, Kind::Unknown, call)
             .await?
             .map_err(|e| status::for_operator(&e))
     }
@@ -141,11 +141,12 @@ struct Prospect {
     connected: bool,
 }
 
-/// Of a standby that has data.
+/// Of a standby, or a node that waits, if it has data.
 fn prospect(status: &NodeStatus) -> Result<Prospect, Status> {
     let not_standby = |why: &str| status::status(Kind::NotStandby, why);
     let engine = match (status.role, &status.engine) {
-        (NodeRole::Standby, Some(engine)) => engine,
+        // A node that waits because no rule decides serves when an operator does.
+        (NodeRole::Standby | NodeRole::Waiting, Some(engine)) => engine,
         (NodeRole::Primary, _) => return Err(not_standby("this node is the primary already")),
         (NodeRole::Seeding, _) => return Err(not_standby("this standby is still taking its base copy")),
         _ => return Err(not_standby("this node is no standby that holds data")),
@@ -209,7 +210,7 @@ fn allow(
 /// "fenced by epoch 3.0", "standby, following": one line for people.
 fn summary(status: &NodeStatus) -> String {
     let fenced_by = status.engine.as_ref().and_then(|e| e.fenced_by);
-    let text = match (status.role, fenced_by) {
+    match (status.role, fenced_by) {
         (NodeRole::Fenced, Some(by)) => format!("fenced by epoch {by}"),
         (NodeRole::Fenced, None) => "fenced by a newer epoch".into(),
         (NodeRole::Waiting, _) => "waiting to serve".into(),
@@ -224,8 +225,7 @@ fn summary(status: &NodeStatus) -> String {
             Some(engine) if engine.read_only.is_some() => "primary, read only".into(),
             _ => "primary, serving".into(),
         },
-    };
-    text
+    }
 }
 
 fn state_name(role: NodeRole) -> &'static str {

@@ -41,6 +41,13 @@ pub fn create(engine: &Engine, directory: &Path, recipient: &str, escrow_path: &
             return Err(Error::new(ErrorKind::AlreadyExists, format!("the {what} exists")).at(path));
         }
     }
+    let together = || {
+        let text = "the escrow must lie outside the backup: whoever finds one must not find the other";
+        Error::new(ErrorKind::Invalid, text)
+    };
+    if escrow_path.starts_with(directory) {
+        return Err(together());
+    }
     // As the file system sees them: a link may lead one into the other.
     let parent = |path: &Path| {
         let parent = path.parent().unwrap_or(path);
@@ -49,9 +56,8 @@ pub fn create(engine: &Engine, directory: &Path, recipient: &str, escrow_path: &
             .map_err(|e| Error::io("find directory", parent, e))
     };
     let target = parent(directory)?.join(directory.file_name().unwrap_or_default());
-    if parent(escrow_path)?.starts_with(&target) || escrow_path.starts_with(directory) {
-        let text = "the escrow must lie outside the backup: whoever finds one must not find the other";
-        return Err(Error::new(ErrorKind::Invalid, text));
+    if parent(escrow_path)?.starts_with(&target) {
+        return Err(together());
     }
     let checkpoint = engine.checkpoint(directory)?;
     let escrow = engine.escrow(&recipient).and_then(|sealed| {

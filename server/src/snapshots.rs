@@ -132,3 +132,69 @@ impl Snapshots {
             .sum()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use strongroom::keys::KeyFile;
+    use strongroom::{Engine, TenantOptions};
+
+    use super::*;
+
+    fn engine(dir: &std::path::Path) -> Engine {
+        KeyFile::create(dir.join("key")).unwrap();
+        Engine::builder(dir.join("db"))
+            .keys(KeyFile::open(dir.join("key")).unwrap())
+            .open()
+            .unwrap()
+    }
+
+    const LEASE: Duration = Duration::from_secs(10);
+
+    #[tokio::test(start_paused = true)]
+    async fn snapshot_used_then_its_lease_begins_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let tenant = engine(dir.path())
+            .create_tenant("a", TenantOptions::default())
+            .unwrap();
+        let snapshots = Snapshots::new(1, LEASE);
+        let epoch = Epoch::FIRST;
+        let (id, _) = snapshots.open(&tenant, epoch).unwrap();
+        for _ in 0..3 {
+            tokio::time::advance(LEASE * 9 / 10).await;
+            snapshots.sweep();
+            snapshots.get(tenant.id(), epoch, id).unwrap();
+            assert!(snapshots.open(&tenant, epoch).is_err(), "one too many");
+        }
+        tokio::time::advance(LEASE).await;
+        assert!(snapshots.get(tenant.id(), epoch, id).is_err());
+        // Its place is free before any sweep.
+        snapshots.open(&tenant, epoch).unwrap();
+        assert_eq!(snapshots.count(), 1);
+        tokio::time::advance(LEASE).await;
+        snapshots.sweep();
+        assert_eq!(snapshots.count(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reign_or_tenant_ended_then_its_snapshots_are_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = engine(dir.path());
+        let a = engine.create_tenant("a", TenantOptions::default()).unwrap();
+        let b = engine.create_tenant("b", TenantOptions::default()).unwrap();
+        let snapshots = Snapshots::new(8, LEASE);
+        let epoch = Epoch::FIRST;
+        let (of_a, _) = snapshots.open(&a, epoch).unwrap();
+        let (of_b, _) = snapshots.open(&b, epoch).unwrap();
+        assert!(snapshots.get(b.id(), epoch, of_a).is_err(), "another tenant's");
+        assert!(
+            snapshots.get(a.id(), epoch.promoted(), of_a).is_err(),
+            "another reign's"
+        );
+        snapshots.forget_tenant(a.id());
+        assert!(snapshots.get(a.id(), epoch, of_a).is_err());
+        snapshots.keep_only(Some(epoch));
+        snapshots.get(b.id(), epoch, of_b).unwrap();
+        snapshots.keep_only(Some(epoch.promoted()));
+        assert_eq!(snapshots.count(), 0);
+    }
+}

@@ -1,7 +1,7 @@
 //! A key provider in memory. Not on the simulated disk, so that a crash does not undo what it was
 //! told; it forks when a test forks the disk, so that both are of one moment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -36,15 +36,14 @@ impl SimKeys {
         Arc::new(self.clone())
     }
 
-    /// Versions that are not destroyed: no more than a root or two should ever be left behind.
-    pub fn live_versions(&self) -> usize {
-        self.0
-            .lock()
-            .unwrap()
-            .versions
-            .values()
-            .filter(|live| **live)
-            .count()
+    /// Versions that are not destroyed.
+    pub fn live_versions(&self) -> BTreeSet<u64> {
+        let held = self.0.lock().unwrap();
+        held.versions
+            .iter()
+            .filter(|(_, live)| **live)
+            .map(|(version, _)| *version)
+            .collect()
     }
 }
 

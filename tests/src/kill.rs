@@ -82,32 +82,57 @@ pub fn write_for_ever(args: &[String]) -> Result<(), Box<dyn std::error::Error>>
     let dir = Path::new(args.first().ok_or("no directory")?);
     let first: Vec<u64> = args[1..].iter().map(|a| a.parse()).collect::<Result<_, _>>()?;
     let engine = open(dir)?;
-    for thread in 0..THREADS {
-        match engine.create_tenant(&tenant_of(thread), TenantOptions::default()) {
-            Ok(_) => {}
-            Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(e.into()),
-        }
-    }
+    create_tenants(&engine)?;
     println!("open");
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..THREADS)
-            .map(|thread| {
-                let (engine, first) = (&engine, first[thread as usize]);
-                scope.spawn(move || write_batches(engine, thread, first))
-            })
-            .collect();
-        for thread in threads {
-            let Err(e) = thread.join().expect("a writer panicked") else {
-                continue;
-            };
-            println!("failed {e:?}");
-        }
+    let failed = write_on_all_threads(&engine, &first, |thread, number| {
+        // One write call for each line: a kill leaves whole lines or none.
+        let line = format!("ack {thread} {number}\n");
+        std::io::stdout()
+            .write_all(line.as_bytes())
+            .expect("the parent reads");
+        true
     });
+    failed.iter().for_each(|e| println!("failed {e:?}"));
     Ok(())
 }
 
-fn write_batches(engine: &Engine, thread: u64, first: u64) -> strongroom::Result<()> {
+/// The tenants the threads write to; fine if they exist.
+pub fn create_tenants(engine: &Engine) -> strongroom::Result<()> {
+    for thread in (0..THREADS).step_by(2) {
+        match engine.create_tenant(&tenant_of(thread), TenantOptions::default()) {
+            Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(e),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Writes batches on [`THREADS`] threads, each from its number in `first` on, telling `acknowledged` of
+/// each (thread, number) until it returns false; returns the errors that ended threads.
+pub fn write_on_all_threads(
+    engine: &Engine,
+    first: &[u64],
+    acknowledged: impl Fn(u64, u64) -> bool + Sync,
+) -> Vec<strongroom::Error> {
+    let acknowledged = &acknowledged;
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS)
+            .zip(first)
+            .map(|(thread, first)| scope.spawn(move || write_batches(engine, thread, *first, acknowledged)))
+            .collect();
+        threads
+            .into_iter()
+            .filter_map(|t| t.join().expect("a writer panicked").err())
+            .collect()
+    })
+}
+
+fn write_batches(
+    engine: &Engine,
+    thread: u64,
+    first: u64,
+    acknowledged: impl Fn(u64, u64) -> bool,
+) -> strongroom::Result<()> {
     let tenant = engine.tenant(&tenant_of(thread))?;
     let spaces = [tenant.keyspace("one")?, tenant.keyspace("two")?];
     for number in first.. {
@@ -120,11 +145,9 @@ fn write_batches(engine: &Engine, thread: u64, first: u64) -> strongroom::Result
             .put(&spaces[0], c, &value)
             .durability(Durability::Local)
             .commit()?;
-        // One write call for each line: a kill leaves whole lines or none.
-        let line = format!("ack {thread} {number}\n");
-        std::io::stdout()
-            .write_all(line.as_bytes())
-            .expect("the parent reads");
+        if !acknowledged(thread, number) {
+            break;
+        }
     }
     Ok(())
 }
@@ -208,8 +231,21 @@ fn verify(dir: &Path, next: &mut [u64], summary: &mut Summary) -> Result<(), Str
     summary.slowest_open = summary.slowest_open.max(before.elapsed());
     summary.replayed += u64::from(engine.recovery().records > 0);
     summary.cut += u64::from(engine.recovery().cut_bytes > 0);
+    summary.unprinted += check_batches(&engine, next)?;
+    // Half of the time the next child finds a closed database, else one that was killed once more.
+    if summary.rounds.is_multiple_of(2) {
+        engine.close().map_err(|e| format!("does not close: {e:?}"))
+    } else {
+        Ok(())
+    }
+}
+
+/// Checks that each thread's batches are whole, without a gap, at least those below its number in
+/// `next` and at most one more; moves `next` past them. Returns how many there were beyond `next`.
+pub fn check_batches(engine: &Engine, next: &mut [u64]) -> Result<u64, String> {
+    let mut beyond = 0;
     for thread in 0..THREADS {
-        let found = batches_of(&engine, thread).map_err(|e| format!("thread {thread}: {e}"))?;
+        let found = batches_of(engine, thread).map_err(|e| format!("thread {thread}: {e}"))?;
         let acknowledged = next[thread as usize];
         if found < acknowledged {
             return Err(format!(
@@ -221,15 +257,10 @@ fn verify(dir: &Path, next: &mut [u64], summary: &mut Summary) -> Result<(), Str
                 "thread {thread}: {found} batches found, but only {acknowledged} were reported"
             ));
         }
-        summary.unprinted += found - acknowledged;
+        beyond += found - acknowledged;
         next[thread as usize] = found;
     }
-    // Half of the time the next child finds a closed database, else one that was killed once more.
-    if summary.rounds.is_multiple_of(2) {
-        engine.close().map_err(|e| format!("does not close: {e:?}"))
-    } else {
-        Ok(())
-    }
+    Ok(beyond)
 }
 
 /// Number of batches of a thread, all whole and without a gap.

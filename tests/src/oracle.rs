@@ -122,6 +122,11 @@ impl Oracle {
         self.keystore[ticket.0].1 = outcome;
     }
 
+    /// What became of it, as far as is known.
+    pub fn tenant_outcome(&self, ticket: Ticket) -> Outcome {
+        self.keystore[ticket.0].1
+    }
+
     /// A change is about to be made; changes are submitted one after the other.
     pub fn submit(&mut self, change: Change) -> Ticket {
         self.wal.push((change, Outcome::Submitted));

@@ -5,6 +5,7 @@
 //! a probe of the disk copies all three ([`World::record`]), and [`Moment::examine`] asks of a
 //! possible disk after a power failure whether the engine still holds what it must.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -43,6 +44,8 @@ pub struct Known {
     pub oracle: Oracle,
     /// Checkpoints.
     pub copies: Vec<Copy>,
+    /// Deletions of tenants, each with the provider's versions that may unwrap what it destroyed.
+    pub condemned: Vec<(Ticket, BTreeSet<u64>)>,
 }
 
 /// An engine, its machine and what is known of it.
@@ -182,7 +185,9 @@ impl World {
 
     /// Opens and finds out what is there.
     pub fn reopen(&mut self) -> std::result::Result<(), String> {
-        self.open().map_err(|e| format!("does not open: {e:?}"))?;
+        let before = self.fs.fork();
+        self.open()
+            .map_err(|e| format!("does not open: {e:?}{}", listing(&before)))?;
         let found = read_all(self.engine()).map_err(|e| format!("cannot be read: {e:?}"))?;
         let mut known = self.known();
         match known.oracle.find(&found) {
@@ -195,6 +200,7 @@ impl World {
             }
         }
         drop(known);
+        self.check_condemned()?;
         self.check()
     }
 
@@ -246,11 +252,32 @@ impl World {
             .tenant(name)
             .expect("the oracle knows the tenant");
         let ticket = self.known().oracle.delete_tenant(number);
+        let condemned = self.keys.live_versions();
+        self.known().condemned.push((ticket, condemned));
         let result = self.engine().delete_tenant(name);
         self.known()
             .oracle
             .tenant_done(ticket, outcome(&result, Durability::Local));
+        if result.is_ok() {
+            assert_eq!(self.check_condemned(), Ok(()));
+        }
         result.map(drop)
+    }
+
+    /// Whether the keys of every deleted tenant are beyond recovery: the provider no longer has a version
+    /// under which they were ever wrapped.
+    fn check_condemned(&self) -> std::result::Result<(), String> {
+        let live = self.keys.live_versions();
+        let known = self.known();
+        for (ticket, versions) in &known.condemned {
+            let gone = known.oracle.tenant_outcome(*ticket) == Outcome::Acknowledged;
+            if gone && !live.is_disjoint(versions) {
+                return Err(format!(
+                    "a tenant is deleted, but of the versions {versions:?} {live:?} are left"
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Opens a keyspace, creating it if it is missing.
@@ -390,6 +417,14 @@ impl World {
     fn done(&self, ticket: Ticket, outcome: Outcome) {
         self.known().oracle.done(ticket, outcome);
     }
+}
+
+/// The files of the database, for messages.
+fn listing(fs: &SimFs) -> String {
+    let lines = fs.files().into_iter().filter(|(path, _)| path.starts_with(DIR));
+    lines
+        .map(|(path, bytes)| format!("\n  {:>8} {}", bytes.len(), path.display()))
+        .collect()
 }
 
 /// Name of a keyspace in tests, with its canary.

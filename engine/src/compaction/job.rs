@@ -24,8 +24,10 @@ use super::picker::{Action, Plan};
 use super::retention::{Retention, Verdict};
 use super::{Work, keyspace_of};
 
-/// Entries between two looks at whether the job was cancelled.
-const CANCEL_ENTRIES: u32 = 1024;
+/// Work between two looks at whether the job was cancelled, in bytes of entries.
+const LOOK_BYTES: usize = 64 << 10;
+/// What an entry counts for besides its bytes.
+const ENTRY_BYTES: usize = 64;
 
 /// Carries out `plan` on `version`, which has all its inputs.
 ///
@@ -136,7 +138,8 @@ struct Job<'a> {
     work: &'a Work<'a>,
     version: &'a Version,
     plan: &'a Plan,
-    until_look: u32,
+    /// Bytes until the next look.
+    until_look: usize,
 }
 
 impl Job<'_> {
@@ -167,12 +170,12 @@ impl Job<'_> {
         let mut key: Option<Bytes> = None;
         let mut keyspace: Option<(KeyspaceId, Option<SeqNo>)> = None;
         cursor.seek_first()?;
-        while let Some(entry) = cursor.entry().cloned() {
-            self.look()?;
+        while let Some(entry) = cursor.entry() {
+            self.look(entry.key.len() + entry.value.len() + ENTRY_BYTES)?;
             if key.as_ref() != Some(&entry.key) {
                 retention.next_key();
                 outputs.at_key()?;
-                keyspace = dropped(self.work, tenant, &entry, keyspace)?;
+                keyspace = dropped(self.work, tenant, entry, keyspace)?;
                 key = Some(entry.key.clone());
             }
             let drop = keyspace.and_then(|(_, drop)| drop);
@@ -185,7 +188,7 @@ impl Job<'_> {
                 if self.plan.action == Action::Erase {
                     return Err(Error::new(ErrorKind::Invalid, "a table to erase has live data"));
                 }
-                if !outputs.add(tenant, &entry)? {
+                if !outputs.add(tenant, entry)? {
                     return Ok(());
                 }
             }
@@ -194,14 +197,16 @@ impl Job<'_> {
         Ok(())
     }
 
-    fn look(&mut self) -> Result<()> {
-        if self.until_look == 0 {
-            self.until_look = CANCEL_ENTRIES;
-            if (self.work.cancelled)() {
-                return Err(cancelled());
+    fn look(&mut self, bytes: usize) -> Result<()> {
+        match self.until_look.checked_sub(bytes) {
+            Some(less) => self.until_look = less,
+            None => {
+                self.until_look = LOOK_BYTES;
+                if (self.work.cancelled)() {
+                    return Err(cancelled());
+                }
             }
         }
-        self.until_look -= 1;
         Ok(())
     }
 }

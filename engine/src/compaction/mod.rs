@@ -48,11 +48,14 @@ pub(crate) struct Work<'a> {
     /// Live snapshots AND the version visible now, ascending. The visible one stands for snapshots that
     /// will be taken while the job runs. Empty means that only the newest versions matter.
     pub snapshots: &'a [SeqNo],
-    /// The version at which a keyspace was dropped, if it was. Asked once per keyspace and tenant.
+    /// The version at which a keyspace was dropped, if it was. Asked once per keyspace and tenant. Only
+    /// of drops that are durable: what a job leaves out does not come back with a log that lost them.
     pub dropped: &'a dyn Fn(TenantId, KeyspaceId) -> Result<Option<SeqNo>>,
     /// Gives numbers for new files: `VersionSet::next_number`.
     pub next_number: &'a dyn Fn() -> u64,
-    /// Whether to give up: the job then ends in `Closed` and leaves nothing behind.
+    /// Whether to give up: the job then ends in `Closed` and leaves nothing behind. A compaction asks at
+    /// its start and about every 64 KiB of entries; a whole flush may be done and logged in between,
+    /// inside this very call, so that one thread need not make writers wait for a long compaction.
     pub cancelled: &'a dyn Fn() -> bool,
 }
 

@@ -46,8 +46,10 @@ struct Facts {
 impl Survey {
     /// The shape of `version`.
     ///
-    /// - `destructions`: any number that changes whenever a tenant is destroyed.
-    /// - `drops`: dropped keyspaces to look for. The job must be told of them too.
+    /// - `destructions`: any number that changes whenever a tenant is destroyed. Every change reads all
+    ///   directories again, so it should not change at other times.
+    /// - `drops`: dropped keyspaces to look for. The job must be told of them too, or it leaves their
+    ///   entries and the same plan is made again.
     /// - `snapshots`: as in [`Work`](super::Work).
     pub fn shape(
         &mut self,
@@ -119,7 +121,7 @@ fn table_shape(table: &Table, facts: Facts, dropped: bool) -> TableShape {
 
 /// Whether `table` has entries of the dropped keyspace.
 pub(crate) fn holds(table: &Arc<Table>, drop: &DroppedKeyspace) -> Result<bool> {
-    if !table.run(drop.tenant).is_some_and(|run| run.seqno_min <= drop.at) {
+    if table.run(drop.tenant).is_none_or(|run| run.seqno_min > drop.at) {
         return Ok(false);
     }
     let prefix = drop.keyspace.0.to_be_bytes();

@@ -16,7 +16,7 @@ use crate::io::sim::{Fault, Times};
 use crate::memtable::Memtable;
 use crate::read::cursor::EntryKind;
 use crate::types::Lsn;
-use crate::version::testing::{Dice, Machine, layout, visible};
+use crate::version::testing::{Dice, Machine, bytes, get, layout, visible};
 use crate::version::{Edit, LEVELS, Version, VersionSet};
 
 fn tree_key(keyspace: u32, key: &str) -> Bytes {
@@ -179,8 +179,8 @@ impl Model {
 
     fn destroy(&mut self, tenant: u64) {
         self.machine.source.destroy(tenant);
-        self.machine.keys.purge(TenantId(tenant));
-        self.machine.cache.purge(TenantId(tenant));
+        self.machine.keys.purge_if(|other| other == TenantId(tenant));
+        self.machine.cache.purge_if(|other| other == TenantId(tenant));
         self.destroyed.insert(tenant);
     }
 
@@ -215,7 +215,7 @@ impl Model {
                     if let Some((_, Some(value))) = newest {
                         expected.insert(key.clone(), value.clone());
                     }
-                    let got = version.get(TenantId(tenant), key, SeqNo(*at)).unwrap();
+                    let got = get(&version, tenant, key, *at).unwrap();
                     let got = got
                         .filter(|entry| entry.kind == EntryKind::Put)
                         .map(|entry| entry.value);
@@ -383,7 +383,7 @@ fn loaded(tenants: u64) -> Model {
 #[test]
 fn destroyed_tenant_is_dropped_without_a_key_and_its_space_comes_back() {
     let mut model = loaded(4);
-    let before = model.set.current().bytes();
+    let before = bytes(&model.set.current());
     model.destroy(2);
     model.destroy(3);
     // The keys are gone, so nothing can be decrypted; reading them is empty, not an error.
@@ -397,11 +397,11 @@ fn destroyed_tenant_is_dropped_without_a_key_and_its_space_comes_back() {
         .flatten()
         .map(|run| run.bytes)
         .sum();
-    assert!(dead * 16 < version.bytes(), "{dead} of {}", version.bytes());
+    assert!(dead * 16 < bytes(&version), "{dead} of {}", bytes(&version));
     assert!(
-        version.bytes() * 10 < before * 6,
+        bytes(&version) * 10 < before * 6,
         "{} of {before}",
-        version.bytes()
+        bytes(&version)
     );
     drop(version);
     model.compact_everything();
@@ -419,7 +419,7 @@ fn destroyed_tenant_is_dropped_without_a_key_and_its_space_comes_back() {
         .filter(|(path, _)| path.starts_with("/db/tables"))
         .map(|(_, bytes)| bytes.len() as u64)
         .sum();
-    assert_eq!(used, version.bytes());
+    assert_eq!(used, bytes(&version));
 }
 
 #[test]
@@ -448,8 +448,8 @@ fn tenant_whose_key_is_missing_but_not_destroyed_is_never_dropped() {
     model.write(2, 1, "a", Some(Bytes::from_static(b"precious")));
     model.flush().unwrap();
     model.machine.source.forget(2);
-    model.machine.keys.purge(TenantId(2));
-    model.machine.cache.purge(TenantId(2));
+    model.machine.keys.purge_if(|other| other == TenantId(2));
+    model.machine.cache.purge_if(|other| other == TenantId(2));
     let plan = model.plan(None).unwrap();
     assert_eq!(model.carry_out(&plan).unwrap_err().kind(), ErrorKind::Corruption);
     assert_eq!(model.set.current().tables().count(), 1);
@@ -624,4 +624,47 @@ fn stale_plan_is_refused() {
             .kind(),
         ErrorKind::Invalid
     );
+}
+
+#[test]
+fn flush_in_the_middle_of_a_compaction_counts_beside_it() {
+    let mut model = Model::new();
+    for tenant in 1..=4 {
+        for key in 0..200 {
+            model.write(tenant, 1, &format!("{key:03}"), Some(Bytes::from(vec![7; 200])));
+        }
+    }
+    model.flush().unwrap();
+    let plan = model.plan(Some(u64::MAX)).unwrap();
+    for tenant in 1..=4 {
+        model.write(tenant, 1, "000", Some(Bytes::from_static(b"newer")));
+        model.write(tenant, 1, "001", None);
+    }
+    let version = model.set.current();
+    let looks = RefCell::new(0);
+    let between = || {
+        *looks.borrow_mut() += 1;
+        // The compaction has a table half written now.
+        if *looks.borrow() == 2 {
+            let (lsn, seqno) = (Lsn(model.seqno), SeqNo(model.seqno));
+            let edit = model
+                .working(&|| false, |work| flush(work, &model.memtable, lsn, seqno))
+                .unwrap();
+            model.set.log_and_apply(edit).unwrap();
+        }
+        false
+    };
+    let edit = model
+        .working(&between, |work| compact(work, &version, &plan))
+        .unwrap();
+    assert!(*looks.borrow() >= 2, "too little work to look twice");
+    drop(version);
+    model.set.log_and_apply(edit).unwrap();
+    model.memtable = Arc::new(Memtable::new());
+    assert_eq!(model.set.current().levels[0].len(), 1);
+    model.check("beside each other");
+    model.reopen();
+    model.settle();
+    model.compact_everything();
+    model.check("afterwards");
 }

@@ -479,6 +479,54 @@ mod tests {
     }
 
     #[test]
+    fn crash_at_any_operation_leaves_the_file_before_or_after_the_change() {
+        use crate::io::sim::{CrashMode, SimFs};
+        let path = Path::new("/strongroom.key");
+        let run = |io: &Io, done: &mut Vec<String>| -> Result<()> {
+            let text = || load(io, path).map(|keys| keys.to_text().to_string());
+            let keys = KeyFile::create_in(io.clone(), path)?;
+            done.push(text()?);
+            let version = keys.create_version()?;
+            done.push(text()?);
+            keys.create_version()?;
+            done.push(text()?);
+            keys.destroy_version(version)?;
+            done.push(text()?);
+            Ok(())
+        };
+        let plain = SimFs::new();
+        let mut states = Vec::new();
+        run(&plain.io(1), &mut states).unwrap();
+        for op in 1..=plain.ops() {
+            for seed in 0..8 {
+                let fs = SimFs::new();
+                fs.crash_at(op, seed % 2 == 0);
+                let mut done = Vec::new();
+                assert!(run(&fs.io(1), &mut done).is_err());
+                assert_eq!(done, states[..done.len()]);
+                let after = fs.crashed_image(CrashMode::KeepRandom, seed);
+                match load(&after.io(2), path) {
+                    Ok(keys) => {
+                        let text = keys.to_text().to_string();
+                        let next = states.get(done.len());
+                        assert!(
+                            done.last() == Some(&text) || next == Some(&text),
+                            "operation {op}"
+                        );
+                    }
+                    Err(error) => assert!(done.is_empty(), "operation {op}, seed {seed}: {error}"),
+                }
+                if done.is_empty() {
+                    continue;
+                }
+                let keys = KeyFile::open_in(after.io(2), path).unwrap();
+                let made = keys.create_version().unwrap();
+                assert!(made.0 >= done.len() as u64 - 1, "operation {op}");
+            }
+        }
+    }
+
+    #[test]
     fn replaced_key_file_is_refused() {
         let dir = dir();
         let path = dir.path().join("k");

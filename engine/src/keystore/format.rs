@@ -271,34 +271,37 @@ pub(super) fn frame_at(log: &[u8], offset: usize) -> Frame<'_> {
     if rest.is_empty() {
         return Frame::End;
     }
-    if let Some(sealed) = whole_frame(rest) {
+    if let Some(sealed) = shaped_frame(rest).filter(|_| checks(rest)) {
         return Frame::Whole(sealed, offset + FRAME_HEAD_BYTES + sealed.len());
     }
     // Any whole frame further on proves that this one was synced once. The budget bounds the work for
     // forged logs that are full of beginnings; no crash leaves such.
     let mut budget = log.len().saturating_mul(16);
-    for (at, window) in rest.windows(FRAME_HEAD_BYTES).enumerate().skip(1) {
-        if !window.starts_with(&FRAME_MAGIC) {
-            continue;
-        }
+    for at in 1..rest.len() {
         let tail = rest.get(at..).unwrap_or_default();
-        if whole_frame(tail).is_some() {
+        let Some(sealed) = shaped_frame(tail) else {
+            continue;
+        };
+        let left = budget.checked_sub(sealed.len());
+        if left.is_none() || checks(tail) {
             return Frame::Damaged(offset + at);
         }
-        match budget.checked_sub(tail.len()) {
-            Some(left) => budget = left,
-            None => return Frame::Damaged(offset + at),
-        }
+        budget = left.unwrap_or_default();
     }
     Frame::Torn
 }
 
-/// The sealed piece of the frame at the start of `bytes`, if its head and checksum fit.
-fn whole_frame(bytes: &[u8]) -> Option<&[u8]> {
-    let rest = bytes.strip_prefix(&FRAME_MAGIC)?;
-    let (length, rest) = rest.split_first_chunk::<4>()?;
-    let (crc, rest) = rest.split_first_chunk::<4>()?;
-    let sealed = rest.get(..u32::from_le_bytes(*length) as usize)?;
-    let fits = sealed.len() >= SEAL_OVERHEAD && frame_crc(length, sealed) == u32::from_le_bytes(*crc);
-    fits.then_some(sealed)
+/// The sealed piece of what looks like a frame at the start of `bytes`.
+fn shaped_frame(bytes: &[u8]) -> Option<&[u8]> {
+    let (length, rest) = bytes.strip_prefix(&FRAME_MAGIC)?.split_first_chunk::<4>()?;
+    let sealed = rest.get(4..)?.get(..u32::from_le_bytes(*length) as usize)?;
+    (sealed.len() >= SEAL_OVERHEAD).then_some(sealed)
+}
+
+/// Whether the checksum of the frame at the start of `bytes` fits.
+fn checks(bytes: &[u8]) -> bool {
+    let Some(sealed) = shaped_frame(bytes) else {
+        return false;
+    };
+    bytes.starts_with(&frame_head(sealed))
 }

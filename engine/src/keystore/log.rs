@@ -64,11 +64,6 @@ impl LogWriter {
         self.header.file_id
     }
 
-    /// Whether nothing was appended yet.
-    pub fn is_empty(&self) -> bool {
-        self.ordinal == 0
-    }
-
     /// Whether a change of `plain` bytes still fits.
     pub fn has_room(&self, plain: usize) -> bool {
         let frame = (plain + SEAL_OVERHEAD + FRAME_HEAD_BYTES) as u64;

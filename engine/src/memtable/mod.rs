@@ -167,7 +167,6 @@ fn entry(node: &Node<'_>) -> Entry {
 pub(crate) struct Memtable {
     map: SkipMap<Key, Version>,
     bytes: AtomicUsize,
-    entries: AtomicUsize,
 }
 
 impl Memtable {
@@ -189,9 +188,8 @@ impl Memtable {
             key,
         };
         self.map.insert(key, Version { kind, value });
-        // Statistics: no other memory is ordered by them.
+        // A statistic: no other memory is ordered by it.
         self.bytes.fetch_add(bytes, atomic::Ordering::Relaxed);
-        self.entries.fetch_add(1, atomic::Ordering::Relaxed);
     }
 
     /// The newest version of `key` (a tree key) at or below `at`, deletes included.
@@ -220,11 +218,6 @@ impl Memtable {
     /// About how much memory it takes, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes.load(atomic::Ordering::Relaxed)
-    }
-
-    /// The number of inserts.
-    pub(crate) fn len(&self) -> usize {
-        self.entries.load(atomic::Ordering::Relaxed)
     }
 
     /// Whether nothing was inserted.

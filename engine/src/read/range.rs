@@ -24,8 +24,8 @@ pub struct Range {
     view: View,
     at: SeqNo,
     /// Tree keys: `lower` inclusive, `upper` exclusive; None is the tenant's end.
-    lower: Vec<u8>,
-    upper: Option<Vec<u8>>,
+    lower: Bytes,
+    upper: Option<Bytes>,
     front: Option<VisibleCursor<MergeCursor>>,
     back: Option<VisibleCursor<MergeCursor>>,
     last_front: Option<Bytes>,
@@ -52,8 +52,8 @@ impl Range {
             keyspace,
             view,
             at,
-            lower,
-            upper,
+            lower: lower.into(),
+            upper: upper.map(Bytes::from),
             front: None,
             back: None,
             last_front: None,
@@ -75,12 +75,15 @@ impl Range {
     }
 
     fn cursor(&self) -> Result<VisibleCursor<MergeCursor>> {
-        Ok(VisibleCursor::new(self.view.cursor(self.tenant)?, self.at))
+        Ok(VisibleCursor::new(self.view.cursor(self.tenant)?, self.at)
+            .bounded(self.lower.clone(), self.upper.clone()))
     }
 
     fn advance(&mut self) -> Result<Option<Entry>> {
         self.engine.inner().check_tenant(self.tenant)?;
-        self.engine.inner().check_keyspace(self.tenant, self.keyspace)?;
+        self.engine
+            .inner()
+            .check_keyspace(self.tenant, self.keyspace, Some(self.at))?;
         let cursor = match &mut self.front {
             Some(cursor) => {
                 cursor.next()?;
@@ -109,7 +112,9 @@ impl Range {
 
     fn retreat(&mut self) -> Result<Option<Entry>> {
         self.engine.inner().check_tenant(self.tenant)?;
-        self.engine.inner().check_keyspace(self.tenant, self.keyspace)?;
+        self.engine
+            .inner()
+            .check_keyspace(self.tenant, self.keyspace, Some(self.at))?;
         let cursor = match &mut self.back {
             Some(cursor) => {
                 cursor.prev()?;

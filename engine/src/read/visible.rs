@@ -14,10 +14,13 @@ use crate::types::SeqNo;
 /// Steps over versions of one key before it is cheaper to seek past them.
 const STEPS_MAX: u32 = 8;
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Direction {
-    Forward,
-    Backward,
+/// Where the current entry is.
+enum Current {
+    None,
+    /// The source stands on it: going forwards.
+    Source,
+    /// Here; the source has gone on to a smaller key: going backwards.
+    Held(Entry),
 }
 
 /// Yields, for each key, its newest version at or below a snapshot; skips deleted keys.
@@ -28,8 +31,7 @@ pub(crate) struct VisibleCursor<C> {
     lower: Bytes,
     /// No key at or above this is yielded; None = no bound.
     upper: Option<Bytes>,
-    current: Option<Entry>,
-    direction: Direction,
+    current: Current,
 }
 
 impl<C: Cursor> VisibleCursor<C> {
@@ -40,8 +42,7 @@ impl<C: Cursor> VisibleCursor<C> {
             snapshot,
             lower: Bytes::new(),
             upper: None,
-            current: None,
-            direction: Direction::Forward,
+            current: Current::None,
         }
     }
 
@@ -56,7 +57,7 @@ impl<C: Cursor> VisibleCursor<C> {
 
     /// To the first visible entry whose tree key is at or after `key`.
     pub(crate) fn seek(&mut self, key: &[u8]) -> Result<()> {
-        self.current = None;
+        self.current = Current::None;
         let key = key.max(&self.lower);
         self.source.seek(key, self.snapshot)?;
         self.settle_forward()
@@ -64,26 +65,21 @@ impl<C: Cursor> VisibleCursor<C> {
 
     /// To the last visible entry whose tree key is smaller than `key`.
     pub(crate) fn seek_before(&mut self, key: &[u8]) -> Result<()> {
-        self.current = None;
+        self.current = Current::None;
         let key = self.upper.as_deref().map_or(key, |upper| key.min(upper));
         self.source.seek_before(key)?;
         self.settle_backward()
     }
 
     /// To the first visible entry.
+    #[cfg(test)]
     pub(crate) fn seek_first(&mut self) -> Result<()> {
-        self.current = None;
-        if self.lower.is_empty() {
-            self.source.seek_first()?;
-        } else {
-            self.source.seek(&self.lower, self.snapshot)?;
-        }
-        self.settle_forward()
+        self.seek(&[])
     }
 
     /// To the last visible entry.
     pub(crate) fn seek_last(&mut self) -> Result<()> {
-        self.current = None;
+        self.current = Current::None;
         match &self.upper {
             Some(upper) => self.source.seek_before(upper)?,
             None => self.source.seek_last()?,
@@ -93,14 +89,16 @@ impl<C: Cursor> VisibleCursor<C> {
 
     /// To the next visible entry; unpositioned after the last. Does nothing when unpositioned.
     pub(crate) fn next(&mut self) -> Result<()> {
-        let Some(current) = self.current.take() else {
-            return Ok(());
-        };
-        match self.direction {
-            Direction::Forward => self.skip_versions(&current.key)?,
-            Direction::Backward => {
-                self.source.seek(&current.key, SeqNo::ZERO)?;
-                self.skip_versions(&current.key)?;
+        match std::mem::replace(&mut self.current, Current::None) {
+            Current::None => return Ok(()),
+            Current::Source => {
+                if let Some(key) = self.source.entry().map(|entry| entry.key.clone()) {
+                    self.skip_versions(&key)?;
+                }
+            }
+            Current::Held(entry) => {
+                self.source.seek(&entry.key, SeqNo::ZERO)?;
+                self.skip_versions(&entry.key)?;
             }
         }
         self.settle_forward()
@@ -108,18 +106,25 @@ impl<C: Cursor> VisibleCursor<C> {
 
     /// To the previous visible entry; unpositioned before the first. Does nothing when unpositioned.
     pub(crate) fn prev(&mut self) -> Result<()> {
-        let Some(current) = self.current.take() else {
-            return Ok(());
-        };
-        if self.direction == Direction::Forward {
-            self.source.seek_before(&current.key)?;
+        match std::mem::replace(&mut self.current, Current::None) {
+            Current::None => return Ok(()),
+            Current::Source => {
+                if let Some(key) = self.source.entry().map(|entry| entry.key.clone()) {
+                    self.source.seek_before(&key)?;
+                }
+            }
+            Current::Held(_) => {}
         }
         self.settle_backward()
     }
 
     /// The visible entry, always a put, if positioned.
     pub(crate) fn entry(&self) -> Option<&Entry> {
-        self.current.as_ref()
+        match &self.current {
+            Current::None => None,
+            Current::Source => self.source.entry(),
+            Current::Held(entry) => Some(entry),
+        }
     }
 
     /// Moves the source forwards past all versions of `key`, if it is on one of them.
@@ -139,7 +144,6 @@ impl<C: Cursor> VisibleCursor<C> {
 
     /// From the source's entry on, the first that is visible.
     fn settle_forward(&mut self) -> Result<()> {
-        self.direction = Direction::Forward;
         let mut steps = 0;
         while let Some(entry) = self.source.entry() {
             if self.upper.as_ref().is_some_and(|upper| entry.key >= upper) {
@@ -158,7 +162,7 @@ impl<C: Cursor> VisibleCursor<C> {
             }
             steps = 0;
             if entry.kind == EntryKind::Put {
-                self.current = Some(entry.clone());
+                self.current = Current::Source;
                 return Ok(());
             }
             let key = entry.key.clone();
@@ -170,7 +174,6 @@ impl<C: Cursor> VisibleCursor<C> {
     /// From the source's entry backwards, the first key with a visible version. Going backwards the
     /// versions of a key come oldest first: the last one at or below the snapshot counts.
     fn settle_backward(&mut self) -> Result<()> {
-        self.direction = Direction::Backward;
         let mut found: Option<Entry> = None;
         while let Some(entry) = self.source.entry() {
             let same = found.as_ref().is_some_and(|found| found.key == entry.key);
@@ -192,7 +195,9 @@ impl<C: Cursor> VisibleCursor<C> {
                 self.skip_versions_back(&key)?;
             }
         }
-        self.current = found.filter(|found| found.kind == EntryKind::Put);
+        if let Some(found) = found.filter(|found| found.kind == EntryKind::Put) {
+            self.current = Current::Held(found);
+        }
         Ok(())
     }
 

@@ -200,8 +200,8 @@ pub(super) struct Block {
 }
 
 impl Block {
-    /// Decodes and checks all of `plain`. Allocates at most 8 MiB and eight bytes for each three of
-    /// `plain`.
+    /// Decodes and checks all of `plain`. Allocates at most 8 MiB and twice the
+    /// length of `plain`.
     pub(super) fn decode(plain: Vec<u8>) -> Result<Block, Malformed> {
         let short = Malformed("entries that fill the block");
         let total = plain.len();

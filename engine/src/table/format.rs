@@ -124,6 +124,7 @@ impl TableMeta {
 
     /// Appends the encoding, [`BYTES`](TableMeta::BYTES) long, fields in order, little-endian.
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        out.reserve(TableMeta::BYTES);
         out.extend_from_slice(&self.number.to_le_bytes());
         out.extend_from_slice(&self.file_id);
         out.extend_from_slice(&self.bytes.to_le_bytes());
@@ -261,6 +262,7 @@ impl Directory {
         (0..self.len()).map_while(|index| self.at(index))
     }
 
+    #[cfg(test)]
     pub(super) fn memory(&self) -> usize {
         self.0.len()
     }

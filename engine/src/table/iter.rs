@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::block::Block;
 use super::cache::Head;
-use super::format::{Malformed, Run};
+use super::format::Run;
 use super::index::Level;
 use super::reader::{RunReader, Table};
 use crate::error::Result;
@@ -143,16 +143,19 @@ impl TableCursor {
             return Ok(Some(block));
         }
         let span = handle.offset..handle.offset.saturating_add(u64::from(handle.bytes));
-        if self.ahead.as_ref().and_then(|ahead| ahead.slice(&span)).is_none() {
-            // Up to the section's head, at least this block. Decoding the index checked that its
-            // blocks end there.
-            let last = head.index.len() - 1;
-            let limit = head
-                .index
-                .handle(last)
-                .and_then(|handle| handle.end())
-                .unwrap_or(span.end);
-            let end = span.start.saturating_add(ahead_bytes).min(limit).max(span.end);
+        let held = self
+            .ahead
+            .as_ref()
+            .is_some_and(|ahead| ahead.slice(&span).is_some());
+        let mut alone = Vec::new();
+        if !held && u64::from(handle.bytes) >= ahead_bytes {
+            // A large value: not worth holding on to.
+            alone = self.table.read(&span)?;
+        } else if !held {
+            // Up to the section's head. Decoding the index checked that its blocks end there.
+            let last = head.index.handle(head.index.len() - 1);
+            let limit = last.and_then(|handle| handle.end()).unwrap_or(span.end);
+            let end = span.start.saturating_add(ahead_bytes).min(limit);
             let bytes = self.table.read(&(span.start..end))?;
             self.ahead = Some(Ahead {
                 start: span.start,
@@ -162,12 +165,8 @@ impl TableCursor {
         let (Some(source), Some(reader)) = (&self.source, self.reader()) else {
             return Ok(None);
         };
-        let Some(sealed) = self.ahead.as_ref().and_then(|ahead| ahead.slice(&span)) else {
-            return Err(self
-                .table
-                .damage(span.start, "table block", Malformed("bytes that were read")));
-        };
-        let block = reader.decode(&source.key, head, part, sealed)?;
+        let ahead = self.ahead.as_ref().and_then(|ahead| ahead.slice(&span));
+        let block = reader.decode(&source.key, head, part, ahead.unwrap_or(&alone))?;
         if !self.sweep {
             reader.keep(handle.offset, &block);
         }
@@ -274,11 +273,11 @@ impl TableCursor {
             return Ok(());
         };
         let part = head.index.find(key);
-        if let Some(block) = self.block(&head, part)? {
-            if let Some(index) = block.lower_bound(key, SeqNo::MAX).checked_sub(1) {
-                self.settle(section, head, part, block, index);
-                return Ok(());
-            }
+        if let Some(block) = self.block(&head, part)?
+            && let Some(index) = block.lower_bound(key, SeqNo::MAX).checked_sub(1)
+        {
+            self.settle(section, head, part, block, index);
+            return Ok(());
         }
         self.enter_backward(section, part)
     }

@@ -20,6 +20,6 @@ mod reader;
 mod tests;
 
 pub(crate) use builder::TableBuilder;
-pub(crate) use cache::{BlockCache, CacheUsage};
+pub(crate) use cache::BlockCache;
 pub(crate) use format::TableMeta;
-pub(crate) use reader::{Table, TenantRun};
+pub(crate) use reader::Table;

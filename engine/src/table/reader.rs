@@ -237,11 +237,6 @@ impl Table {
         self.directory.iter().map(TenantRun::from)
     }
 
-    /// The number of tenants.
-    pub(crate) fn tenant_count(&self) -> usize {
-        self.directory.len()
-    }
-
     /// First and last tree key of `tenant`. None if it has none here, or its key is destroyed.
     pub(crate) fn bounds(&self, tenant: TenantId) -> Result<Option<(Bytes, Bytes)>> {
         let Some(run) = self.directory.find(tenant) else {
@@ -257,11 +252,13 @@ impl Table {
     }
 
     /// Where the file is.
+    #[cfg(test)]
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Memory held outside the cache, in bytes.
+    #[cfg(test)]
     pub(crate) fn memory(&self) -> usize {
         self.directory.memory() + size_of::<Table>()
     }
@@ -406,7 +403,7 @@ impl<'a> RunReader<'a> {
             entries,
             ..
         } = self.run;
-        let loaded = self.head(start..head, filter_bytes, index_bytes, entries)?;
+        let loaded = self.head(start..head, filter_bytes, index_bytes, entries, None)?;
         match &loaded {
             Some(top) if top.index.level() == Level::Sections && filter_bytes != 0 => {
                 Err(self
@@ -423,7 +420,12 @@ impl<'a> RunReader<'a> {
             return Ok(None);
         };
         let offset = span.end;
-        let loaded = self.head(span, handle.filter_bytes, handle.bytes, u64::from(handle.entries))?;
+        let before = index
+            .checked_sub(1)
+            .map_or(&[][..], |before| top.index.separator(before));
+        let within = Some((before, top.index.separator(index)));
+        let entries = u64::from(handle.entries);
+        let loaded = self.head(span, handle.filter_bytes, handle.bytes, entries, within)?;
         match &loaded {
             Some(head) if head.index.level() != Level::Blocks => {
                 Err(self
@@ -434,13 +436,15 @@ impl<'a> RunReader<'a> {
         }
     }
 
-    /// Loads the filter and index at `span.end`, which cover the file bytes `span`.
+    /// Loads the filter and index at `span.end`, which cover the file bytes `span` and hold keys
+    /// `within` two separators.
     fn head(
         &mut self,
         span: Range<u64>,
         filter_bytes: u32,
         index_bytes: u32,
         entries: u64,
+        within: Option<(&[u8], &[u8])>,
     ) -> Result<Option<Arc<Head>>> {
         let (table, tenant) = (self.table, self.run.tenant);
         let offset = span.end;
@@ -462,6 +466,9 @@ impl<'a> RunReader<'a> {
         let index = Index::decode(plain, span).map_err(|what| table.damage(index_at, "table index", what))?;
         if index.entries() != entries {
             return Err(table.damage(index_at, "table index", Malformed("the entries stated above it")));
+        }
+        if within.is_some_and(|(low, high)| index.first() < low || index.last() > high) {
+            return Err(table.damage(index_at, "table index", Malformed("keys between separators")));
         }
         let head = Arc::new(Head { index, filter });
         table.cache.keep_head(table.meta.number, offset, tenant, &head);
@@ -514,7 +521,10 @@ impl<'a> RunReader<'a> {
         let after = index
             .checked_sub(1)
             .map_or(&[][..], |before| head.index.separator(before));
-        if block.key(0) < after || block.key(block.len() - 1) > head.index.separator(index) {
+        let bounds = (head.index.first(), head.index.last());
+        let (first, last) = (block.key(0), block.key(block.len() - 1));
+        let inside = after <= first && last <= head.index.separator(index);
+        if !inside || first < bounds.0.as_ref() || last > bounds.1.as_ref() {
             return Err(damage(Malformed("keys between the index's separators")));
         }
         Ok(Arc::new(block))

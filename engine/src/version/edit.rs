@@ -186,11 +186,6 @@ pub(crate) enum BadEdit {
 }
 
 impl Edit {
-    /// Whether it changes nothing.
-    pub fn is_empty(&self) -> bool {
-        *self == Edit::default()
-    }
-
     /// The bytes of the edit.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();

@@ -51,6 +51,10 @@ const FRAME_HEAD_BYTES: usize = 8;
 /// Largest sealed piece: a full state of some nine million tables.
 const FRAME_BYTES_MAX: usize = 1 << 30;
 
+/// Bytes checksummed in search of a frame after a bad one: a fraction of a second. Random bytes of three
+/// megabytes need as much, real torn edits next to nothing.
+const RESYNC_BYTES_MAX: u64 = 1 << 30;
+
 /// Where manifest `number` is.
 pub(crate) fn path(db: &Path, number: u64) -> PathBuf {
     db.join(format!("manifest-{number:016x}"))
@@ -277,8 +281,8 @@ pub(crate) fn read(io: &Io, db: &Path, current: &Current, keys: &FileKeys) -> Re
                         found,
                     ));
                 }
-                if let Some(next) = frames.resync() {
-                    let found = format!("{found}, and a good frame at byte {next}");
+                if let Some(found_after) = frames.resync() {
+                    let found = format!("{found}, and {found_after}");
                     return Err(Error::corruption(
                         &path,
                         offset,
@@ -398,13 +402,37 @@ impl Frames<'_> {
         Ok(Next::Frame(offset, plain))
     }
 
-    /// The first place after the bad frame where a frame with a good checksum begins.
+    /// Looks for a frame with a good checksum after the bad one, or other proof that the rest is not
+    /// one torn edit.
     ///
-    /// Few places have a length that fits, so this is fast even over a megabyte of noise.
-    fn resync(&self) -> Option<u64> {
-        (self.at + 1..self.bytes.len())
-            .find(|at| frame_at(self.bytes.get(*at..).unwrap_or_default()).is_ok())
-            .map(|at| at as u64)
+    /// Few places of a torn edit have a length that fits, so this is fast. Bytes made to have many are
+    /// given up on, and are damage too.
+    fn resync(&self) -> Option<String> {
+        let mut left = RESYNC_BYTES_MAX;
+        for at in self.at + 1..self.bytes.len() {
+            let rest = self.bytes.get(at..).unwrap_or_default();
+            if frame_at(rest).is_ok() {
+                return Some(format!("a good frame at byte {at}"));
+            }
+            match left.checked_sub(frame_len(rest)) {
+                Some(less) => left = less,
+                None => return Some("more that looks like frames than an edit has".to_owned()),
+            }
+        }
+        None
+    }
+}
+
+/// Length of the sealed piece that the frame `bytes` begin with says it has; 0 if that does not fit.
+fn frame_len(bytes: &[u8]) -> u64 {
+    let Some((len, rest)) = bytes.split_first_chunk::<4>() else {
+        return 0;
+    };
+    let len = u64::from(u32::from_le_bytes(*len));
+    if len >= SEAL_OVERHEAD as u64 && len.saturating_add(4) <= rest.len() as u64 {
+        len
+    } else {
+        0
     }
 }
 

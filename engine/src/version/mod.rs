@@ -35,10 +35,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::read::cursor::{Cursor, Entry};
-use crate::read::level::{LevelCursor, table_for};
 use crate::table::{Table, TableMeta};
-use crate::types::{SeqNo, TenantId};
 
 #[allow(unused_imports)] // The engine takes these from here.
 pub(crate) use edit::{Edit, ManifestState, NodeState};
@@ -62,51 +59,6 @@ impl Version {
             .iter()
             .enumerate()
             .flat_map(|(level, tables)| tables.iter().map(move |t| (level, t)))
-    }
-
-    /// Bytes of all tables.
-    pub fn bytes(&self) -> u64 {
-        self.tables().map(|(_, table)| table.meta().bytes).sum()
-    }
-
-    /// The newest version of a tree key at or below `at` in tables, deletes included.
-    pub fn get(&self, tenant: TenantId, key: &[u8], at: SeqNo) -> Result<Option<Entry>> {
-        let (level0, deeper) = self
-            .levels
-            .split_first()
-            .map_or((&[][..], &[][..]), |(l, d)| (l, d));
-        for table in level0 {
-            if let Some(entry) = table.get(tenant, key, at)? {
-                return Ok(Some(entry));
-            }
-        }
-        for tables in deeper {
-            if let Some(table) = table_for(tables, tenant, key)?
-                && let Some(entry) = table.get(tenant, key, at)?
-            {
-                return Ok(Some(entry));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Cursors over one tenant, newest first: one for each table of level 0 that has some of it, one
-    /// for each other level.
-    pub fn cursors(&self, tenant: TenantId) -> Result<Vec<Box<dyn Cursor>>> {
-        let mut cursors: Vec<Box<dyn Cursor>> = Vec::new();
-        for (level, tables) in self.levels.iter().enumerate() {
-            if level == 0 {
-                for table in tables.iter().filter(|table| table.contains(tenant)) {
-                    cursors.push(table.cursor(tenant)?);
-                }
-            } else {
-                let cursor = LevelCursor::new(tables, tenant);
-                if !cursor.is_empty() {
-                    cursors.push(Box::new(cursor));
-                }
-            }
-        }
-        Ok(cursors)
     }
 
     /// The version after `edit`. `opened` holds the tables that are new; tables that only move
@@ -230,10 +182,11 @@ pub(crate) fn parse_table_name(name: &str) -> Option<u64> {
     parse_number(name.strip_suffix(".table")?)
 }
 
-/// Sixteen lower-case hexadecimal digits, exactly as written by `{:016x}`.
+/// Sixteen lower-case hexadecimal digits, exactly as written by `{:016x}`. Numbers of the upper half
+/// are not ours: a stray file cannot use up the numbers.
 fn parse_number(digits: &str) -> Option<u64> {
     let number = u64::from_str_radix(digits, 16).ok()?;
-    (format!("{number:016x}") == digits).then_some(number)
+    (format!("{number:016x}") == digits && number < 1 << 63).then_some(number)
 }
 
 /// The tables of `version`, as names relative to the database directory with '/', and lengths.

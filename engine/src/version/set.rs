@@ -26,7 +26,7 @@ use crate::io::{Io, durable};
 use crate::seal::FileKeys;
 use crate::table::{BlockCache, Table, TableMeta};
 
-use super::current::{self, Current};
+use super::current::Current;
 use super::edit::{Edit, Full, ManifestState};
 use super::manifest::{self, ManifestWriter};
 use super::{LEVELS, Version, parse_table_name, table_path, tables_dir};
@@ -68,7 +68,7 @@ struct Installed {
 /// The manifest being written.
 enum Log {
     /// Takes edits.
-    Open(ManifestWriter),
+    Open(Box<ManifestWriter>),
     /// Ended in a failed write on a full disk: the next edit needs a new manifest. Its number.
     Broken(u64),
     /// A sync failed: final.
@@ -114,41 +114,6 @@ impl VersionSet {
         )
     }
 
-    /// Whether `db` holds a database: `CURRENT` is there. False if there is nothing of one either.
-    ///
-    /// `Corruption` naming `CURRENT` when it is missing beside manifests, tables, WAL or keys: such a
-    /// directory must never be taken for a new one.
-    pub fn present(db: &Path, io: &Io) -> Result<bool> {
-        let present = Present::list(io, db)?;
-        if present.current {
-            return Ok(true);
-        }
-        let leftover = if !present.manifests.is_empty() {
-            Some("a manifest")
-        } else if !present.tables.is_empty() {
-            Some("tables")
-        } else if !list(io, &db.join("wal"))?.is_empty() {
-            Some("WAL segments")
-        } else if !list(io, &db.join("keystore"))?.is_empty() {
-            Some("a keystore")
-        } else {
-            None
-        };
-        match leftover {
-            Some(found) => {
-                let found = format!("none beside {found}");
-                Err(Error::corruption(
-                    &current::path(db),
-                    0,
-                    "CURRENT",
-                    "a file",
-                    found,
-                ))
-            }
-            None => Ok(false),
-        }
-    }
-
     /// Opens the version `CURRENT` leads to: every table is opened and checked, a new manifest is begun
     /// and named by `CURRENT`, and what no version needs any more is removed.
     ///
@@ -192,6 +157,10 @@ impl VersionSet {
     }
 
     /// What opening found.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "for the engine's account of its recovery")
+    )]
     pub fn opened(&self) -> Opened {
         self.opened
     }
@@ -297,7 +266,7 @@ impl VersionSet {
             let installed = set.installed.read().clone();
             let writer = set.new_manifest(db, &installed)?;
             set.point_at(&writer, installed.state.highest_epoch, false)?;
-            *set.log.lock() = Log::Open(writer);
+            *set.log.lock() = Log::Open(Box::new(writer));
         }
         Ok(set)
     }
@@ -365,7 +334,7 @@ impl VersionSet {
         if !matches!(log, Log::Open(writer) if !long(writer)) {
             match self.switch(log, after, false) {
                 Ok(writer) => {
-                    *log = Log::Open(writer);
+                    *log = Log::Open(Box::new(writer));
                     return Ok(());
                 }
                 // No room for a new manifest: the old one may still have some.

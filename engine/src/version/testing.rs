@@ -10,10 +10,12 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::inner::View;
 use crate::io::sim::{SimFs, SimRng};
 use crate::io::{Io, Rng};
+use crate::memtable::Memtable;
 use crate::read::cursor::{Entry, EntryKind};
-use crate::read::merge::MergeCursor;
+use crate::read::get::find;
 use crate::read::visible::VisibleCursor;
 use crate::seal::{Dek, FileHeader, FileKeys, FileKind, KeyLookup, KeySource};
 use crate::table::{BlockCache, TableBuilder, TableMeta};
@@ -206,10 +208,29 @@ pub(crate) fn layout(version: &Version) -> Vec<(usize, u64)> {
         .collect()
 }
 
+/// Bytes of all tables.
+pub(crate) fn bytes(version: &Version) -> u64 {
+    version.tables().map(|(_, table)| table.meta().bytes).sum()
+}
+
+/// The tables as the engine reads them, without memtables.
+fn view(version: &Version) -> View {
+    let (active, version) = (Arc::new(Memtable::new()), Arc::new(version.clone()));
+    View {
+        active,
+        immutables: Vec::new(),
+        version,
+    }
+}
+
+/// The newest version of a tree key at or below `at`.
+pub(crate) fn get(version: &Version, tenant: u64, key: &[u8], at: u64) -> Result<Option<Entry>> {
+    find(&view(version), TenantId(tenant), key, SeqNo(at))
+}
+
 /// Everything a tenant sees at a version, read through cursors.
 pub(crate) fn visible(version: &Version, tenant: u64, at: u64) -> Result<BTreeMap<Bytes, Bytes>> {
-    let merged = MergeCursor::new(version.cursors(TenantId(tenant))?);
-    let mut cursor = VisibleCursor::new(merged, SeqNo(at));
+    let mut cursor = VisibleCursor::new(view(version).cursor(TenantId(tenant))?, SeqNo(at));
     let mut found = BTreeMap::new();
     cursor.seek_first()?;
     while let Some(entry) = cursor.entry() {

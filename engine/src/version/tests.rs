@@ -7,7 +7,7 @@ use super::current;
 use super::edit::{BadEdit, Edit, Full, ManifestState, NodeState};
 use super::manifest;
 use super::set::VersionSet;
-use super::testing::{Dice, Machine, flushed, layout, state, visible};
+use super::testing::{Dice, Machine, flushed, get, layout, state, visible};
 use super::{referenced_files, table_path};
 use crate::error::ErrorKind;
 use crate::io::sim::{CrashMode, Fault, Times};
@@ -229,8 +229,7 @@ fn filled(machine: &Machine) -> VersionSet {
 type Look = (Vec<(usize, u64)>, ManifestState);
 
 fn look(set: &VersionSet) -> Look {
-    let (version, state) = set.view();
-    (layout(&version), state)
+    (layout(&set.current()), set.state())
 }
 
 #[test]
@@ -261,7 +260,7 @@ fn reopened_set_is_what_it_was_closed_or_not() {
             assert!(set.next_number() > number || !close);
             assert_eq!(machine.manifests().len(), 1);
             let key = [&1u32.to_be_bytes()[..], b"m"].concat();
-            let entry = set.current().get(TenantId(2), &key, SeqNo(5)).unwrap().unwrap();
+            let entry = get(&set.current(), 2, &key, 5).unwrap().unwrap();
             assert_eq!(entry.seqno, SeqNo(5));
             assert_eq!(visible(&set.current(), 2, 100).unwrap().len(), 2);
             let again = machine.over(machine.fs.fork());
@@ -438,7 +437,7 @@ fn tables_of_one_tenant_are_ordered_by_key_and_of_a_destroyed_one_accepted() {
 fn snapshot_opens_elsewhere_as_a_closed_database() {
     let machine = Machine::new();
     let set = filled(&machine);
-    let (version, state) = set.view();
+    let (version, state) = (set.current(), set.state());
     let copy = Path::new("/copy");
     crate::io::durable::create_dir_synced(&machine.io, &copy.join("tables")).unwrap();
     for (name, bytes) in referenced_files(&version) {
@@ -634,40 +633,6 @@ fn other_system_key_is_refused_by_name() {
     assert_eq!(reopen(&machine, |_| ()).unwrap_err().0, ErrorKind::KeyRefused);
     machine.source.create(0);
     assert_eq!(reopen(&machine, |_| ()).unwrap_err().0, ErrorKind::KeyRefused);
-}
-
-#[test]
-fn missing_current_is_a_new_database_only_where_nothing_else_is() {
-    let machine = Machine::new();
-    let present = |m: &Machine| VersionSet::present(&m.db, &m.io).map_err(|e| e.kind());
-    assert_eq!(present(&machine), Ok(false), "no directory");
-    for dir in ["tables", "wal", "keystore"] {
-        machine.io.vfs.create_dir_all(&machine.db.join(dir)).unwrap();
-    }
-    assert_eq!(present(&machine), Ok(false), "empty directories");
-    for name in [
-        "wal/0000000000000000.wal",
-        "keystore/base-0000000000000001",
-        "manifest-0000000000000001",
-        "tables/0000000000000001.table",
-    ] {
-        let machine = machine.over(machine.fs.fork());
-        crate::io::durable::write_file_new(&machine.io, &machine.db.join(name), b"x").unwrap();
-        assert_eq!(present(&machine), Err(ErrorKind::Corruption), "{name}");
-    }
-    let set = filled(&machine);
-    assert_eq!(present(&machine), Ok(true));
-    assert_eq!(
-        machine.create().map(|_| ()).unwrap_err().kind(),
-        ErrorKind::AlreadyExists
-    );
-    drop(set);
-    machine.fs.lose(current::path(&machine.db));
-    assert_eq!(present(&machine), Err(ErrorKind::Corruption));
-    assert_eq!(
-        machine.create().map(|_| ()).unwrap_err().kind(),
-        ErrorKind::AlreadyExists
-    );
 }
 
 #[test]
@@ -873,4 +838,231 @@ fn failed_write_or_sync_is_final_until_reopened() {
         }
     }
     assert!(all.len() == 5);
+}
+
+#[test]
+fn crash_at_any_moment_of_opening_or_closing_changes_nothing() {
+    for close in [false, true] {
+        let machine = Machine::new();
+        let set = filled(&machine);
+        let before = look(&set);
+        if close {
+            set.close().unwrap();
+        }
+        drop(set);
+        let orphan = machine.table(200, &[(1, "orphan", 1)]);
+        assert_eq!(orphan.number, 200);
+        let base = machine.fs.fork();
+        let reopened = |machine: &Machine| machine.open().and_then(|set| set.close()).map_err(|e| e.kind());
+        let ops = {
+            let machine = machine.over(base.fork());
+            let start = machine.fs.ops();
+            assert_eq!(reopened(&machine), Ok(()));
+            machine.fs.ops() - start
+        };
+        for op in 1..=ops {
+            let machine = machine.over(base.fork());
+            machine.fs.crash_at(machine.fs.ops() + op, op % 2 == 0);
+            let _ = reopened(&machine);
+            machine.fs.crash_now();
+            for (mode, seed) in [(CrashMode::DropAll, 0), (CrashMode::KeepAll, 0)]
+                .into_iter()
+                .chain((0..12).map(|seed| (CrashMode::KeepRandom, seed)))
+            {
+                let after = machine.over(machine.fs.crashed_image(mode, seed));
+                let context = format!("closed {close}, crash at {op}, {mode:?} seed {seed}");
+                let set = after.open().unwrap_or_else(|e| panic!("{context}: {e:?}"));
+                assert_eq!(look(&set), before, "{context}");
+                assert_eq!(after.manifests().len(), 1, "{context}");
+                assert_eq!(after.table_files().len(), before.0.len(), "{context}");
+            }
+        }
+    }
+}
+
+#[test]
+fn crash_while_a_snapshot_is_written_leaves_none_or_all_of_it() {
+    let machine = Machine::new();
+    let set = filled(&machine);
+    let (version, state) = (set.current(), set.state());
+    let copy = Path::new("/copy");
+    crate::io::durable::create_dir_synced(&machine.io, &copy.join("tables")).unwrap();
+    for (name, _) in referenced_files(&version) {
+        crate::io::durable::link_or_copy(&machine.io, &machine.db.join(&name), &copy.join(&name)).unwrap();
+    }
+    crate::io::durable::sync_dir(&machine.io, &copy.join("tables")).unwrap();
+    // Every moment of one run, by a copy of the disk before each operation.
+    let moments = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let seen = Arc::clone(&moments);
+    machine.fs.probe(move |_, fs| seen.lock().push(fs.clone()));
+    set.write_snapshot(copy, &version, &state).unwrap();
+    machine.fs.clear_probe();
+    let mut moments = std::mem::take(&mut *moments.lock());
+    moments.push(machine.fs.fork());
+    let (mut none, mut whole) = (0, 0);
+    for (at, moment) in moments.iter().enumerate() {
+        for seed in 0..20 {
+            let mut after = machine.over(moment.crashed_image(CrashMode::KeepRandom, seed));
+            after.db = copy.to_path_buf();
+            if after.fs.content(current::path(copy)).is_none() {
+                none += 1;
+                continue;
+            }
+            let opened = after
+                .open()
+                .unwrap_or_else(|e| panic!("moment {at} seed {seed}: {e:?}"));
+            assert_eq!(
+                (look(&opened), opened.opened().clean),
+                (look(&set), true),
+                "moment {at} seed {seed}"
+            );
+            whole += 1;
+        }
+    }
+    assert!(none > 0 && whole > 20, "{none} {whole}");
+}
+
+#[test]
+fn readers_go_on_while_edits_are_logged() {
+    let machine = Machine::new();
+    let set = machine.create().unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut last = 0;
+                    while !done.load(std::sync::atomic::Ordering::Acquire) {
+                        let version = set.current();
+                        let tables = version.tables().count();
+                        // Each edit adds one, or takes all but the newest away.
+                        assert!(tables <= 8, "{tables}");
+                        let newest = version.levels[0].first().map_or(0, |table| table.meta().number);
+                        assert!(newest >= last);
+                        last = newest;
+                        assert_eq!(visible(&version, 1, 1000).unwrap().len(), tables);
+                    }
+                })
+            })
+            .collect();
+        for step in 0..100u64 {
+            let table = machine.table(set.next_number(), &[(1, &format!("k{step}"), step + 1)]);
+            let mut edit = flushed(&[&table], step + 1);
+            if step % 8 == 7 {
+                edit.removed = layout(&set.current())
+                    .iter()
+                    .map(|(_, number)| (0, *number))
+                    .collect();
+            }
+            set.log_and_apply(edit).unwrap();
+        }
+        done.store(true, std::sync::atomic::Ordering::Release);
+        readers.into_iter().for_each(|reader| reader.join().unwrap());
+    });
+    assert_eq!(machine.table_files().len(), layout(&set.current()).len());
+}
+
+#[test]
+fn tail_made_to_look_like_many_frames_is_given_up_on() {
+    let machine = Machine::new();
+    drop(filled(&machine));
+    let path = manifest::path(&machine.db, machine.manifests()[0]);
+    // Every fourth byte begins a length that fits.
+    machine.fs.corrupt(&path, |bytes| {
+        for _ in 0..1 << 17 {
+            bytes.extend_from_slice(&0x0003_0000u32.to_le_bytes());
+        }
+    });
+    let error = machine.open().map(|_| ()).unwrap_err();
+    assert_eq!(
+        (error.kind(), error.path()),
+        (ErrorKind::Corruption, Some(path.as_path()))
+    );
+}
+
+#[test]
+fn stray_file_with_a_huge_number_does_not_use_up_the_numbers() {
+    let machine = Machine::new();
+    drop(filled(&machine));
+    for name in ["tables/ffffffffffffffff.table", "manifest-ffffffffffffffff"] {
+        crate::io::durable::write_file_new(&machine.io, &machine.db.join(name), b"stray").unwrap();
+    }
+    let set = machine.open().unwrap();
+    assert!(set.next_number() < 100);
+}
+
+#[test]
+fn encodings_are_the_documented_bytes() {
+    let edit = Edit {
+        removed: vec![(2, 0x0102)],
+        flushed: Some(Lsn(3)),
+        epoch: Some(EpochStart {
+            epoch: Epoch(4),
+            start: Lsn(5),
+            chain: Chain([6; 16]),
+        }),
+        fenced_by: Some(Epoch(7)),
+        database_id: Some([8; 16]),
+        state: Some(NodeState::AwaitingAcceptance),
+        ..Edit::default()
+    };
+    let expected = [
+        "02 09000000 02 0201000000000000",
+        "03 08000000 0300000000000000",
+        "07 08000000 0700000000000000",
+        "05 20000000 0400000000000000 0500000000000000 06060606060606060606060606060606",
+        "08 10000000 08080808080808080808080808080808",
+        "09 01000000 02",
+    ];
+    assert_eq!(hex::encode(edit.encode()), expected.concat().replace(' ', ""));
+    let full = Full {
+        state: ManifestState {
+            reach: Lsn(9),
+            ..ManifestState::default()
+        },
+        next_number: 10,
+        tables: Vec::new(),
+    };
+    let expected = [
+        "03 08000000 0000000000000000",
+        "04 08000000 0000000000000000",
+        "06 08000000 0000000000000000",
+        "07 08000000 0000000000000000",
+        "08 10000000 00000000000000000000000000000000",
+        "09 01000000 01",
+        "0a 08000000 0900000000000000",
+        "0b 08000000 0a00000000000000",
+    ];
+    assert_eq!(hex::encode(full.encode()), expected.concat().replace(' ', ""));
+
+    // The frame around them: where things stand in files.
+    let machine = Machine::new();
+    let set = machine.create().unwrap();
+    let number = machine.manifests()[0];
+    let manifest = machine.fs.content(manifest::path(&machine.db, number)).unwrap();
+    assert_eq!(manifest[..8], *b"STRGROOM");
+    assert_eq!(
+        (manifest[10], &manifest[144..148]),
+        (3, &[1, 0, 0, 0][..]),
+        "kind, key version"
+    );
+    let frame = u32::from_le_bytes(manifest[152..156].try_into().unwrap()) as usize;
+    assert_eq!(152 + 8 + frame, manifest.len());
+    assert_eq!(
+        crc32fast::hash(&[&manifest[152..156], &manifest[160..]].concat()).to_le_bytes(),
+        manifest[156..160]
+    );
+    let open = machine.fs.content(current::path(&machine.db)).unwrap();
+    assert_eq!((open.len(), open[10], &open[128..188]), (192, 6, &[0; 60][..]));
+    assert_eq!(open[72..80], number.to_le_bytes());
+    set.close().unwrap();
+    let closed = machine.fs.content(current::path(&machine.db)).unwrap();
+    let manifest = machine
+        .fs
+        .content(manifest::path(&machine.db, machine.manifests()[0]))
+        .unwrap();
+    assert_eq!(closed[128..136], [1, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(closed[136..144], (manifest.len() as u64).to_le_bytes());
+    use sha2::Digest;
+    assert_eq!(closed[144..176], sha2::Sha256::digest(&manifest)[..]);
 }

@@ -25,6 +25,18 @@ pub(crate) struct SegmentFile {
     pub len: u64,
 }
 
+impl SegmentFile {
+    /// The part of it that is log: what stands behind the next segment's start is a torn tail that was
+    /// cut before that segment began, and came back because the cut was not durable.
+    pub fn until(&self, next: Option<Lsn>) -> SegmentFile {
+        let bound = next.map_or(u64::MAX, |next| next.0.saturating_sub(self.start.0));
+        SegmentFile {
+            len: self.len.min(bound),
+            ..self.clone()
+        }
+    }
+}
+
 /// The segments in `dir`, in stream order. A file of any other name is damage or a stranger's.
 pub(crate) fn list_segments(io: &Io, dir: &Path) -> Result<Vec<SegmentFile>> {
     let entries = io.vfs.list(dir).map_err(|e| match e.kind() {
@@ -85,9 +97,7 @@ impl SegmentScan {
             .vfs
             .open(path)
             .map_err(|e| Error::io("opening a segment", path, e))?;
-        let len = file
-            .len()
-            .map_err(|e| Error::io("reading a segment's length", path, e))?;
+        let len = segment.len;
         if len < FileHeader::BYTES as u64 {
             return Err(Error::corruption(
                 path,

@@ -24,6 +24,8 @@ pub(crate) struct Tail {
     pub epoch: Epoch,
     segment: Option<Segment>,
     scratch: Vec<u8>,
+    /// Part of a record that found no room may stand behind `end`: it goes before anything else comes.
+    torn: bool,
 }
 
 struct Segment {
@@ -41,6 +43,7 @@ impl Tail {
             epoch,
             segment: None,
             scratch: Vec::new(),
+            torn: false,
         }
     }
 
@@ -165,7 +168,19 @@ impl Wal {
         Ok(())
     }
 
+    /// Takes back what a full disk left behind the end.
+    fn mend(&self, tail: &mut Tail) -> Result<()> {
+        if let (true, Some(segment)) = (tail.torn, &tail.segment) {
+            let offset = tail.end.0.saturating_sub(segment.header.number);
+            let cut = segment.file.set_len(offset);
+            cut.map_err(|e| Error::io("taking back a torn append", &segment.path, e))?;
+        }
+        tail.torn = false;
+        Ok(())
+    }
+
     fn install_segment(&self, tail: &mut Tail, header: FileHeader) -> Result<()> {
+        self.mend(tail)?;
         if tail.segment.is_some() {
             // Everything in the old segment is durable before the new one exists: a gap between
             // segments can then never be a torn tail.
@@ -214,6 +229,7 @@ impl Wal {
 
     /// Appends one whole valid record as it is.
     pub fn write_record(&self, tail: &mut Tail, bytes: &[u8]) -> Result<()> {
+        self.mend(tail)?;
         let Some(segment) = &tail.segment else {
             return Err(Error::new(ErrorKind::Io, "no segment is open"));
         };
@@ -224,8 +240,10 @@ impl Wal {
                 std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
             );
             let error = Error::io("appending to the write-ahead log", &segment.path, e);
-            // A full disk is not final: take the torn part back, and the log is as before.
-            if !full || segment.file.set_len(offset).is_err() {
+            // A full disk is not final: the torn part is taken back, now or before the next append.
+            if full {
+                tail.torn = segment.file.set_len(offset).is_err();
+            } else {
                 self.poison(&error);
             }
             return Err(error);

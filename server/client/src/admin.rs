@@ -36,7 +36,12 @@ pub struct AdminConfig {
 
 impl AdminConfig {
     /// Defaults.
-    pub fn new(endpoint: impl Into<String>, ca_pem: Vec<u8>, cert_pem: Vec<u8>, key_pem: Vec<u8>) -> AdminConfig {
+    pub fn new(
+        endpoint: impl Into<String>,
+        ca_pem: Vec<u8>,
+        cert_pem: Vec<u8>,
+        key_pem: Vec<u8>,
+    ) -> AdminConfig {
         AdminConfig {
             endpoint: endpoint.into(),
             ca_pem,
@@ -52,7 +57,9 @@ impl AdminConfig {
 
 impl fmt::Debug for AdminConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AdminConfig").field("endpoint", &self.endpoint).finish_non_exhaustive()
+        f.debug_struct("AdminConfig")
+            .field("endpoint", &self.endpoint)
+            .finish_non_exhaustive()
     }
 }
 
@@ -81,7 +88,10 @@ impl AdminClient {
         let channel = channel::connect(&endpoint, config.connect_timeout).await?;
         // Lists of tenants and tokens may be long.
         let stub = Stub::new(channel).max_decoding_message_size(crate::MESSAGE_BYTES_MAX);
-        Ok(AdminClient { stub, request_timeout: config.request_timeout })
+        Ok(AdminClient {
+            stub,
+            request_timeout: config.request_timeout,
+        })
     }
 
     async fn call<Q, T, F, Fut>(&self, write: bool, message: Q, call: F) -> Result<T>
@@ -101,79 +111,106 @@ impl AdminClient {
 
     /// The node now.
     pub async fn status(&self) -> Result<pb::StatusResponse> {
-        self.call(false, pb::StatusRequest {}, async |mut s, r| s.status(r).await).await
+        self.call(false, pb::StatusRequest {}, async |mut s, r| s.status(r).await)
+            .await
     }
 
     /// Makes a standby the primary. `NotStandby`, `ExpectationFailed`, `WouldLose`.
     pub async fn promote(&self, request: pb::PromoteRequest) -> Result<pb::PromoteResponse> {
-        self.call(!request.dry_run, request, async |mut s, r| s.promote(r).await).await
+        self.call(!request.dry_run, request, async |mut s, r| s.promote(r).await)
+            .await
     }
 
     /// Fences a primary; `None`: by the next term. `NotPrimary`, `Invalid` (not above the node's highest).
     pub async fn fence(&self, epoch: Option<u64>) -> Result<pb::FenceResponse> {
-        self.call(true, pb::FenceRequest { epoch }, async |mut s, r| s.fence(r).await).await
+        self.call(true, pb::FenceRequest { epoch }, async |mut s, r| {
+            s.fence(r).await
+        })
+        .await
     }
 
     /// Creates a tenant. `AlreadyExists`, `Invalid`, `NotPrimary`.
     pub async fn create_tenant(&self, name: &str) -> Result<pb::Tenant> {
         let request = pb::CreateTenantRequest { name: name.into() };
-        let response = self.call(true, request, async |mut s, r| s.create_tenant(r).await).await?;
-        response.tenant.ok_or_else(|| ClientError::new(Kind::Internal, "the answer names no tenant"))
+        let response = self
+            .call(true, request, async |mut s, r| s.create_tenant(r).await)
+            .await?;
+        response
+            .tenant
+            .ok_or_else(|| ClientError::new(Kind::Internal, "the answer names no tenant"))
     }
 
     /// One page of tenants with ids above `after_id`: `(tenants, more)`.
     pub async fn list_tenants(&self, after_id: u64, limit: u32) -> Result<(Vec<pb::Tenant>, bool)> {
         let request = pb::ListTenantsRequest { after_id, limit };
-        let response = self.call(false, request, async |mut s, r| s.list_tenants(r).await).await?;
+        let response = self
+            .call(false, request, async |mut s, r| s.list_tenants(r).await)
+            .await?;
         Ok((response.tenants, response.more))
     }
 
     /// Destroys a tenant: keys, data, tokens. `NotFound`, `NotPrimary`.
     pub async fn delete_tenant(&self, name: &str) -> Result<pb::DeleteTenantResponse> {
         let request = pb::DeleteTenantRequest { name: name.into() };
-        self.call(true, request, async |mut s, r| s.delete_tenant(r).await).await
+        self.call(true, request, async |mut s, r| s.delete_tenant(r).await)
+            .await
     }
 
     /// Issues a token; the answer is the only place it is ever shown. `NotFound`, `NotPrimary`.
     pub async fn create_token(&self, tenant: &str) -> Result<pb::CreateTokenResponse> {
-        let request = pb::CreateTokenRequest { tenant: tenant.into() };
-        self.call(true, request, async |mut s, r| s.create_token(r).await).await
+        let request = pb::CreateTokenRequest {
+            tenant: tenant.into(),
+        };
+        self.call(true, request, async |mut s, r| s.create_token(r).await)
+            .await
     }
 
     /// Revokes a token; no call with it succeeds after this returns. `NotFound`, `NotPrimary`.
     pub async fn revoke_token(&self, token_id: &str) -> Result<()> {
-        let request = pb::RevokeTokenRequest { token_id: token_id.into() };
-        self.call(true, request, async |mut s, r| s.revoke_token(r).await).await?;
+        let request = pb::RevokeTokenRequest {
+            token_id: token_id.into(),
+        };
+        self.call(true, request, async |mut s, r| s.revoke_token(r).await)
+            .await?;
         Ok(())
     }
 
     /// Ids of the tokens of one tenant, or of all.
     pub async fn list_tokens(&self, tenant: Option<&str>) -> Result<Vec<pb::Token>> {
-        let request = pb::ListTokensRequest { tenant: tenant.unwrap_or_default().into() };
-        Ok(self.call(false, request, async |mut s, r| s.list_tokens(r).await).await?.tokens)
+        let request = pb::ListTokensRequest {
+            tenant: tenant.unwrap_or_default().into(),
+        };
+        Ok(self
+            .call(false, request, async |mut s, r| s.list_tokens(r).await)
+            .await?
+            .tokens)
     }
 
     /// Copies the database into a directory of the server's machine, and its keys, sealed, elsewhere.
     pub async fn create_backup(&self, request: pb::CreateBackupRequest) -> Result<pb::CreateBackupResponse> {
-        self.call(true, request, async |mut s, r| s.create_backup(r).await).await
+        self.call(true, request, async |mut s, r| s.create_backup(r).await)
+            .await
     }
 
     /// Lets a restored database serve.
     pub async fn accept_restored(&self) -> Result<()> {
         let request = pb::AcceptRestoredRequest {};
-        self.call(true, request, async |mut s, r| s.accept_restored(r).await).await?;
+        self.call(true, request, async |mut s, r| s.accept_restored(r).await)
+            .await?;
         Ok(())
     }
 
     /// Writes memtables to tables.
     pub async fn flush(&self) -> Result<()> {
-        self.call(true, pb::FlushRequest {}, async |mut s, r| s.flush(r).await).await?;
+        self.call(true, pb::FlushRequest {}, async |mut s, r| s.flush(r).await)
+            .await?;
         Ok(())
     }
 
     /// Compacts until nothing is left to do.
     pub async fn compact(&self) -> Result<()> {
-        self.call(true, pb::CompactRequest {}, async |mut s, r| s.compact(r).await).await?;
+        self.call(true, pb::CompactRequest {}, async |mut s, r| s.compact(r).await)
+            .await?;
         Ok(())
     }
 }

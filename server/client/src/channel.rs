@@ -28,7 +28,8 @@ pub(crate) struct Dial<'a> {
 impl Dial<'_> {
     /// Checks everything that can be checked without connecting. `Invalid`.
     pub fn endpoint(&self) -> Result<Endpoint> {
-        let invalid = |why: String| ClientError::new(Kind::Invalid, format!("endpoint {}: {why}", self.endpoint));
+        let invalid =
+            |why: String| ClientError::new(Kind::Invalid, format!("endpoint {}: {why}", self.endpoint));
         let url = if self.endpoint.contains("://") {
             self.endpoint.to_string()
         } else {
@@ -45,7 +46,9 @@ impl Dial<'_> {
             return Err(invalid("the port is missing".into()));
         }
         if tls {
-            let ca = self.ca_pem.ok_or_else(|| invalid("the certificate authority is missing".into()))?;
+            let ca = self
+                .ca_pem
+                .ok_or_else(|| invalid("the certificate authority is missing".into()))?;
             let mut config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca));
             if let Some((cert, key)) = self.identity {
                 config = config.identity(Identity::from_pem(cert, key));
@@ -74,12 +77,22 @@ pub(crate) async fn connect(endpoint: &Endpoint, timeout: Duration) -> Result<Ch
         Ok(Ok(channel)) => Ok(channel),
         Ok(Err(error)) => {
             let text = format!("{}: {}", endpoint.uri(), causes(&error));
-            let refused = ["certificate", "BadSignature", "HandshakeFailure"].iter().any(|s| text.contains(s));
-            Err(ClientError::new(if refused { Kind::Unauthenticated } else { Kind::Unavailable }, text))
+            let refused = ["certificate", "BadSignature", "HandshakeFailure"]
+                .iter()
+                .any(|s| text.contains(s));
+            Err(ClientError::new(
+                if refused {
+                    Kind::Unauthenticated
+                } else {
+                    Kind::Unavailable
+                },
+                text,
+            ))
         }
-        Err(_) => {
-            Err(ClientError::new(Kind::Unavailable, format!("{}: no connection in time", endpoint.uri())))
-        }
+        Err(_) => Err(ClientError::new(
+            Kind::Unavailable,
+            format!("{}: no connection in time", endpoint.uri()),
+        )),
     }
 }
 

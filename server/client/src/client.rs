@@ -89,7 +89,11 @@ impl Batch {
     fn add(mut self, keyspace: &str, key: Bytes, value: Option<Bytes>) -> Batch {
         // 24: frame of the operation and its fields on the wire, at most.
         self.bytes += keyspace.len() + key.len() + value.as_ref().map_or(0, Bytes::len) + 24;
-        self.operations.push(pb::Operation { keyspace: keyspace.into(), key, value });
+        self.operations.push(pb::Operation {
+            keyspace: keyspace.into(),
+            key,
+            value,
+        });
         self
     }
 
@@ -133,7 +137,9 @@ impl Node {
 
     pub fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
-        request.metadata_mut().insert("authorization", self.credentials.authorization.clone());
+        request
+            .metadata_mut()
+            .insert("authorization", self.credentials.authorization.clone());
         request.set_timeout(self.credentials.timeout);
         request
     }
@@ -167,7 +173,9 @@ pub struct Client {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("endpoint", &self.endpoint()).finish_non_exhaustive()
+        f.debug_struct("Client")
+            .field("endpoint", &self.endpoint())
+            .finish_non_exhaustive()
     }
 }
 
@@ -196,22 +204,40 @@ impl Client {
         let client = Client {
             shared: Arc::new(Shared {
                 endpoints,
-                credentials: Credentials { authorization, timeout: config.request_timeout },
+                credentials: Credentials {
+                    authorization,
+                    timeout: config.request_timeout,
+                },
                 connect_timeout: config.connect_timeout,
                 failover_timeout: config.failover_timeout,
-                current: Mutex::new(Current { index: 0, generation: 0, node: None }),
+                current: Mutex::new(Current {
+                    index: 0,
+                    generation: 0,
+                    node: None,
+                }),
                 connecting: tokio::sync::Mutex::new(()),
             }),
         };
-        client.call(Repeat::Read, &pb::HelloRequest {}, async |n: Node, r| n.stub().hello(r).await).await?;
+        client
+            .call(Repeat::Read, &pb::HelloRequest {}, async |n: Node, r| {
+                n.stub().hello(r).await
+            })
+            .await?;
         Ok(client)
     }
 
     /// Newest value.
     pub async fn get(&self, keyspace: &str, key: impl AsRef<[u8]>) -> Result<Option<Bytes>> {
         let key = Bytes::copy_from_slice(key.as_ref());
-        let request = pb::GetRequest { keyspace: keyspace.into(), key, snapshot_id: 0 };
-        Ok(self.call(Repeat::Read, &request, async |n: Node, r| n.stub().get(r).await).await?.value)
+        let request = pb::GetRequest {
+            keyspace: keyspace.into(),
+            key,
+            snapshot_id: 0,
+        };
+        Ok(self
+            .call(Repeat::Read, &request, async |n: Node, r| n.stub().get(r).await)
+            .await?
+            .value)
     }
 
     /// Stores a value.
@@ -238,7 +264,8 @@ impl Client {
             value: value.into(),
             durability: options.durability.into(),
         };
-        self.write(options, &request, async |n: Node, r| n.stub().put(r).await).await
+        self.write(options, &request, async |n: Node, r| n.stub().put(r).await)
+            .await
     }
 
     /// Removes a key; fine if it is absent.
@@ -258,7 +285,8 @@ impl Client {
             key: key.into(),
             durability: options.durability.into(),
         };
-        self.write(options, &request, async |n: Node, r| n.stub().delete(r).await).await
+        self.write(options, &request, async |n: Node, r| n.stub().delete(r).await)
+            .await
     }
 
     /// Applies a batch.
@@ -268,15 +296,21 @@ impl Client {
 
     /// Applies a batch, with options.
     pub async fn batch_with(&self, batch: Batch, options: WriteOptions) -> Result<Position> {
-        let request =
-            pb::BatchRequest { operations: batch.operations, durability: options.durability.into() };
-        self.write(options, &request, async |n: Node, r| n.stub().batch(r).await).await
+        let request = pb::BatchRequest {
+            operations: batch.operations,
+            durability: options.durability.into(),
+        };
+        self.write(options, &request, async |n: Node, r| n.stub().batch(r).await)
+            .await
     }
 
     /// Entries of a range, as one consistent view.
     pub async fn range(&self, keyspace: &str, options: RangeOptions) -> Result<Entries> {
         let request = options.request(keyspace, 0);
-        Ok(Entries::new(self.call(Repeat::Read, &request, async |n: Node, r| n.stub().range(r).await).await?))
+        Ok(Entries::new(
+            self.call(Repeat::Read, &request, async |n: Node, r| n.stub().range(r).await)
+                .await?,
+        ))
     }
 
     /// Opens a repeatable view.
@@ -293,7 +327,11 @@ impl Client {
     /// The endpoint in use, or to be tried next.
     pub fn endpoint(&self) -> String {
         let index = self.current().index;
-        self.shared.endpoints.get(index).map(|e| e.uri().to_string()).unwrap_or_default()
+        self.shared
+            .endpoints
+            .get(index)
+            .map(|e| e.uri().to_string())
+            .unwrap_or_default()
     }
 
     async fn write<Q, F, Fut>(&self, options: WriteOptions, message: &Q, call: F) -> Result<Position>
@@ -302,9 +340,15 @@ impl Client {
         F: Fn(Node, Request<Q>) -> Fut,
         Fut: Future<Output = std::result::Result<Response<pb::WriteResponse>, Status>>,
     {
-        let repeat = if options.retry_unknown { Repeat::UnknownWrite } else { Repeat::Write };
+        let repeat = if options.retry_unknown {
+            Repeat::UnknownWrite
+        } else {
+            Repeat::Write
+        };
         let response = self.call(repeat, message, call).await?;
-        response.position.ok_or_else(|| ClientError::new(Kind::Internal, "the answer has no position"))
+        response
+            .position
+            .ok_or_else(|| ClientError::new(Kind::Internal, "the answer has no position"))
     }
 
     /// Makes the call at the primary, wherever it is.
@@ -324,7 +368,10 @@ impl Client {
                     let request = node.request(message.clone());
                     match call(node, request).await {
                         Ok(response) => return Ok(response.into_inner()),
-                        Err(status) => (generation, ClientError::from_status(&status, repeat != Repeat::Read)),
+                        Err(status) => (
+                            generation,
+                            ClientError::from_status(&status, repeat != Repeat::Read),
+                        ),
                     }
                 }
             };
@@ -365,7 +412,10 @@ impl Client {
             (current.index, current.generation)
         };
         let Some(endpoint) = self.shared.endpoints.get(index) else {
-            return Err((generation, ClientError::new(Kind::Internal, "endpoint out of range")));
+            return Err((
+                generation,
+                ClientError::new(Kind::Internal, "endpoint out of range"),
+            ));
         };
         let channel = channel::connect(endpoint, self.shared.connect_timeout)
             .await
@@ -419,7 +469,10 @@ mod tests {
     fn outcome_unknown_then_repeated_only_if_vouched_for() {
         for kind in Kind::ALL {
             assert_eq!(Repeat::Write.after(*kind), Repeat::Read.after(*kind), "{kind:?}");
-            assert!(Repeat::UnknownWrite.after(*kind) >= Repeat::Write.after(*kind), "{kind:?}");
+            assert!(
+                Repeat::UnknownWrite.after(*kind) >= Repeat::Write.after(*kind),
+                "{kind:?}"
+            );
         }
         assert!(!Repeat::Write.after(Kind::Unknown));
         assert!(Repeat::UnknownWrite.after(Kind::Unknown));

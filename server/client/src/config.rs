@@ -28,7 +28,10 @@ pub struct ClientConfig {
 
 impl ClientConfig {
     /// Defaults for these endpoints and this token.
-    pub fn new<E: Into<String>>(endpoints: impl IntoIterator<Item = E>, token: impl Into<String>) -> ClientConfig {
+    pub fn new<E: Into<String>>(
+        endpoints: impl IntoIterator<Item = E>,
+        token: impl Into<String>,
+    ) -> ClientConfig {
         ClientConfig {
             endpoints: endpoints.into_iter().map(Into::into).collect(),
             ca_pem: None,
@@ -44,6 +47,8 @@ impl ClientConfig {
 
 impl fmt::Debug for ClientConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClientConfig").field("endpoints", &self.endpoints).finish_non_exhaustive()
+        f.debug_struct("ClientConfig")
+            .field("endpoints", &self.endpoints)
+            .finish_non_exhaustive()
     }
 }

@@ -102,7 +102,10 @@ impl Kind {
 
     /// Whether another node, or this one a little later, may well answer the same call.
     pub fn is_elsewhere(self) -> bool {
-        matches!(self, Kind::NotPrimary | Kind::Fenced | Kind::Closed | Kind::Unavailable)
+        matches!(
+            self,
+            Kind::NotPrimary | Kind::Fenced | Kind::Closed | Kind::Unavailable
+        )
     }
 }
 
@@ -116,7 +119,10 @@ pub struct ClientError {
 impl ClientError {
     /// An error of `kind`.
     pub fn new(kind: Kind, message: impl Into<String>) -> ClientError {
-        ClientError { kind, message: message.into() }
+        ClientError {
+            kind,
+            message: message.into(),
+        }
     }
 
     /// What the caller does next.
@@ -132,32 +138,38 @@ impl ClientError {
     /// What a status means. `write`: the call may have changed something, so that a status whose origin is
     /// unclear means [`Kind::Unknown`].
     pub fn from_status(status: &tonic::Status, write: bool) -> ClientError {
-        let told = status.metadata().get(ERROR_KIND_KEY).and_then(|name| name.to_str().ok());
+        let told = status
+            .metadata()
+            .get(ERROR_KIND_KEY)
+            .and_then(|name| name.to_str().ok());
         if let Some(kind) = told.and_then(Kind::from_name) {
             return ClientError::new(kind, status.message());
         }
         let kind = match status.code() {
             // Made before the request left this process, or by the server's own limits before any handler ran.
-            _ if never_connected(status) => Kind::Unavailable,
+            _ if caused_by::<tonic::ConnectError>(status) => Kind::Unavailable,
             Code::Unauthenticated => Kind::Unauthenticated,
             Code::PermissionDenied => Kind::PermissionDenied,
             Code::Unimplemented => Kind::Unsupported,
             Code::InvalidArgument | Code::OutOfRange => Kind::Invalid,
             _ if write => Kind::Unknown,
-            Code::DeadlineExceeded | Code::Cancelled => Kind::Timeout,
+            _ if caused_by::<tonic::TimeoutExpired>(status) => Kind::Timeout,
+            Code::DeadlineExceeded => Kind::Timeout,
             Code::ResourceExhausted => Kind::Busy,
-            Code::Unavailable | Code::Unknown => Kind::Unavailable,
+            // A connection that broke off: only statuses made on this side have a cause.
+            _ if std::error::Error::source(status).is_some() => Kind::Unavailable,
+            Code::Unavailable | Code::Unknown | Code::Cancelled => Kind::Unavailable,
             _ => Kind::Internal,
         };
         ClientError::new(kind, describe(status))
     }
 }
 
-/// Whether the transport failed before it had a connection to send the request on.
-fn never_connected(status: &tonic::Status) -> bool {
+/// Whether an `E` is among the causes. A `ConnectError` means that the request was never sent.
+fn caused_by<E: std::error::Error + 'static>(status: &tonic::Status) -> bool {
     let mut source = std::error::Error::source(status);
     while let Some(error) = source {
-        if error.is::<tonic::ConnectError>() {
+        if error.is::<E>() {
             return true;
         }
         source = error.source();

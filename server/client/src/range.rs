@@ -54,7 +54,11 @@ impl RangeOptions {
             Some(end) => Bound::Excluded(end),
             None => Bound::Unbounded,
         };
-        RangeOptions { start, end, ..RangeOptions::default() }
+        RangeOptions {
+            start,
+            end,
+            ..RangeOptions::default()
+        }
     }
 
     /// Keys in `range`, as of a `BTreeMap`; a range that ends before it begins is empty.
@@ -91,7 +95,10 @@ impl RangeOptions {
     pub(crate) fn request(self, keyspace: &str, snapshot_id: u64) -> pb::RangeRequest {
         let bound = |bound| match bound {
             Bound::Unbounded => None,
-            Bound::Included(key) => Some(pb::Bound { key, exclusive: false }),
+            Bound::Included(key) => Some(pb::Bound {
+                key,
+                exclusive: false,
+            }),
             Bound::Excluded(key) => Some(pb::Bound { key, exclusive: true }),
         };
         pb::RangeRequest {
@@ -124,7 +131,10 @@ pub struct Entries {
 
 impl Entries {
     pub(crate) fn new(stream: Streaming<pb::RangeResponse>) -> Entries {
-        Entries { stream: Some(stream), ready: VecDeque::new() }
+        Entries {
+            stream: Some(stream),
+            ready: VecDeque::new(),
+        }
     }
 
     /// The next entry; `None` after the last. An error ends it: begin again after the last key seen.
@@ -138,11 +148,18 @@ impl Entries {
     }
 
     async fn assemble(&mut self) -> Result<Option<(Bytes, Bytes)>> {
-        let Some(first) = self.entry().await? else { return Ok(None) };
+        let Some(first) = self.entry().await? else {
+            return Ok(None);
+        };
         if !first.value_continues {
             return Ok(Some((first.key, first.value)));
         }
-        let broken = || ClientError::new(Kind::Internal, "the server sent a value in pieces that do not fit");
+        let broken = || {
+            ClientError::new(
+                Kind::Internal,
+                "the server sent a value in pieces that do not fit",
+            )
+        };
         let mut value = BytesMut::from(first.value);
         loop {
             let piece = self.entry().await?.ok_or_else(broken)?;
@@ -161,7 +178,9 @@ impl Entries {
             if let Some(entry) = self.ready.pop_front() {
                 return Ok(Some(entry));
             }
-            let Some(stream) = &mut self.stream else { return Ok(None) };
+            let Some(stream) = &mut self.stream else {
+                return Ok(None);
+            };
             match stream.message().await {
                 Ok(Some(message)) => self.ready.extend(message.entries),
                 Ok(None) => return Ok(None),

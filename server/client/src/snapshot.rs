@@ -18,7 +18,11 @@ pub struct Snapshot {
 
 impl Snapshot {
     pub(crate) fn new(node: Node, opened: &pb::OpenSnapshotResponse) -> Snapshot {
-        Snapshot { node, id: opened.snapshot_id, seqno: opened.seqno }
+        Snapshot {
+            node,
+            id: opened.snapshot_id,
+            seqno: opened.seqno,
+        }
     }
 
     /// The version it reads at.
@@ -29,7 +33,11 @@ impl Snapshot {
     /// Value of a key at the snapshot. `Gone` if the lease ended.
     pub async fn get(&self, keyspace: &str, key: impl AsRef<[u8]>) -> Result<Option<Bytes>> {
         let key = Bytes::copy_from_slice(key.as_ref());
-        let request = pb::GetRequest { keyspace: keyspace.into(), key, snapshot_id: self.id };
+        let request = pb::GetRequest {
+            keyspace: keyspace.into(),
+            key,
+            snapshot_id: self.id,
+        };
         match self.node.stub().get(self.node.request(request)).await {
             Ok(response) => Ok(response.into_inner().value),
             Err(status) => Err(ClientError::from_status(&status, false)),
@@ -52,7 +60,11 @@ impl Snapshot {
 }
 
 async fn release(node: &Node, snapshot_id: u64) -> Result<()> {
-    match node.stub().release_snapshot(node.request(pb::ReleaseSnapshotRequest { snapshot_id })).await {
+    match node
+        .stub()
+        .release_snapshot(node.request(pb::ReleaseSnapshotRequest { snapshot_id }))
+        .await
+    {
         Ok(_) => Ok(()),
         Err(status) => Err(ClientError::from_status(&status, false)),
     }

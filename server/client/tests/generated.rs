@@ -39,6 +39,10 @@ fn protos_compiled_then_generated_code_is_the_committed_one() {
             fs::write(&path, &fresh).expect("rewritten");
         }
         let old = fs::read(&path).unwrap_or_default();
-        assert!(old == fresh, "{} is stale: run with STRONGROOM_REGENERATE=1", path.display());
+        assert!(
+            old == fresh,
+            "{} is stale: run with STRONGROOM_REGENERATE=1",
+            path.display()
+        );
     }
 }

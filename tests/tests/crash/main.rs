@@ -22,6 +22,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a surprise is a failure")]
 
+mod standby;
+mod threads;
+
 use std::collections::HashSet;
 use std::fmt::Display;
 
@@ -97,10 +100,18 @@ impl Scenario {
         self.power_failures_on(base.fork())
     }
 
-    fn power_failures_on(&self, mut world: World) -> Result<u64, (String, String)> {
+    fn power_failures_on(&self, world: World) -> Result<u64, (String, String)> {
+        self.power_failures_of(world, self.run)
+    }
+
+    fn power_failures_of(
+        &self,
+        mut world: World,
+        run: impl Fn(&mut World) -> strongroom::Result<()>,
+    ) -> Result<u64, (String, String)> {
         let before = world.fs.ops();
         let moments = world.record();
-        if let Err(e) = (self.run)(&mut world) {
+        if let Err(e) = run(&mut world) {
             self.fail("undisturbed", format!("{e:?}"));
         }
         world.fs.clear_probe();
@@ -506,6 +517,83 @@ fn open_after_a_crash() -> Scenario {
             world.open()?;
             world.put(&tenant(2), "a", 1, 30)
         },
+    }
+}
+
+/// A random stretch of work, the same for the same seed: what no list of scenarios thought of.
+fn random_work(world: &mut World, seed: u64, acts: u64) -> strongroom::Result<()> {
+    let mut dice = Dice::new(seed);
+    for _ in 0..acts {
+        let tenants = world.known().oracle.tenants();
+        let name = dice.pick(&tenants).clone();
+        match dice.below(24) {
+            0..=11 => {
+                let ops = (0..1 + dice.below(4)).map(|_| {
+                    let len = *dice.pick(&[0, 20, 300, 3000]);
+                    let value = (!dice.percent(25)).then(|| world.value(len));
+                    (
+                        name_of_space(["a", "b"][dice.below(2) as usize]),
+                        key_of(dice.below(12)),
+                        value,
+                    )
+                });
+                let ops = ops.collect();
+                let durability = *dice.pick(&[Durability::Local, Durability::Buffered]);
+                world.batch(&name, ops, durability)?;
+            }
+            12..=14 => world.flush()?,
+            15..=16 => world.compact()?,
+            17..=18 => world.step(1)?,
+            19 => {
+                let spaces = world.visible().remove(&name).unwrap_or_default();
+                if let Some(space) = spaces.keys().next() {
+                    world.delete_keyspace(&name, space)?;
+                }
+            }
+            20 => {
+                world.close()?;
+                world.open()?;
+            }
+            21 => {
+                let copies = world.known().copies.len();
+                if copies < 2 {
+                    world.checkpoint(&format!("/srv/copy-{copies}"))?;
+                }
+            }
+            22 if tenants.len() > 2 => world.delete_tenant(&name)?,
+            _ => {
+                let unused = (1..9).map(tenant).find(|name| !tenants.contains(name));
+                world.create_tenant(&unused.expect("few tenants")).map(drop)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn every_operation_of_random_work_may_be_the_last() {
+    let first = number("STRONGROOM_SEED", 0);
+    for seed in first..first + number("STRONGROOM_RANDOM_WORK", 12) {
+        let options = if seed % 2 == 0 {
+            Options::tiny()
+        } else {
+            short_segments()
+        };
+        let scenario = Scenario {
+            name: "random work",
+            options,
+            setup: two_tenants,
+            run: |_| unreachable!(),
+        };
+        let mut base = scenario.prepared();
+        base.open().unwrap();
+        let result = scenario.power_failures_of(base, |world| random_work(world, seed, 40));
+        if let Err((what, why)) = result {
+            scenario.fail(
+                format!("REPRO: STRONGROOM_SEED={seed} STRONGROOM_RANDOM_WORK=1: {what}"),
+                why,
+            );
+        }
     }
 }
 

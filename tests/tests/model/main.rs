@@ -7,9 +7,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a surprise is a failure")]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::ops::Bound;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -50,12 +51,16 @@ enum Act {
     Crash(u64),
 }
 
-fn act() -> impl Strategy<Value = Act> {
-    let op = (
-        0..SPACES,
-        0..KEYS,
-        prop_oneof![4 => (0u16..300).prop_map(Some), 1 => Just(Some(6000)), 2 => Just(None)],
-    );
+/// `large`: values that fill memtables and levels.
+fn act(large: bool) -> impl Strategy<Value = Act> {
+    let length = match large {
+        true => {
+            prop_oneof![1 => (0u16..300).prop_map(Some), 4 => (2000u16..9000).prop_map(Some), 1 => Just(None)]
+                .boxed()
+        }
+        false => prop_oneof![4 => (0u16..300).prop_map(Some), 1 => Just(Some(6000)), 2 => Just(None)].boxed(),
+    };
+    let op = (0..SPACES, 0..KEYS, length);
     let place = (0..TENANTS, 0..SPACES);
     prop_oneof![
         3 => (0..TENANTS).prop_map(Act::CreateTenant),
@@ -82,6 +87,7 @@ fn act() -> impl Strategy<Value = Act> {
 /// A snapshot and what it must go on showing.
 struct Held {
     tenant: String,
+    compacted: bool,
     snapshot: Snapshot,
     content: Spaces,
 }
@@ -89,7 +95,25 @@ struct Held {
 struct Run {
     world: World,
     held: Vec<Held>,
+    reached: Reached,
+    /// Names of tenants and keyspaces that were created once.
+    used: BTreeSet<String>,
 }
+
+/// Rare states, counted: what random lists never reach is not tested by them.
+type Reached = Arc<Mutex<BTreeMap<&'static str, u64>>>;
+
+/// Those that every test must reach.
+const MUST_REACH: [&str; 8] = [
+    "a crash lost an accepted write",
+    "a keyspace's name is used again",
+    "a snapshot is read after a compaction",
+    "a tenant's name is used again",
+    "recovery cut a torn tail",
+    "recovery replayed records",
+    "there are tables below level 0",
+    "two generations of tables overlap",
+];
 
 type Check = Result<(), String>;
 
@@ -98,13 +122,23 @@ fn failed(e: strongroom::Error) -> String {
 }
 
 impl Run {
-    fn new(options: Options) -> Result<Run, String> {
+    /// With the first two tenants.
+    fn new(options: Options, reached: Reached) -> Result<Run, String> {
         let mut world = World::new(options);
         world.open().map_err(failed)?;
+        for n in 0..2 {
+            world.create_tenant(&name_of_tenant(n)).map_err(failed)?;
+        }
         Ok(Run {
             world,
             held: Vec::new(),
+            reached,
+            used: BTreeSet::new(),
         })
+    }
+
+    fn reach(&self, state: &'static str, is: bool) {
+        *self.reached.lock().unwrap().entry(state).or_default() += u64::from(is);
     }
 
     fn act(&mut self, act: &Act) -> Check {
@@ -158,6 +192,7 @@ impl Run {
                     let content = self.world.visible().remove(&tenant).unwrap_or_default();
                     self.held.push(Held {
                         tenant,
+                        compacted: false,
                         snapshot,
                         content,
                     });
@@ -175,7 +210,29 @@ impl Run {
                 Ok(())
             }
             Act::Flush => self.world.flush().map_err(failed),
-            Act::Compact => self.world.compact().map_err(failed),
+            Act::Compact => {
+                self.held.iter_mut().for_each(|held| held.compacted = true);
+                let levels = self.world.engine().status().tables_per_level;
+                self.reach(
+                    "two generations of tables overlap",
+                    levels.first().is_some_and(|n| *n > 1),
+                );
+                self.world.compact().map_err(failed)?;
+                let levels = self.world.engine().status().tables_per_level;
+                self.reach(
+                    "there are tables below level 0",
+                    levels.iter().skip(1).any(|n| *n > 0),
+                );
+                self.reach(
+                    "there are tables below level 1",
+                    levels.iter().skip(2).any(|n| *n > 0),
+                );
+                self.reach(
+                    "there are tables below level 2",
+                    levels.iter().skip(3).any(|n| *n > 0),
+                );
+                Ok(())
+            }
             Act::Step => self.world.step(1).map_err(failed),
             Act::Checkpoint => self.checkpoint(),
             Act::Reopen => {
@@ -204,7 +261,13 @@ impl Run {
                     1 => CrashMode::KeepAll,
                     _ => CrashMode::KeepRandom,
                 };
-                self.world.crash(mode, *seed)
+                let before = self.world.visible();
+                self.world.crash(mode, *seed)?;
+                self.reach("a crash lost an accepted write", self.world.visible() != before);
+                let recovery = self.world.engine().recovery();
+                self.reach("recovery cut a torn tail", recovery.cut_bytes > 0);
+                self.reach("recovery replayed records", recovery.records > 0);
+                Ok(())
             }
         }
     }
@@ -227,6 +290,8 @@ impl Run {
 
     fn create_tenant(&mut self, name: &str) -> Check {
         if !self.exists(name) {
+            let again = !self.used.insert(name.to_string());
+            self.reach("a tenant's name is used again", again);
             return self.world.create_tenant(name).map(drop).map_err(failed);
         }
         match self
@@ -247,7 +312,12 @@ impl Run {
             let value = len.map(|len| self.world.value(usize::from(len)));
             (name_of_space(&space.to_string()), key_of(*key), value)
         });
-        let ops = ops.collect();
+        let ops: Vec<_> = ops.collect();
+        for (space, ..) in ops.iter() {
+            let (name, missing) = (format!("{tenant}/{space}"), self.entries(tenant, space).is_none());
+            let again = missing && !self.used.insert(name);
+            self.reach("a keyspace's name is used again", again);
+        }
         let durability = if synced {
             Durability::Local
         } else {
@@ -342,6 +412,7 @@ impl Run {
 
     fn read_snapshot(&self, n: usize) -> Check {
         let held = &self.held[n];
+        self.reach("a snapshot is read after a compaction", held.compacted);
         let tenant = self.world.engine().tenant(&held.tenant).map_err(failed)?;
         for (name, entries) in &held.content {
             let space = tenant.open_keyspace(name).map_err(failed)?;
@@ -401,16 +472,17 @@ fn number(variable: &str, default: u64) -> u64 {
         .unwrap_or(default)
 }
 
-fn try_lists(name: &str, options: Options, length: usize) {
+fn try_lists(name: &str, options: Options, cases: u64, length: std::ops::Range<usize>, large: bool) {
     let seed = number("STRONGROOM_SEED", 0x6d6f_6465);
     println!("REPRO: STRONGROOM_SEED={seed} cargo test -p strongroom-tests --test model {name}");
-    let mut config = Config::with_cases(number("STRONGROOM_CASES", 96) as u32);
+    let mut config = Config::with_cases(number("STRONGROOM_CASES", cases) as u32);
     config.rng_seed = RngSeed::Fixed(seed);
     config.failure_persistence = None;
     config.max_shrink_iters = 4000;
-    let options = Arc::new(options);
-    let result = TestRunner::new(config).run(&prop::collection::vec(act(), 1..length), |acts| {
-        let mut run = Run::new((*options).clone()).map_err(TestCaseError::fail)?;
+    let reached = Reached::default();
+    let (options, counts) = (Arc::new(options), reached.clone());
+    let result = TestRunner::new(config).run(&prop::collection::vec(act(large), length), |acts| {
+        let mut run = Run::new((*options).clone(), counts.clone()).map_err(TestCaseError::fail)?;
         for (n, act) in acts.iter().enumerate() {
             run.act(act)
                 .map_err(|e| TestCaseError::fail(format!("act {n}, {act:?}: {e}")))?;
@@ -420,6 +492,16 @@ fn try_lists(name: &str, options: Options, length: usize) {
         prop_assert!(leaks.is_empty(), "plaintext on the disk: {:?}", leaks);
         Ok(())
     });
+    let reached = reached.lock().unwrap();
+    println!("{reached:?}");
+    if result.is_ok() && std::env::var("STRONGROOM_CASES").is_err() {
+        for state in MUST_REACH {
+            assert!(
+                reached.get(state).is_some_and(|n| *n > 0),
+                "never reached: {state}"
+            );
+        }
+    }
     if let Err(e) = result {
         panic!("{e}\nREPRO: STRONGROOM_SEED={seed} cargo test -p strongroom-tests --test model {name}");
     }
@@ -427,7 +509,13 @@ fn try_lists(name: &str, options: Options, length: usize) {
 
 #[test]
 fn random_operations_agree_with_the_model() {
-    try_lists("random_operations_agree_with_the_model", Options::tiny(), 80);
+    try_lists(
+        "random_operations_agree_with_the_model",
+        Options::tiny(),
+        1000,
+        1..80,
+        false,
+    );
 }
 
 #[test]
@@ -441,6 +529,15 @@ fn random_operations_agree_with_the_model_without_filters_and_cache() {
     try_lists(
         "random_operations_agree_with_the_model_without_filters_and_cache",
         options,
-        80,
+        1000,
+        1..80,
+        false,
     );
+}
+
+#[test]
+fn random_operations_with_large_values_agree_with_the_model() {
+    let mut options = Options::tiny();
+    options.level1_bytes = options.table_bytes;
+    try_lists("random_operations_with_large_values", options, 40, 1..400, true);
 }

@@ -24,8 +24,10 @@ pub enum OpKind {
     Lock,
     /// `File::write_all_at`
     Write,
-    /// `File::set_len`
+    /// `File::set_len` that grows or keeps the length
     SetLen,
+    /// `File::set_len` that shrinks: works on a full disk
+    Cut,
     /// `File::sync`
     Sync,
 }

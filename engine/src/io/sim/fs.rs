@@ -134,7 +134,13 @@ impl File for SimFile {
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.check_writable()?;
         check_range(0, len)?;
-        let mut state = self.fs.changing(OpKind::SetLen, &self.path)?;
+        let current = self.fs.state().file_mut(self.ino)?.current().len();
+        let kind = if len < current {
+            OpKind::Cut
+        } else {
+            OpKind::SetLen
+        };
+        let mut state = self.fs.changing(kind, &self.path)?;
         let (time, room) = (state.plan.ops, state.room());
         let file = state.file_mut(self.ino)?;
         if len.saturating_sub(file.current().len()) > room {

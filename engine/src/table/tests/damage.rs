@@ -191,13 +191,14 @@ fn a_failed_read_is_returned_and_leaves_the_cursor_unpositioned() {
     let table = place.table(SMALL, &content);
     let entries = content[&TenantId(1)].entries();
     let mut cursor = table.cursor(TenantId(1)).unwrap();
-    let mut failures = 0;
+    let (mut failures, mut walks_failed) = (0, 0);
     for _ in 0..200 {
         let entry = &entries[random.below(entries.len() as u64) as usize];
         if random.below(3) == 0 {
-            place
-                .fs
-                .fail(Fault::read_error(place.fs.reads() + random.below(2), Times::Once));
+            place.fs.fail(Fault::read_error(
+                place.fs.reads() + 1 + random.below(2),
+                Times::Once,
+            ));
         }
         let steps = [cursor.seek(&entry.key, entry.seqno), cursor.next(), cursor.prev()];
         place.fs.clear_faults();
@@ -211,15 +212,18 @@ fn a_failed_read_is_returned_and_leaves_the_cursor_unpositioned() {
         }
         cursor.seek(&entry.key, entry.seqno).unwrap();
         assert_eq!(cursor.entry(), Some(entry));
-        place.fs.fail(Fault::read_error(place.fs.reads(), Times::Once));
+        place
+            .fs
+            .fail(Fault::read_error(place.fs.reads() + 1, Times::Once));
         let mut result = Ok(());
         while result.is_ok() && cursor.entry().is_some() {
             result = cursor.next();
         }
         assert!(cursor.entry().is_none());
+        walks_failed += u32::from(result.is_err());
         place.fs.clear_faults();
     }
-    assert!(failures > 10);
+    assert!(failures > 10 && walks_failed > 100, "{failures}, {walks_failed}");
 }
 
 /// Bytes that verified may still be anything: mutations of every structure must give errors or
@@ -288,4 +292,52 @@ fn hostile_plaintexts_never_panic() {
             }
         }
     }
+}
+
+#[test]
+fn a_failed_write_or_sync_is_returned_and_leaves_no_file() {
+    let mut failures = 0;
+    for at in 0.. {
+        let place = Place::new(0);
+        let mut random = Random(2);
+        let content = content(&mut random, &[1, 2], 200, 100);
+        let fault = if at % 2 == 0 {
+            Fault::disk_full(place.fs.ops() + 1 + at, Times::Once)
+        } else {
+            Fault::io_error(place.fs.ops() + 1 + at, Times::Once)
+        };
+        place.fs.fail(fault);
+        let number = place.number.fetch_add(1, Ordering::Relaxed);
+        let header =
+            FileHeader::new(&place.io, FileKind::Table, Epoch::FIRST, number, Chain::default()).unwrap();
+        let path = Place::path(number);
+        let build = || -> Result<TableMeta> {
+            let mut builder = TableBuilder::new(&place.io, &path, header, &place.keys, 256, 10)?;
+            for (tenant, oracle) in &content {
+                for entry in oracle.entries() {
+                    builder.add(*tenant, &entry)?;
+                }
+            }
+            builder.finish()
+        };
+        match build() {
+            Ok(meta) => {
+                place.fs.clear_faults();
+                read_all(&place, &meta).unwrap();
+                break;
+            }
+            Err(error) => {
+                failures += 1;
+                let kind = if at % 2 == 0 {
+                    ErrorKind::NoSpace
+                } else {
+                    ErrorKind::Io
+                };
+                assert_eq!((error.kind(), error.path()), (kind, Some(path.as_path())));
+                assert_eq!(place.fs.content(&path), None);
+            }
+        }
+    }
+    // Creating, writing, syncing.
+    assert_eq!(failures, 3);
 }

@@ -62,7 +62,7 @@ fn a_wrong_key_is_told_apart_from_damage() {
     let key = content[&TenantId(1)].entries()[0].key.clone();
 
     place.source.tenants.lock().insert(TenantId(1), (1, 99));
-    place.keys.purge(TenantId(1));
+    place.keys.purge_if(|other| other == TenantId(1));
     let error = table.get(TenantId(1), &key, SeqNo::MAX).unwrap_err();
     assert_eq!(
         (error.kind(), error.path()),
@@ -81,7 +81,7 @@ fn a_wrong_key_is_told_apart_from_damage() {
     );
 
     place.source.tenants.lock().insert(TenantId(1), (1, 1));
-    place.keys.purge(TenantId(1));
+    place.keys.purge_if(|other| other == TenantId(1));
     assert!(table.get(TenantId(1), &key, SeqNo::MAX).unwrap().is_some());
     // A later key version of the tenant seals new tables; this one keeps its own.
     place.source.tenants.lock().insert(TenantId(1), (2, 1));
@@ -203,4 +203,43 @@ fn a_full_cache_keeps_to_its_size() {
         .purge_if(|tenant| tenant == TenantId(1) || tenant == TenantId(2));
     assert_eq!(place.cache.usage().pieces, 0);
     assert_eq!(BlockCache::new(0).usage(), CacheUsage::default());
+}
+
+#[test]
+fn readers_beside_a_destruction_see_all_or_nothing_and_leave_nothing() {
+    let place = Place::new(1 << 22);
+    let mut random = Random(1);
+    let content = content(&mut random, &[1, 2], 1000, 500);
+    let table = place.table(SMALL, &content);
+    std::thread::scope(|scope| {
+        for reader in 0..2 {
+            let (place, table, content) = (&place, &table, &content);
+            scope.spawn(move || {
+                let mut random = Random(reader);
+                let mut after = 0;
+                while after < 200 {
+                    after += u32::from(!place.keys.is_live(TenantId(1)));
+                    for (tenant, oracle) in content {
+                        let (key, at) = (random.key(500), SeqNo(random.below(60)));
+                        let found = table.get(*tenant, &key, at).unwrap();
+                        let gone = *tenant == TenantId(1) && found.is_none();
+                        assert!(gone || found == oracle.get(&key, at));
+                        let entries = collect(table.cursor(*tenant).unwrap()).unwrap();
+                        let gone = *tenant == TenantId(1) && entries.is_empty();
+                        assert!(gone || entries == oracle.entries());
+                    }
+                }
+            });
+        }
+        while place.cache.usage().pieces < 50 {
+            std::thread::yield_now();
+        }
+        place.destroy(TenantId(1));
+    });
+    place.cache.purge_if(|other| other == TenantId(2));
+    assert_eq!(
+        place.cache.usage().pieces,
+        0,
+        "nothing of the destroyed tenant is left"
+    );
 }

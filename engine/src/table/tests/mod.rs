@@ -2,6 +2,7 @@
 //! and go.
 
 mod damage;
+mod golden;
 mod keys;
 mod round_trip;
 
@@ -13,6 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use super::cache::CacheUsage;
+use super::reader::TenantRun;
 use super::*;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::Io;
@@ -147,8 +150,8 @@ impl Place {
 
     fn destroy(&self, tenant: TenantId) {
         self.source.tenants.lock().insert(tenant, (0, 0));
-        self.keys.purge(tenant);
-        self.cache.purge(tenant);
+        self.keys.purge_if(|other| other == tenant);
+        self.cache.purge_if(|other| other == tenant);
     }
 }
 

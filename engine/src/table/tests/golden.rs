@@ -1,0 +1,158 @@
+//! Bytes that must never change without a new format number.
+
+use super::super::block::{Block, BlockBuilder};
+use super::super::filter;
+use super::super::format::{Footer, Run};
+use super::super::index::{Handle, Index, IndexBuilder, Level};
+use super::*;
+
+#[test]
+fn block_is_as_specified() {
+    let mut block = BlockBuilder::new();
+    block.add(&put(b"\0\0\0\x01apple", 300, b"red"));
+    block.add(&put(b"\0\0\0\x01apple", 2, b""));
+    block.add(&Entry {
+        kind: EntryKind::Delete,
+        ..put(b"\0\0\0\x01apricot", 7, b"")
+    });
+    let expected = concat!(
+        "00",       // codec
+        "03000000", // entries
+        "1d000000", // 29 bytes of keys: 9 + 9 + 11
+        "00",       // nothing shared
+        "09",
+        "000000016170706c65",
+        "ac02", // seqno 300
+        "0d",   // 3 << 2 | put
+        "726564",
+        "09", // all shared
+        "00",
+        "02",
+        "01",
+        "06", // "\0\0\0\x01ap"
+        "05",
+        "7269636f74",
+        "07",
+        "02", // delete
+    );
+    assert_eq!(hex::encode(block.finish()), expected);
+    assert_eq!(Block::decode(hex::decode(expected).unwrap()).unwrap().len(), 3);
+}
+
+#[test]
+fn index_is_as_specified() {
+    let mut index = IndexBuilder::default();
+    let handle = Handle {
+        offset: 128,
+        bytes: 100,
+        filter_bytes: 0,
+        entries: 5,
+    };
+    index.add(b"a", b"bb", b"c", handle);
+    index.add(
+        b"d",
+        b"e",
+        b"e",
+        Handle {
+            offset: 228,
+            ..handle
+        },
+    );
+    let expected = concat!(
+        "00",
+        "02000000",
+        "0100",
+        "61",
+        "0100",
+        "65",
+        "0100",
+        "63",
+        "8000000000000000",
+        "64000000",
+        "00000000",
+        "05000000",
+        "0100",
+        "65",
+        "e400000000000000",
+        "64000000",
+        "00000000",
+        "05000000",
+    );
+    assert_eq!(hex::encode(index.finish(Level::Blocks)), expected);
+    let index = Index::decode(hex::decode(expected).unwrap(), 128..328).unwrap();
+    assert_eq!((index.len(), index.entries()), (2, 10));
+    assert_eq!((&index.first()[..], &index.last()[..]), (&b"a"[..], &b"e"[..]));
+}
+
+#[test]
+fn filter_is_as_specified() {
+    let seed = filter::seed(&[7; 16]);
+    let hashes = [
+        filter::hash(b"\0\0\0\x01apple", seed),
+        filter::hash(b"\0\0\0\x01pear", seed),
+    ];
+    let bytes = filter::build(&hashes, 10);
+    assert_eq!(hex::encode(&bytes[..8]), "0600000001000000");
+    assert_eq!(bytes.len(), 8 + 64);
+    let set: Vec<usize> = (0..512)
+        .filter(|bit| bytes[8 + bit / 8] & (1 << (bit % 8)) != 0)
+        .collect();
+    assert_eq!(set, FILTER_BITS, "of hashes {hashes:x?}");
+}
+
+/// Six each; recomputed outside from the two hashes.
+const FILTER_BITS: [usize; 12] = [3, 20, 22, 88, 104, 107, 217, 239, 267, 273, 417, 432];
+
+#[test]
+fn directory_record_and_footer_are_as_specified() {
+    let run = Run {
+        tenant: TenantId(1),
+        dek: DekVersion(2),
+        filter_bytes: 3,
+        commitment: [4; 16],
+        entries: 5,
+        deletes: 6,
+        seqno_min: SeqNo(7),
+        seqno_max: SeqNo(8),
+        start: 9,
+        head: 10,
+        index_bytes: 11,
+    };
+    let mut bytes = Vec::new();
+    run.encode(&mut bytes);
+    let expected = concat!(
+        "0100000000000000",
+        "02000000",
+        "03000000",
+        "04040404040404040404040404040404",
+        "0500000000000000",
+        "0600000000000000",
+        "0700000000000000",
+        "0800000000000000",
+        "0900000000000000",
+        "0a00000000000000",
+        "0b000000",
+        "00000000",
+    );
+    assert_eq!(hex::encode(&bytes), expected);
+    let footer = Footer {
+        directory: 1,
+        tenants: 2,
+        entries: 3,
+        seqno_min: SeqNo(4),
+        seqno_max: SeqNo(5),
+    };
+    let expected = concat!(
+        "0100000000000000",
+        "0200000000000000",
+        "0300000000000000",
+        "0400000000000000",
+        "0500000000000000",
+        "0000000000000000",
+        "0100",
+        "0000",
+        "aedfdbf0",
+        "5352475441424c45",
+    );
+    assert_eq!(hex::encode(footer.encode(&bytes)), expected);
+}

@@ -1,0 +1,436 @@
+//! Base copies: what starts an empty standby, and what replaces one whose WAL no longer connects.
+//!
+//! ```text
+//! primary   pin WAL -> checkpoint in scratch -> files in chunks -> summary -> scratch removed, pin kept a while
+//! standby   <side>/incoming -> files, checked -> all keys (by the key stream) -> finish -> put in place
+//! ```
+//!
+//! The keys are fetched last: they then cover every tenant whose data was copied; one deleted meanwhile is
+//! simply absent, and its data unreadable. The standby's directory is not openable before everything is
+//! there and synced. Interrupted anywhere, the next attempt starts from nothing.
+//!
+//! The WAL from the checkpoint's position stays pinned on the primary during the copy and for
+//! `Timeouts::base_copy_grace` after it, within what `Options::wal_keep_bytes` allows.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use strongroom::io::Io;
+use strongroom::keys::KeyProvider;
+use strongroom::{BaseCopyReceiver, Epoch, Lsn, checkpoint_files};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+use tracing::{info, warn};
+
+use crate::dial::{self, within};
+use crate::dirs::{Dirs, remove_tree};
+use crate::error::{Error, ErrorKind, Result};
+use crate::keystream;
+use crate::options::ReplicationConfig;
+use crate::signal::{Signal, blocking};
+use crate::standbys::Reign;
+use crate::wire::{self, CHUNK_BYTES_MAX, FromBase, Malformed, status_error, v1};
+
+pub(crate) type Outgoing = ReceiverStream<std::result::Result<v1::BaseMessage, Status>>;
+type Outbound = mpsc::Sender<std::result::Result<v1::BaseMessage, Status>>;
+
+/// Chunks queued for the connection, and for the disk on the other side.
+const QUEUE_MESSAGES: usize = 4;
+
+// --------------------------------------------------------------------------------- primary's side
+
+/// Answers FetchBase.
+pub(crate) fn serve(
+    config: &ReplicationConfig,
+    dirs: &Dirs,
+    reign: Arc<Reign>,
+    node: String,
+    database_id: Option<[u8; 16]>,
+) -> std::result::Result<Outgoing, Status> {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    if database_id.is_some_and(|id| id != reign.database_id) {
+        return Err(Status::failed_precondition("another database"));
+    }
+    let Ok(permit) = reign.base_copies.clone().try_acquire_owned() else {
+        return Err(Status::resource_exhausted("a base copy is under way"));
+    };
+    let scratch = dirs
+        .scratch(NUMBER.fetch_add(1, Ordering::Relaxed))
+        .map_err(|e| Status::unavailable(format!("no place for a checkpoint: {e}")))?;
+    let grace = config.timeouts.base_copy_grace;
+    let (out, rx) = mpsc::channel(QUEUE_MESSAGES);
+    let work = move || {
+        let copy = Copy {
+            scratch,
+            _permit: permit,
+        };
+        let pin = reign.engine.pin_wal(reign.engine.status().durable);
+        match copy.send(&reign, &out) {
+            Ok(true) => {
+                info!(node, "base copy sent");
+                reign.keep_for_base_copy(pin, grace);
+            }
+            Ok(false) => info!(node, "base copy given up by the standby"),
+            Err(e) => {
+                warn!(node, error = %e, "base copy failed");
+                let _ = out.blocking_send(Err(Status::aborted(format!("base copy failed: {e}"))));
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().name("base-copy".into()).spawn(work);
+    thread.map_err(|e| Status::unavailable(format!("no thread for the base copy: {e}")))?;
+    Ok(ReceiverStream::new(rx))
+}
+
+/// Removes its checkpoint when dropped.
+struct Copy {
+    scratch: PathBuf,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        if let Err(e) = remove_tree(&self.scratch) {
+            warn!(error = %e, "a scratch checkpoint stays until the next start");
+        }
+    }
+}
+
+impl Copy {
+    /// False if the standby went away.
+    fn send(&self, reign: &Reign, out: &Outbound) -> Result<bool> {
+        let checkpoint = reign.engine.checkpoint(&self.scratch)?;
+        let files = checkpoint_files(&self.scratch, &Io::os())?;
+        let (count, total) = (files.len() as u64, files.iter().map(|(_, len)| len).sum());
+        let send =
+            |message| !reign.over.is_raised() && out.blocking_send(Ok(wire::encode_base(message))).is_ok();
+        let begin = FromBase::Begin {
+            database_id: reign.database_id,
+            epoch: checkpoint.position.epoch,
+            lsn: checkpoint.position.lsn,
+            files: count,
+            bytes: total,
+        };
+        if !send(begin) {
+            return Ok(false);
+        }
+        for (name, len) in files {
+            let path = self.scratch.join(&name);
+            if !send(FromBase::File { name, bytes: len }) || !send_file(&path, len, &send)? {
+                return Ok(false);
+            }
+        }
+        Ok(send(FromBase::End {
+            files: count,
+            bytes: total,
+        }))
+    }
+}
+
+fn send_file(path: &Path, len: u64, send: &impl Fn(FromBase) -> bool) -> Result<bool> {
+    let failed = |e| Error::io("reading a checkpoint", path, e);
+    let mut file = File::open(path).map_err(failed)?;
+    let mut offset = 0;
+    while offset < len {
+        let take = (len - offset).min(CHUNK_BYTES_MAX as u64);
+        let mut bytes = vec![0; take as usize];
+        file.read_exact(&mut bytes).map_err(failed)?;
+        if !send(FromBase::Chunk {
+            offset,
+            bytes: Bytes::from(bytes),
+        }) {
+            return Ok(false);
+        }
+        offset += take;
+    }
+    Ok(true)
+}
+
+// --------------------------------------------------------------------------------- standby's side
+
+/// A base copy that arrived whole, in `<side>/incoming`, not yet in place.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Received {
+    pub(crate) database_id: [u8; 16],
+    pub(crate) epoch: Epoch,
+    pub(crate) lsn: Lsn,
+    pub(crate) bytes: u64,
+}
+
+/// Receives a base copy into `<side>/incoming`. `None` when told to stop. `progress` hears bytes so far.
+///
+/// `expected`: the database to be; another one is refused (`WrongDatabase`).
+pub(crate) async fn fetch(
+    config: &Arc<ReplicationConfig>,
+    dirs: &Dirs,
+    provider: Arc<dyn KeyProvider>,
+    expected: Option<[u8; 16]>,
+    stop: &Signal,
+    progress: impl Fn(u64),
+) -> Result<Option<Received>> {
+    let incoming = dirs.incoming();
+    let receiver = {
+        let (incoming, provider) = (incoming.clone(), provider.clone());
+        blocking(move || {
+            // Whatever is there is a copy that was never put in place.
+            remove_tree(&incoming)?;
+            Ok::<_, Error>(BaseCopyReceiver::start(&incoming, Io::os(), provider)?)
+        })
+        .await??
+    };
+    let (pieces, written) = {
+        let (tx, rx) = mpsc::channel(QUEUE_MESSAGES);
+        (tx, tokio::task::spawn_blocking(move || write(receiver, rx)))
+    };
+    let transfer = tokio::select! {
+        done = transfer(config, expected, pieces, &progress) => Some(done),
+        () = stop.raised() => None,
+    };
+    // The writer ends with its queue; only then may anybody touch the directory again.
+    let written = written
+        .await
+        .map_err(|e| Error::new(ErrorKind::Stopped, "writing a base copy ended early").with_source(e))?;
+    let Some(transfer) = transfer else { return Ok(None) };
+    // A failure to write is the cause, a broken queue only its sign.
+    let mut receiver = written?;
+    let received = transfer?;
+    let keys = async {
+        let client = dial::dial(config).await?;
+        keystream::fetch_all(client, config, received.database_id).await
+    };
+    let keys = tokio::select! {
+        keys = keys => keys?,
+        () = stop.raised() => return Ok(None),
+    };
+    blocking(move || receiver.keys(&keys).and_then(|()| receiver.finish())).await??;
+    Ok(Some(received))
+}
+
+/// A piece of a file on its way to the disk.
+struct Piece {
+    name: Arc<str>,
+    offset: u64,
+    bytes: Bytes,
+}
+
+fn write(mut receiver: BaseCopyReceiver, mut pieces: mpsc::Receiver<Piece>) -> Result<BaseCopyReceiver> {
+    while let Some(piece) = pieces.blocking_recv() {
+        receiver.chunk(&piece.name, piece.offset, &piece.bytes)?;
+    }
+    Ok(receiver)
+}
+
+async fn transfer(
+    config: &ReplicationConfig,
+    expected: Option<[u8; 16]>,
+    pieces: mpsc::Sender<Piece>,
+    progress: &impl Fn(u64),
+) -> Result<Received> {
+    let mut client = dial::dial(config).await?;
+    let request = wire::encode_base_request(&config.node, expected);
+    let mut inbound = within(config, client.fetch_base(request)).await?.into_inner();
+    let mut check = Check::default();
+    loop {
+        // The checkpoint is made before the first message: linking many tables takes its time.
+        let patience = if check.begin.is_none() { 8 } else { 1 };
+        let next = tokio::time::timeout(config.timeouts.progress * patience, inbound.message());
+        let message = next
+            .await
+            .map_err(|_| Error::new(ErrorKind::Unreachable, "the base copy stalled"))?
+            .map_err(status_error)?
+            .ok_or_else(|| Error::new(ErrorKind::Unreachable, "the base copy ended early"))?;
+        let message = wire::decode_base(message)?;
+        if let FromBase::Begin { database_id, .. } = &message
+            && expected.is_some_and(|id| id != *database_id)
+        {
+            return Err(Error::new(
+                ErrorKind::WrongDatabase,
+                "the peer holds another database",
+            ));
+        }
+        match check.take(message)? {
+            Step::Write(piece) => {
+                if pieces.send(piece).await.is_err() {
+                    return Err(Error::new(ErrorKind::Io, "the base copy cannot be written"));
+                }
+                progress(check.bytes);
+            }
+            Step::More => {}
+            Step::Done(received) => return Ok(received),
+        }
+    }
+}
+
+/// The order of a base copy's messages. Pure.
+#[derive(Default)]
+struct Check {
+    begin: Option<Received>,
+    files_announced: u64,
+    bytes_announced: u64,
+    files: u64,
+    bytes: u64,
+    file: Option<(Arc<str>, u64, u64)>,
+}
+
+enum Step {
+    Write(Piece),
+    More,
+    Done(Received),
+}
+
+impl Check {
+    fn take(&mut self, message: FromBase) -> std::result::Result<Step, Malformed> {
+        let Some(begin) = self.begin else {
+            let FromBase::Begin {
+                database_id,
+                epoch,
+                lsn,
+                files,
+                bytes,
+            } = message
+            else {
+                return Err(Malformed("a base copy without its beginning"));
+            };
+            (self.files_announced, self.bytes_announced) = (files, bytes);
+            self.begin = Some(Received {
+                database_id,
+                epoch,
+                lsn,
+                bytes,
+            });
+            return Ok(Step::More);
+        };
+        let file_open = self.file.as_ref().is_some_and(|(_, at, len)| at < len);
+        match message {
+            FromBase::File { name, bytes } if !file_open && self.files < self.files_announced => {
+                let room = self.bytes_announced - self.bytes;
+                if bytes > room {
+                    return Err(Malformed("more bytes than announced"));
+                }
+                self.files += 1;
+                let name: Arc<str> = name.into();
+                self.file = Some((name.clone(), 0, bytes));
+                // An empty file exists too.
+                Ok(if bytes == 0 {
+                    Step::Write(Piece {
+                        name,
+                        offset: 0,
+                        bytes: Bytes::new(),
+                    })
+                } else {
+                    Step::More
+                })
+            }
+            FromBase::Chunk { offset, bytes } => {
+                let Some((name, at, len)) = &mut self.file else {
+                    return Err(Malformed("a chunk without a file"));
+                };
+                let count = bytes.len() as u64;
+                if offset != *at || count > *len - *at {
+                    return Err(Malformed("a chunk out of order"));
+                }
+                *at += count;
+                self.bytes += count;
+                Ok(Step::Write(Piece {
+                    name: name.clone(),
+                    offset,
+                    bytes,
+                }))
+            }
+            FromBase::End { files, bytes } => {
+                let same = files == self.files && bytes == self.bytes;
+                let whole = self.files == self.files_announced && self.bytes == self.bytes_announced;
+                if file_open || !same || !whole {
+                    return Err(Malformed("a base copy that is not whole"));
+                }
+                Ok(Step::Done(begin))
+            }
+            FromBase::Begin { .. } | FromBase::File { .. } => Err(Malformed("base copy out of order")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn begin(files: u64, bytes: u64) -> FromBase {
+        FromBase::Begin {
+            database_id: [1; 16],
+            epoch: Epoch(65536),
+            lsn: Lsn(9),
+            files,
+            bytes,
+        }
+    }
+
+    fn file(name: &str, bytes: u64) -> FromBase {
+        FromBase::File {
+            name: name.into(),
+            bytes,
+        }
+    }
+
+    fn chunk(offset: u64, len: usize) -> FromBase {
+        FromBase::Chunk {
+            offset,
+            bytes: Bytes::from(vec![0; len]),
+        }
+    }
+
+    fn run(messages: Vec<FromBase>) -> std::result::Result<bool, Malformed> {
+        let mut check = Check::default();
+        let mut done = false;
+        for message in messages {
+            done = matches!(check.take(message)?, Step::Done(_));
+        }
+        Ok(done)
+    }
+
+    #[test]
+    fn order_table() {
+        let end = |files, bytes| FromBase::End { files, bytes };
+        let fine = [
+            vec![begin(0, 0), end(0, 0)],
+            vec![begin(1, 0), file("CURRENT", 0), end(1, 0)],
+            vec![
+                begin(2, 5),
+                file("a", 3),
+                chunk(0, 2),
+                chunk(2, 1),
+                file("b", 2),
+                chunk(0, 2),
+                end(2, 5),
+            ],
+        ];
+        for messages in fine {
+            assert_eq!(run(messages.clone()), Ok(true), "{messages:?}");
+        }
+        let broken = [
+            vec![file("a", 1)],
+            vec![chunk(0, 1)],
+            vec![end(0, 0)],
+            vec![begin(1, 1), begin(1, 1)],
+            vec![begin(1, 1), chunk(0, 1)],
+            vec![begin(1, 1), file("a", 2)],
+            vec![begin(1, 1), file("a", u64::MAX)],
+            vec![begin(1, 2), file("a", 2), chunk(1, 1)],
+            vec![begin(1, 2), file("a", 2), chunk(0, 3)],
+            vec![begin(1, 2), file("a", 2), chunk(0, 1), chunk(0, 1)],
+            vec![begin(2, 2), file("a", 2), chunk(0, 1), file("b", 0)],
+            vec![begin(1, 0), file("a", 0), file("b", 0)],
+            vec![begin(1, 2), file("a", 2), chunk(0, 1), end(1, 2)],
+            vec![begin(2, 0), file("a", 0), end(2, 0)],
+            vec![begin(2, 0), file("a", 0), end(1, 0)],
+            vec![begin(1, 2), file("a", 1), chunk(0, 1), end(1, 1)],
+        ];
+        for messages in broken {
+            run(messages.clone()).expect_err(&format!("{messages:?}"));
+        }
+    }
+}

@@ -1,0 +1,390 @@
+//! The node's own directory beside the engine's, and how one database replaces another.
+//!
+//! ```text
+//! <data_dir>              the engine's, and nobody else's
+//! <side_dir>/role         the role this node settled on; wins over the configuration
+//!           /incoming/    a base copy being received, or received and not yet in place
+//!           /install      exists from the moment a received copy is to replace <data_dir> until it has
+//!           /retired/     the data it replaced, on its way out
+//!           /quarantine/  <epoch>-<ms>/wal: what a deposed primary wrote and nobody else has
+//!           /scratch/     checkpoints being sent; wiped at start
+//! ```
+//!
+//! Replacing is restartable at every step: `install` is written (and synced) first, each step looks at what
+//! is there, and [`Dirs::resume_install`] runs them again at start. Only renames inside one file system, so
+//! there is never half a database under a final name.
+//!
+//! A diverged WAL is kept for people to look at. The rest of the replaced data goes, its keystore above all:
+//! keys that outlive their tenant's deletion in a forgotten copy would break the promise of deletion.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind as IoKind, Write};
+use std::path::{Path, PathBuf};
+
+use strongroom::Epoch;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::options::StartRole;
+
+const ROLE_HEAD: &str = "strongroom node role, format 1";
+
+/// What a node recorded of its role.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Recorded {
+    Primary,
+    Standby,
+    /// A promotion began, above this highest epoch. Whether it took place, the engine's epoch tells.
+    Promoting {
+        from: Epoch,
+    },
+}
+
+/// The role to start in, from what was recorded, what is configured, and the highest epoch the local
+/// database knows. Pure.
+pub(crate) fn settle(recorded: Option<Recorded>, configured: StartRole, highest: Option<Epoch>) -> StartRole {
+    match (recorded, highest) {
+        (None, _) => configured,
+        (Some(Recorded::Primary), _) => StartRole::Primary,
+        (Some(Recorded::Standby), _) => StartRole::Standby,
+        // A promotion takes the next term; anything less means that it never became durable.
+        (Some(Recorded::Promoting { from }), Some(highest)) if highest >= from.promoted() => {
+            StartRole::Primary
+        }
+        (Some(Recorded::Promoting { .. }), _) => StartRole::Standby,
+    }
+}
+
+/// The places.
+#[derive(Clone, Debug)]
+pub(crate) struct Dirs {
+    data: PathBuf,
+    side: PathBuf,
+}
+
+impl Dirs {
+    /// Makes the side directory and clears what a crash left of scratch checkpoints.
+    pub(crate) fn open(data: &Path, side: &Path) -> Result<Dirs> {
+        let dirs = Dirs {
+            data: data.to_path_buf(),
+            side: side.to_path_buf(),
+        };
+        fs::create_dir_all(&dirs.side).map_err(|e| Error::io("creating the node's directory", side, e))?;
+        remove_tree(&dirs.scratch_root())?;
+        Ok(dirs)
+    }
+
+    pub(crate) fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// Where a base copy is received.
+    pub(crate) fn incoming(&self) -> PathBuf {
+        self.side.join("incoming")
+    }
+
+    fn scratch_root(&self) -> PathBuf {
+        self.side.join("scratch")
+    }
+
+    /// A fresh name for a checkpoint to send; its parent exists.
+    pub(crate) fn scratch(&self, number: u64) -> Result<PathBuf> {
+        let root = self.scratch_root();
+        fs::create_dir_all(&root).map_err(|e| Error::io("creating a directory", &root, e))?;
+        Ok(root.join(number.to_string()))
+    }
+
+    // ---- role
+
+    pub(crate) fn recorded(&self) -> Result<Option<Recorded>> {
+        let path = self.side.join("role");
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == IoKind::NotFound => return Ok(None),
+            Err(e) => return Err(Error::io("reading the recorded role", &path, e)),
+        };
+        parse_role(&text).map(Some).ok_or_else(|| {
+            let text = format!(
+                "the recorded role cannot be read; repair or remove it [{}]",
+                path.display()
+            );
+            Error::new(ErrorKind::Io, text)
+        })
+    }
+
+    /// Durable when it returns.
+    pub(crate) fn record(&self, role: Recorded) -> Result<()> {
+        let line = match role {
+            Recorded::Primary => "primary".to_string(),
+            Recorded::Standby => "standby".to_string(),
+            Recorded::Promoting { from } => format!("promoting from {}", from.0),
+        };
+        self.write_synced("role", &format!("{ROLE_HEAD}\n{line}\n"))
+    }
+
+    fn write_synced(&self, name: &str, text: &str) -> Result<()> {
+        let (path, temporary) = (self.side.join(name), self.side.join(format!("{name}.tmp")));
+        let write = || {
+            let mut file = File::create(&temporary)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&temporary, &path)?;
+            sync_dir(&self.side)
+        };
+        write().map_err(|e| Error::io("writing the node's state", &path, e))
+    }
+
+    // ---- replacing the data
+
+    /// Puts the finished base copy in `incoming` in the place of the data directory, whose engine is closed.
+    /// `keep_wal`: the WAL it replaces goes to quarantine, and the path there is returned.
+    pub(crate) fn install(&self, keep_wal: Option<(Epoch, u64)>) -> Result<Option<PathBuf>> {
+        let keep = keep_wal.map_or("-".to_string(), |(epoch, ms)| format!("{}-{ms}", epoch.0));
+        self.write_synced("install", &format!("{keep}\n"))?;
+        self.resume_install()
+    }
+
+    /// Finishes an installation that was begun, if one was.
+    pub(crate) fn resume_install(&self) -> Result<Option<PathBuf>> {
+        let marker = self.side.join("install");
+        let text = match fs::read_to_string(&marker) {
+            Ok(text) => text,
+            Err(e) if e.kind() == IoKind::NotFound => return Ok(None),
+            Err(e) => return Err(Error::io("reading the node's state", &marker, e)),
+        };
+        let (incoming, retired) = (self.incoming(), self.side.join("retired"));
+        if exists(&incoming)? {
+            // Not yet in place. What is in the data directory is still the old data.
+            if exists(&self.data)? {
+                remove_tree(&retired)?;
+                rename(&self.data, &retired)?;
+            }
+            rename(&incoming, &self.data)?;
+        }
+        let keep = text.trim();
+        let mut kept = None;
+        if keep != "-" && !keep.is_empty() && !keep.contains(['/', '.']) {
+            let place = self.side.join("quarantine").join(keep);
+            let wal = retired.join("wal");
+            if exists(&wal)? {
+                fs::create_dir_all(&place).map_err(|e| Error::io("creating the quarantine", &place, e))?;
+                rename(&wal, &place.join("wal"))?;
+            }
+            kept = Some(place);
+        }
+        remove_tree(&retired)?;
+        fs::remove_file(&marker)
+            .and_then(|()| sync_dir(&self.side))
+            .map_err(|e| Error::io("removing the node's state", &marker, e))?;
+        Ok(kept)
+    }
+}
+
+fn parse_role(text: &str) -> Option<Recorded> {
+    let mut lines = text.lines();
+    if lines.next() != Some(ROLE_HEAD) {
+        return None;
+    }
+    match lines.next()? {
+        "primary" => Some(Recorded::Primary),
+        "standby" => Some(Recorded::Standby),
+        line => {
+            let from = line.strip_prefix("promoting from ")?.parse().ok()?;
+            Some(Recorded::Promoting { from: Epoch(from) })
+        }
+    }
+}
+
+fn exists(path: &Path) -> Result<bool> {
+    path.try_exists()
+        .map_err(|e| Error::io("looking for a directory", path, e))
+}
+
+/// Renames and makes both parents' entries durable.
+fn rename(from: &Path, to: &Path) -> Result<()> {
+    let parents = [from.parent(), to.parent()];
+    let work = || {
+        fs::rename(from, to)?;
+        parents.iter().flatten().try_for_each(|dir| {
+            let dir = if dir.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                dir
+            };
+            sync_dir(dir)
+        })
+    };
+    work().map_err(|e| {
+        Error::new(
+            ErrorKind::Io,
+            format!(
+                "moving [{}] to [{}] failed; both must be on one file system, and neither a mount point",
+                from.display(),
+                to.display()
+            ),
+        )
+        .with_source(e)
+    })
+}
+
+/// Removes a directory and all in it; fine if it is missing.
+pub(crate) fn remove_tree(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() != IoKind::NotFound => Err(Error::io("removing a directory", path, e)),
+        _ => Ok(()),
+    }
+}
+
+fn sync_dir(path: &Path) -> std::io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places() -> (tempfile::TempDir, Dirs) {
+        let root = tempfile::tempdir().unwrap();
+        let dirs = Dirs::open(&root.path().join("db"), &root.path().join("db.node")).unwrap();
+        (root, dirs)
+    }
+
+    fn fill(dir: &Path, mark: &str) {
+        fs::create_dir_all(dir.join("wal")).unwrap();
+        fs::create_dir_all(dir.join("keystore")).unwrap();
+        fs::write(dir.join("CURRENT"), mark).unwrap();
+        fs::write(dir.join("wal/0"), mark).unwrap();
+        fs::write(dir.join("keystore/base"), mark).unwrap();
+    }
+
+    fn current(dirs: &Dirs) -> String {
+        fs::read_to_string(dirs.data().join("CURRENT")).unwrap()
+    }
+
+    #[test]
+    fn settle_table() {
+        use StartRole::{Primary, Standby};
+        let from = Epoch((3 << 16) + 2);
+        let promoting = Some(Recorded::Promoting { from });
+        let table = [
+            (None, Primary, None, Primary),
+            (None, Standby, Some(from), Standby),
+            (Some(Recorded::Primary), Standby, Some(from), Primary),
+            (Some(Recorded::Standby), Primary, Some(from), Standby),
+            (promoting, Standby, Some(from), Standby),
+            (promoting, Standby, None, Standby),
+            (promoting, Standby, Some(Epoch(from.0 + 1)), Standby),
+            (promoting, Standby, Some(from.promoted()), Primary),
+            (promoting, Standby, Some(Epoch(from.promoted().0 + 3)), Primary),
+            (promoting, Primary, Some(from), Standby),
+        ];
+        for (recorded, configured, highest, expected) in table {
+            assert_eq!(
+                settle(recorded, configured, highest),
+                expected,
+                "{recorded:?} {highest:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn role_recorded_then_read_back() {
+        let (_root, dirs) = places();
+        assert_eq!(dirs.recorded().unwrap(), None);
+        for role in [
+            Recorded::Primary,
+            Recorded::Standby,
+            Recorded::Promoting { from: Epoch(65537) },
+        ] {
+            dirs.record(role).unwrap();
+            assert_eq!(dirs.recorded().unwrap(), Some(role));
+        }
+    }
+
+    #[test]
+    fn role_damaged_then_error_not_a_default() {
+        let (_root, dirs) = places();
+        let texts = [
+            String::new(),
+            "primary\n".to_string(),
+            format!("{ROLE_HEAD}\n"),
+            format!("{ROLE_HEAD}\nPrimary\n"),
+            format!("{ROLE_HEAD}\npromoting from x\n"),
+        ];
+        for text in texts {
+            fs::write(dirs.side.join("role"), &text).unwrap();
+            dirs.recorded().unwrap_err();
+        }
+    }
+
+    #[test]
+    fn install_then_new_data_in_place_and_old_gone() {
+        let (_root, dirs) = places();
+        fill(dirs.data(), "old");
+        fill(&dirs.incoming(), "new");
+        assert_eq!(dirs.install(None).unwrap(), None);
+        assert_eq!(current(&dirs), "new");
+        assert!(!dirs.side.join("retired").exists());
+        assert!(!dirs.side.join("quarantine").exists());
+        assert!(!dirs.side.join("install").exists());
+    }
+
+    #[test]
+    fn install_of_diverged_then_only_the_wal_is_kept() {
+        let (_root, dirs) = places();
+        fill(dirs.data(), "old");
+        fill(&dirs.incoming(), "new");
+        let kept = dirs.install(Some((Epoch(65536), 1700))).unwrap().unwrap();
+        assert_eq!(fs::read_to_string(kept.join("wal/0")).unwrap(), "old");
+        assert_eq!(fs::read_dir(&kept).unwrap().count(), 1, "no keystore, no tables");
+        assert_eq!(current(&dirs), "new");
+    }
+
+    #[test]
+    fn install_into_missing_directory_then_in_place() {
+        let (_root, dirs) = places();
+        fill(&dirs.incoming(), "new");
+        dirs.install(None).unwrap();
+        assert_eq!(current(&dirs), "new");
+    }
+
+    #[test]
+    fn install_cut_short_anywhere_then_resumed() {
+        for step in 0..4 {
+            let (_root, dirs) = places();
+            fill(dirs.data(), "old");
+            fill(&dirs.incoming(), "new");
+            dirs.write_synced("install", "65536-9\n").unwrap();
+            let retired = dirs.side.join("retired");
+            if step >= 1 {
+                rename(dirs.data(), &retired).unwrap();
+            }
+            if step >= 2 {
+                rename(&dirs.incoming(), dirs.data()).unwrap();
+            }
+            if step >= 3 {
+                let place = dirs.side.join("quarantine/65536-9");
+                fs::create_dir_all(&place).unwrap();
+                rename(&retired.join("wal"), &place.join("wal")).unwrap();
+            }
+            let dirs = Dirs::open(&dirs.data, &dirs.side).unwrap();
+            let kept = dirs.resume_install().unwrap().unwrap();
+            assert_eq!(current(&dirs), "new", "step {step}");
+            assert_eq!(
+                fs::read_to_string(kept.join("wal/0")).unwrap(),
+                "old",
+                "step {step}"
+            );
+            assert!(!retired.exists(), "step {step}");
+            assert_eq!(dirs.resume_install().unwrap(), None, "step {step}");
+        }
+    }
+
+    #[test]
+    fn base_copy_unfinished_then_data_untouched() {
+        let (_root, dirs) = places();
+        fill(dirs.data(), "old");
+        fill(&dirs.incoming(), "half");
+        assert_eq!(dirs.resume_install().unwrap(), None);
+        assert_eq!(current(&dirs), "old");
+    }
+}

@@ -1,0 +1,362 @@
+//! Keystore changes on their way to a standby, both sides.
+//!
+//! A change is encoded by the engine (`KeyChanges::encode`), cut into chunks of at most 1 MiB, put together
+//! again, decoded, applied and only then acknowledged. Copies made here are wiped; what the transport's
+//! buffers hold on the way is not under our control, and is why nothing but mutual TLS carries it.
+//!
+//! A standby asks for changes since the version it got from this very primary in this very epoch, and for
+//! everything otherwise: after a failover, versions of two keystores may agree by accident.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use strongroom::Engine;
+use strongroom::keys::KeyChanges;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+use tracing::{debug, warn};
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::dial::Client;
+use crate::error::{Error, ErrorKind, Result};
+use crate::options::ReplicationConfig;
+use crate::signal::{Signal, blocking};
+use crate::standbys::{Reign, Session};
+use crate::wire::{self, CHUNK_BYTES_MAX, FromKeysStandby, KEYS_BYTES_MAX, Malformed, status_error, v1};
+
+pub(crate) type Outgoing = ReceiverStream<std::result::Result<v1::KeysChunk, Status>>;
+type Outbound = mpsc::Sender<std::result::Result<v1::KeysChunk, Status>>;
+
+/// How often the thread looks whether it should stop.
+const WAIT: Duration = Duration::from_millis(250);
+/// Allocated at once for a change, whatever length it claims.
+const RESERVE_BYTES_MAX: usize = 1 << 20;
+
+/// Cuts an encoded change.
+fn chunks(version: u64, encoded: &[u8]) -> impl Iterator<Item = v1::KeysChunk> {
+    let total_bytes = encoded.len() as u64;
+    encoded.chunks(CHUNK_BYTES_MAX).scan(0, move |next, part| {
+        let offset = *next;
+        *next += part.len() as u64;
+        let crc32 = crc32fast::hash(part);
+        Some(v1::KeysChunk {
+            version,
+            total_bytes,
+            offset,
+            data: part.to_vec(),
+            crc32,
+        })
+    })
+}
+
+/// Puts a change together again.
+#[derive(Default)]
+struct Assembly {
+    version: u64,
+    total: u64,
+    bytes: Zeroizing<Vec<u8>>,
+}
+
+impl Assembly {
+    /// Takes the next chunk; the whole change when it was the last.
+    fn push(
+        &mut self,
+        mut chunk: v1::KeysChunk,
+    ) -> std::result::Result<Option<(u64, Zeroizing<Vec<u8>>)>, Malformed> {
+        let outcome = self.take(&chunk);
+        chunk.data.zeroize();
+        outcome?;
+        if (self.bytes.len() as u64) < self.total {
+            return Ok(None);
+        }
+        let whole = std::mem::take(self);
+        Ok(Some((whole.version, whole.bytes)))
+    }
+
+    fn take(&mut self, chunk: &v1::KeysChunk) -> std::result::Result<(), Malformed> {
+        if chunk.data.is_empty() || chunk.data.len() > CHUNK_BYTES_MAX {
+            return Err(Malformed("key chunk length"));
+        }
+        if crc32fast::hash(&chunk.data) != chunk.crc32 {
+            return Err(Malformed("key chunk checksum"));
+        }
+        if self.bytes.is_empty() {
+            if !(1..=KEYS_BYTES_MAX).contains(&chunk.total_bytes) {
+                return Err(Malformed("key change length"));
+            }
+            (self.version, self.total) = (chunk.version, chunk.total_bytes);
+        }
+        let have = self.bytes.len() as u64;
+        let fits = chunk.data.len() as u64 <= self.total.saturating_sub(have);
+        if chunk.version != self.version || chunk.total_bytes != self.total || chunk.offset != have || !fits {
+            return Err(Malformed("key chunk out of order"));
+        }
+        self.append(&chunk.data);
+        Ok(())
+    }
+
+    /// Grows by copying into a new buffer, so that the old one is wiped.
+    fn append(&mut self, data: &[u8]) {
+        let needed = self.bytes.len() + data.len();
+        if needed > self.bytes.capacity() {
+            let total = usize::try_from(self.total).unwrap_or(usize::MAX);
+            let capacity = needed
+                .saturating_mul(2)
+                .max(RESERVE_BYTES_MAX)
+                .min(total)
+                .max(needed);
+            let mut larger = Zeroizing::new(Vec::with_capacity(capacity));
+            larger.extend_from_slice(&self.bytes);
+            self.bytes = larger;
+        }
+        self.bytes.extend_from_slice(data);
+    }
+}
+
+// --------------------------------------------------------------------------------- primary's side
+
+/// Answers a Keys call: changes as they come for a session, or the full set once without one.
+pub(crate) async fn serve(
+    reign: Arc<Reign>,
+    hello: FromKeysStandby,
+    inbound: Streaming<v1::KeysMessage>,
+) -> std::result::Result<Outgoing, Status> {
+    let FromKeysStandby::Hello {
+        database_id,
+        session,
+        node,
+        since,
+    } = hello
+    else {
+        return Err(Malformed("first message is no KeysHello").into());
+    };
+    if database_id.is_some_and(|id| id != reign.database_id) {
+        return Err(Status::failed_precondition("another database"));
+    }
+    let (out, rx) = mpsc::channel(2);
+    let engine = reign.engine.clone();
+    let Some(id) = session else {
+        // A base copy's last step.
+        let over = reign.over.clone();
+        start_thread(move || {
+            let changes = engine.key_changes(0);
+            send_change(&changes, &out, &over);
+        })?;
+        return Ok(ReceiverStream::new(rx));
+    };
+    let session = reign.session(id).filter(|s| s.node == node);
+    let Some(session) = session else {
+        return Err(Status::failed_precondition("no such stream"));
+    };
+    if since > engine.keystore_version() {
+        return Err(Malformed("keystore version from the future").into());
+    }
+    if since > 0 {
+        session.keys_acknowledged(since);
+    }
+    let sent = Arc::new(AtomicU64::new(since));
+    {
+        let (session, sent, out) = (session.clone(), sent.clone(), out.clone());
+        start_thread(move || send_changes(&engine, since, &sent, &out, &session.over))?;
+    }
+    tokio::spawn(async move {
+        let reason = tokio::select! {
+            reason = take_acks(&session, &sent, inbound) => reason,
+            () = out.closed() => "closed",
+            () = session.over.raised() => "over",
+        };
+        debug!(node = %session.node, reason, "key stream ended");
+        // WAL may not go on without it.
+        session.end();
+    });
+    Ok(ReceiverStream::new(rx))
+}
+
+fn start_thread(work: impl FnOnce() + Send + 'static) -> std::result::Result<(), Status> {
+    let thread = std::thread::Builder::new().name("key-sender".into()).spawn(work);
+    thread
+        .map(drop)
+        .map_err(|e| Status::unavailable(format!("no thread for the stream: {e}")))
+}
+
+/// Sends every change after `since` until the session is over.
+fn send_changes(engine: &Engine, since: u64, sent: &AtomicU64, out: &Outbound, over: &Signal) {
+    let mut known = since;
+    // Asked for everything: send it, even if nothing ever changes.
+    let mut first = since == 0;
+    while !over.is_raised() && !out.is_closed() {
+        let asked = Instant::now();
+        let version = if first {
+            0
+        } else {
+            engine.wait_keystore(known, WAIT)
+        };
+        if version == known && !first {
+            if asked.elapsed() < WAIT / 2 {
+                // A closed engine does not wait; the session's end is near.
+                std::thread::sleep(WAIT / 10);
+            }
+            continue;
+        }
+        let changes = engine.key_changes(if first { 0 } else { known });
+        first = false;
+        known = changes.version;
+        sent.store(known, Ordering::Release);
+        if !send_change(&changes, out, over) {
+            return;
+        }
+    }
+}
+
+fn send_change(changes: &KeyChanges, out: &Outbound, over: &Signal) -> bool {
+    let encoded = changes.encode();
+    chunks(changes.version, &encoded).all(|chunk| !over.is_raised() && out.blocking_send(Ok(chunk)).is_ok())
+}
+
+async fn take_acks(
+    session: &Session,
+    sent: &AtomicU64,
+    mut inbound: Streaming<v1::KeysMessage>,
+) -> &'static str {
+    loop {
+        let message = match inbound.message().await {
+            Ok(Some(message)) => message,
+            Ok(None) => return "the standby ended it",
+            Err(_) => return "the connection broke",
+        };
+        match wire::decode_keys_standby(message) {
+            Ok(FromKeysStandby::Ack { version }) if version <= sent.load(Ordering::Acquire) => {
+                session.keys_acknowledged(version);
+            }
+            _ => {
+                warn!(node = %session.node, "key acknowledgement refused");
+                return "an acknowledgement that cannot be";
+            }
+        }
+    }
+}
+
+// --------------------------------------------------------------------------------- standby's side
+
+/// Applies keystore changes of a session until the stream ends. `on_applied` hears of each version.
+pub(crate) async fn follow(
+    mut client: Client,
+    config: &ReplicationConfig,
+    engine: &Engine,
+    hello: v1::KeysMessage,
+    mut on_applied: impl FnMut(u64),
+) -> Result<()> {
+    let (out, rx) = mpsc::channel(4);
+    let closed = || Error::new(ErrorKind::Unreachable, "the key stream ended");
+    out.send(hello).await.map_err(|_| closed())?;
+    let answer = tokio::time::timeout(config.timeouts.call, client.keys(ReceiverStream::new(rx))).await;
+    let mut inbound = answer.map_err(|_| closed())?.map_err(status_error)?.into_inner();
+    let mut assembly = Assembly::default();
+    while let Some(chunk) = inbound.message().await.map_err(status_error)? {
+        let Some((version, bytes)) = assembly.push(chunk)? else {
+            continue;
+        };
+        let engine = engine.clone();
+        blocking(move || KeyChanges::decode(&bytes).and_then(|changes| engine.apply_key_changes(&changes)))
+            .await??;
+        on_applied(version);
+        out.send(wire::encode_keys_ack(version))
+            .await
+            .map_err(|_| closed())?;
+    }
+    Err(closed())
+}
+
+/// The full key set, for a base copy.
+pub(crate) async fn fetch_all(
+    mut client: Client,
+    config: &ReplicationConfig,
+    database_id: [u8; 16],
+) -> Result<KeyChanges> {
+    let missing = || Error::new(ErrorKind::Unreachable, "the peer sent no keys");
+    let hello = wire::encode_keys_hello(Some(database_id), None, &config.node, 0);
+    let (out, rx) = mpsc::channel(1);
+    out.send(hello).await.map_err(|_| missing())?;
+    let answer = tokio::time::timeout(config.timeouts.call, client.keys(ReceiverStream::new(rx))).await;
+    let mut inbound = answer.map_err(|_| missing())?.map_err(status_error)?.into_inner();
+    let mut assembly = Assembly::default();
+    loop {
+        let next = tokio::time::timeout(config.timeouts.progress, inbound.message()).await;
+        let chunk = next
+            .map_err(|_| missing())?
+            .map_err(status_error)?
+            .ok_or_else(missing)?;
+        if let Some((_, bytes)) = assembly.push(chunk)? {
+            return Ok(KeyChanges::decode(&bytes)?);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn assemble(parts: Vec<v1::KeysChunk>) -> std::result::Result<Option<(u64, Vec<u8>)>, Malformed> {
+        let mut assembly = Assembly::default();
+        let mut last = None;
+        for part in parts {
+            last = assembly.push(part)?;
+        }
+        Ok(last.map(|(version, bytes)| (version, bytes.to_vec())))
+    }
+
+    #[test]
+    fn change_cut_and_put_together_then_equal() {
+        for len in [
+            1,
+            5,
+            CHUNK_BYTES_MAX - 1,
+            CHUNK_BYTES_MAX,
+            CHUNK_BYTES_MAX + 1,
+            3 * CHUNK_BYTES_MAX + 7,
+        ] {
+            let encoded: Vec<u8> = (0..len).map(|i| (i % 251) as u8).collect();
+            let parts: Vec<_> = chunks(9, &encoded).collect();
+            assert_eq!(parts.len(), len.div_ceil(CHUNK_BYTES_MAX));
+            assert_eq!(assemble(parts).unwrap(), Some((9, encoded)), "{len}");
+        }
+    }
+
+    #[test]
+    fn spoiled_chunks_then_refused() {
+        let encoded = vec![7; 2 * CHUNK_BYTES_MAX + 1];
+        type Spoil = fn(&mut Vec<v1::KeysChunk>);
+        let table: &[(&str, Spoil)] = &[
+            ("byte", |p| p[1].data[0] ^= 1),
+            ("checksum", |p| p[1].crc32 ^= 1),
+            ("gap", |p| drop(p.remove(1))),
+            ("twice", |p| p.insert(1, p[0].clone())),
+            ("version", |p| p[1].version += 1),
+            ("total grows", |p| p[1].total_bytes += 1),
+            ("total zero", |p| p[0].total_bytes = 0),
+            ("total huge", |p| p[0].total_bytes = u64::MAX),
+            ("total short", |p| {
+                p.iter_mut()
+                    .for_each(|c| c.total_bytes = CHUNK_BYTES_MAX as u64 + 1)
+            }),
+            ("empty", |p| p[1].data.clear()),
+            ("offset", |p| p[0].offset = 1),
+        ];
+        for (what, spoil) in table {
+            let mut parts: Vec<_> = chunks(9, &encoded).collect();
+            spoil(&mut parts);
+            assemble(parts).expect_err(what);
+        }
+    }
+
+    #[test]
+    fn huge_claim_then_only_what_arrived_is_allocated() {
+        let mut assembly = Assembly::default();
+        let mut chunk = chunks(1, &[1, 2, 3]).next().unwrap();
+        chunk.total_bytes = KEYS_BYTES_MAX;
+        assert!(assembly.push(chunk).unwrap().is_none());
+        assert!(assembly.bytes.capacity() <= RESERVE_BYTES_MAX);
+    }
+}
