@@ -640,7 +640,8 @@ suite! {
 /// that sync stands for it.
 #[test]
 fn left_out_sync_is_found_out() {
-    let planted: [(&str, Lie, fn() -> Scenario); 10] = [
+    type Planted = (&'static str, Lie, fn() -> Scenario);
+    let planted: [Planted; 10] = [
         ("bytes of the log", |op| is_file(op, ".wal"), write),
         ("names of segments", |op| is_dir(op, "wal"), rotate),
         ("bytes of tables", |op| is_file(op, ".table"), flush),
