@@ -135,7 +135,11 @@ impl File for SimFile {
         self.check_writable()?;
         check_range(0, len)?;
         let current = self.fs.state().file_mut(self.ino)?.current().len();
-        let kind = if len < current { OpKind::Cut } else { OpKind::SetLen };
+        let kind = if len < current {
+            OpKind::Cut
+        } else {
+            OpKind::SetLen
+        };
         let mut state = self.fs.changing(kind, &self.path)?;
         let (time, room) = (state.plan.ops, state.room());
         let file = state.file_mut(self.ino)?;
