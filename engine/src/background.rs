@@ -33,7 +33,11 @@ impl Inner {
         if self.flush_one()? {
             return Ok(true);
         }
-        self.compact_one(&mut survey)
+        if self.compact_one(&mut survey)? {
+            return Ok(true);
+        }
+        // A key provider that failed to destroy a root is asked again.
+        Ok(self.keystore.destruction_pending() && self.keystore.destroy_superseded()?.is_some())
     }
 
     /// Flushes the oldest immutable memtable, if any. Under `jobs`.
@@ -101,7 +105,10 @@ impl Inner {
         self.wal.sync_to(self.wal.written())?;
         let version = self.versions.current();
         // Counts deletions of tenants: each takes a live one away, creations add to both.
-        let destructions = self.keystore.next_tenant().saturating_sub(self.keystore.len() as u64);
+        let destructions = self
+            .keystore
+            .next_tenant()
+            .saturating_sub(self.keystore.len() as u64);
         let shape = survey.shape(&version, &self.keys, destructions, &drops, &versions)?;
         let edges = VersionEdges::new(&version);
         let Some(plan) = pick(&shape, &edges, &Limits::from(&self.options))? else {

@@ -163,12 +163,16 @@ impl Engine {
         let Some(tenant) = inner.keystore.id(name) else {
             return Err(Error::new(ErrorKind::NotFound, "there is no tenant of that name"));
         };
-        let (keystore_version, root) = {
+        let deleted = {
             let commit = inner.commit.lock();
             commit.check_writable()?;
-            inner.keystore.delete_tenants(&[tenant])?
+            inner.keystore.delete_tenants(&[tenant])
         };
-        inner.forget(tenant);
+        // Also when the provider failed to destroy the old root, which is tried again: the keys are gone.
+        if inner.keystore.info(tenant).is_none() {
+            inner.forget(|other| other == tenant);
+        }
+        let (keystore_version, root) = deleted?;
         Ok(Deletion {
             tenant,
             keystore_version,
@@ -386,12 +390,10 @@ impl Engine {
     /// destroyed here as on the primary.
     pub fn apply_key_changes(&self, changes: &KeyChanges) -> Result<()> {
         let inner = self.inner();
-        let before: Vec<TenantInfo> = inner.keystore.list();
-        inner.keystore.apply(changes)?;
-        for tenant in before.iter().filter(|t| !inner.keys.is_live(t.id)) {
-            inner.forget(tenant.id);
-        }
-        Ok(())
+        let applied = inner.keystore.apply(changes);
+        // A full set may bring other keys for an id: what was derived from any old one goes.
+        inner.forget(|tenant| changes.full || !inner.keys.is_live(tenant));
+        applied
     }
 
     /// Appends log bytes that begin at `first`, which must be where the received bytes end, or the last
@@ -424,10 +426,10 @@ impl Engine {
 }
 
 impl Inner {
-    /// After a tenant's keys are gone: what memory still holds of it goes too, and its space is next.
-    fn forget(&self, tenant: TenantId) {
-        self.keys.purge(tenant);
-        self.cache.purge(tenant);
+    /// After keys are gone: what memory still holds of those tenants goes too, and their space is next.
+    fn forget(&self, gone: impl Fn(TenantId) -> bool) {
+        self.keys.purge_if(&gone);
+        self.cache.purge_if(&gone);
         self.wake_background();
     }
 }

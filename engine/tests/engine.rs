@@ -1,5 +1,11 @@
 //! The engine through its public face: what a user sees, on real files.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "helpers of tests, on real files"
+)]
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -634,7 +640,9 @@ fn a_deleted_keyspaces_data_outlives_a_deletion_that_a_crash_took_back() {
     use strongroom::io::sim::{CrashMode, SimFs};
     let (fs, keys) = (SimFs::new(), keys());
     let open = |fs: &SimFs| {
-        let builder = Engine::builder("/db").shared_keys(keys.clone()).options(Options::tiny());
+        let builder = Engine::builder("/db")
+            .shared_keys(keys.clone())
+            .options(Options::tiny());
         builder.io(fs.io(7)).open().unwrap()
     };
     let engine = open(&fs);
@@ -654,7 +662,11 @@ fn a_deleted_keyspaces_data_outlives_a_deletion_that_a_crash_took_back() {
     let after = fs.crashed_image(CrashMode::DropAll, 0);
     let engine = open(&after);
     match engine.tenant("t").unwrap().open_keyspace("k") {
-        Ok(keyspace) => assert_eq!(keyspace.iter().count(), 100, "the deletion was lost, the data must not be"),
+        Ok(keyspace) => assert_eq!(
+            keyspace.iter().count(),
+            100,
+            "the deletion was lost, the data must not be"
+        ),
         Err(e) => assert_eq!(e.kind(), ErrorKind::NotFound, "the deletion survived"),
     }
 }

@@ -141,11 +141,12 @@ struct Prospect {
     connected: bool,
 }
 
-/// Of a standby that has data.
+/// Of a standby, or a node that waits, if it has data.
 fn prospect(status: &NodeStatus) -> Result<Prospect, Status> {
     let not_standby = |why: &str| status::status(Kind::NotStandby, why);
     let engine = match (status.role, &status.engine) {
-        (NodeRole::Standby, Some(engine)) => engine,
+        // A node that waits because no rule decides serves when an operator does.
+        (NodeRole::Standby | NodeRole::Waiting, Some(engine)) => engine,
         (NodeRole::Primary, _) => return Err(not_standby("this node is the primary already")),
         (NodeRole::Seeding, _) => return Err(not_standby("this standby is still taking its base copy")),
         _ => return Err(not_standby("this node is no standby that holds data")),

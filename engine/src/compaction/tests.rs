@@ -179,8 +179,8 @@ impl Model {
 
     fn destroy(&mut self, tenant: u64) {
         self.machine.source.destroy(tenant);
-        self.machine.keys.purge(TenantId(tenant));
-        self.machine.cache.purge(TenantId(tenant));
+        self.machine.keys.purge_if(|other| other == TenantId(tenant));
+        self.machine.cache.purge_if(|other| other == TenantId(tenant));
         self.destroyed.insert(tenant);
     }
 
@@ -448,8 +448,8 @@ fn tenant_whose_key_is_missing_but_not_destroyed_is_never_dropped() {
     model.write(2, 1, "a", Some(Bytes::from_static(b"precious")));
     model.flush().unwrap();
     model.machine.source.forget(2);
-    model.machine.keys.purge(TenantId(2));
-    model.machine.cache.purge(TenantId(2));
+    model.machine.keys.purge_if(|other| other == TenantId(2));
+    model.machine.cache.purge_if(|other| other == TenantId(2));
     let plan = model.plan(None).unwrap();
     assert_eq!(model.carry_out(&plan).unwrap_err().kind(), ErrorKind::Corruption);
     assert_eq!(model.set.current().tables().count(), 1);

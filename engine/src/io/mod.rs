@@ -22,6 +22,10 @@ use std::time::Duration;
 pub use os::{OsClock, OsRng, OsVfs};
 
 /// An open file. Reads and writes name their offset; there is no cursor to share.
+#[expect(
+    clippy::len_without_is_empty,
+    reason = "the length is a system call that can fail"
+)]
 pub trait File: Send + Sync {
     /// Fills `buf` from `offset`; `UnexpectedEof` when the file ends before.
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;

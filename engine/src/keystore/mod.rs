@@ -125,7 +125,6 @@ impl Keystore {
     }
 
     /// The id the next tenant gets: all below were given out.
-    #[allow(dead_code)]
     pub fn next_tenant(&self) -> u64 {
         self.tenants.read().next_tenant()
     }
@@ -256,13 +255,11 @@ impl Keystore {
 
     /// Whether a KEK version that wraps older copies of this keystore is still to be destroyed: until it is,
     /// deletions are not final.
-    #[allow(dead_code)]
     pub fn destruction_pending(&self) -> bool {
         self.writer.lock().superseded.is_some()
     }
 
     /// Tries again to destroy a superseded KEK version; `None` if there is none.
-    #[allow(dead_code)]
     pub fn destroy_superseded(&self) -> Result<Option<Destruction>> {
         let mut writer = self.writable()?;
         self.destroy(&mut writer)

@@ -85,11 +85,6 @@ impl LevelCursor {
         }
     }
 
-    /// Whether no table of the level has entries of the tenant.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.tables.is_empty()
-    }
-
     /// Opens the cursor of table `at`, keeping one that is open already; None past either end.
     fn table(&mut self, at: usize) -> Result<Option<&mut Box<dyn Cursor>>> {
         if self.at != at || self.open.is_none() {

@@ -135,9 +135,9 @@ impl FileKeys {
         KeyAccess::Destroyed
     }
 
-    /// Forgets the tenant's keys. Call after its destruction, before reporting it.
-    pub fn purge(&self, tenant: TenantId) {
-        self.cache.retain(|slot, _| slot.tenant != tenant);
+    /// Forgets the keys of the tenants that `gone` names. Call after their destruction, before reporting it.
+    pub fn purge_if(&self, gone: impl Fn(TenantId) -> bool) {
+        self.cache.retain(|slot, _| !gone(slot.tenant));
     }
 
     /// Whether the tenant has keys.

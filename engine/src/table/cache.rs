@@ -165,12 +165,6 @@ impl BlockCache {
         }
     }
 
-    /// Drops everything of `tenant`. Walks the whole cache; for many tenants at once use
-    /// [`purge_if`](BlockCache::purge_if).
-    pub(crate) fn purge(&self, tenant: TenantId) {
-        self.purge_if(|other| other == tenant);
-    }
-
     /// Drops everything of the tenants that `gone` names, in one walk.
     pub(crate) fn purge_if(&self, gone: impl Fn(TenantId) -> bool) {
         if let Some(pieces) = &self.pieces {

@@ -52,7 +52,6 @@ use crate::seal::{Aad, Piece};
 use crate::types::{Chain, DekVersion, Epoch, Lsn, SeqNo, TenantId};
 
 pub(crate) const RECORD_HEADER_BYTES: usize = 72;
-pub(crate) const SECTION_HEADER_BYTES: usize = 40;
 pub(crate) const OP_HEADER_BYTES: usize = 7;
 /// A full batch and its frames; anything longer is damage and is not allocated for.
 pub(crate) const RECORD_BYTES_MAX: usize = BATCH_BYTES_MAX + 4096;

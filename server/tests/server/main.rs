@@ -5,6 +5,7 @@ mod admin;
 mod connections;
 mod data;
 mod lifecycle;
+mod pair;
 mod pki;
 
 use std::future::Future;

@@ -1,7 +1,7 @@
 //! Each rule of the simulated file system, by itself.
 
 use super::*;
-use crate::io::{Clock, File, Rng, Vfs};
+use crate::io::{Clock, File, Vfs};
 use std::time::Duration;
 
 const F: &str = "/d/f";

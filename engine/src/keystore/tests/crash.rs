@@ -245,6 +245,8 @@ fn keystore_with_a_used_log_opens_on_a_full_disk_even_without_its_reserve() {
         if !reserve {
             world.fs.lose("/db/keystore/reserve");
         }
+        // What was removed before counts no more.
+        world.io.vfs.sync_dir(Path::new(DIR)).unwrap();
         world.fs.set_capacity(Some(world.fs.used()));
         let keystore = world.open();
         assert_eq!(content(&keystore), before);
@@ -260,5 +262,87 @@ fn keystore_with_a_used_log_opens_on_a_full_disk_even_without_its_reserve() {
         drop(keystore);
         assert_eq!(world.keys.versions().len(), 1);
         assert_eq!(content(&world.open()), before);
+    }
+}
+
+#[test]
+fn deletion_works_on_a_full_disk_that_also_has_the_key_file() {
+    use crate::keys::KeyFile;
+    let world = World::new(34);
+    let path = Path::new("/db/strongroom.key");
+    world.io.vfs.create_dir_all(Path::new("/db")).unwrap();
+    let keys = Arc::new(KeyFile::create_in(world.io.clone(), path).unwrap());
+    let keystore = Keystore::create(Path::new(DIR), &world.io, keys, None).unwrap();
+    keystore.create_tenants(&["a", "b", "c"]).unwrap();
+    for dir in ["/db", DIR] {
+        world.io.vfs.sync_dir(Path::new(dir)).unwrap();
+    }
+    world.fs.set_capacity(Some(world.fs.used()));
+    for id in 1..3 {
+        let deleted = keystore.delete_tenants(&[TenantId(id)]).unwrap();
+        assert_eq!(deleted.1, Destruction::Destroyed, "tenant {id}");
+    }
+    drop(keystore);
+    let keys = Arc::new(KeyFile::open_in(world.io.clone(), path).unwrap());
+    assert_eq!(Keystore::open(Path::new(DIR), &world.io, keys).unwrap().len(), 1);
+}
+
+#[test]
+fn random_histories_with_crashes_keep_what_was_acknowledged() {
+    use crate::io::Rng;
+    for seed in 0..150u64 {
+        println!("seed {seed}");
+        let dice = crate::io::sim::SimRng::new(seed);
+        let roll = |sides: u64| {
+            let mut bytes = [0u8; 8];
+            dice.fill(&mut bytes).unwrap();
+            u64::from_le_bytes(bytes) % sides
+        };
+        let mut world = World::new(10_000 + seed);
+        let mut keystore = world.create();
+        let mut acknowledged = content(&keystore);
+        let mut names = 0;
+        for step in 0..40 {
+            let place = format!("seed {seed}, step {step}");
+            let crash = roll(4) == 0;
+            if crash {
+                world.fs.crash_at(world.fs.ops() + 1 + roll(25), roll(2) == 0);
+            }
+            let attempted = match roll(10) {
+                0..6 => {
+                    names += 1;
+                    keystore.create_tenants(&[&format!("tenant {names}")]).map(drop)
+                }
+                6..8 => match keystore.list().first() {
+                    Some(tenant) => keystore.delete_tenants(&[tenant.id]).map(drop),
+                    None => Ok(()),
+                },
+                _ => keystore.close().and_then(|()| {
+                    keystore = world.try_open()?;
+                    Ok(())
+                }),
+            };
+            if attempted.is_ok() {
+                acknowledged = content(&keystore);
+            }
+            if !crash {
+                attempted.unwrap_or_else(|e| panic!("{place}: {e:?}"));
+                continue;
+            }
+            let mode = [CrashMode::DropAll, CrashMode::KeepAll, CrashMode::KeepRandom][roll(3) as usize];
+            drop(keystore);
+            world = world.with_disk(world.fs.crashed_image(mode, roll(u64::MAX)));
+            keystore = world.try_open().unwrap_or_else(|e| panic!("{place}: {e:?}"));
+            let (found, known) = (content(&keystore), shape(&acknowledged));
+            if found != acknowledged {
+                assert!(attempted.is_err(), "{place}");
+                assert_eq!(
+                    shape(&found).0,
+                    known.0 + 1,
+                    "{place}: one change at most is not acknowledged"
+                );
+            }
+            acknowledged = found;
+        }
     }
 }

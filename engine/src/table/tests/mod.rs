@@ -150,8 +150,8 @@ impl Place {
 
     fn destroy(&self, tenant: TenantId) {
         self.source.tenants.lock().insert(tenant, (0, 0));
-        self.keys.purge(tenant);
-        self.cache.purge(tenant);
+        self.keys.purge_if(|other| other == tenant);
+        self.cache.purge_if(|other| other == tenant);
     }
 }
 

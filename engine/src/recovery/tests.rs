@@ -1,0 +1,329 @@
+//! Recovery decides as docs/format.md section 7 says: its tables are read from the document, and every
+//! row is tried. A row that is added, removed or changed there without the code fails here.
+
+use std::path::Path;
+
+use super::*;
+use crate::io::sim::SimFs;
+use crate::seal::FileKind;
+use crate::wal::format::{RecordFields, extend_chain, finish_record, push_section_header, start_record};
+
+const DOCUMENT: &str = include_str!("../../../docs/format.md");
+
+/// The rows of the table that follows the comment `<!-- table: name -->`, cells trimmed.
+fn table(name: &str) -> Vec<Vec<String>> {
+    let mark = format!("<!-- table: {name} -->");
+    let lines = DOCUMENT.lines().skip_while(|line| *line != mark);
+    let rows = lines.skip(1).take_while(|line| line.starts_with('|'));
+    // Two lines of head.
+    let rows = rows.skip(2).map(|line| {
+        let cells = line.trim_matches('|').split('|');
+        cells.map(|cell| cell.trim().to_string()).collect()
+    });
+    let rows: Vec<Vec<String>> = rows.collect();
+    assert!(!rows.is_empty(), "docs/format.md has no table {name}");
+    rows
+}
+
+// ---- 7.1 ----
+
+const AT: u64 = 500;
+
+fn damages() -> Vec<Damage> {
+    let mut all = Vec::new();
+    for newest_segment in [false, true] {
+        for reach in [0, AT - 1, AT, AT + 1, u64::MAX] {
+            for watermark in [
+                None,
+                Some(0),
+                Some(AT - 1),
+                Some(AT),
+                Some(AT + 1),
+                Some(u64::MAX),
+            ] {
+                all.push(Damage {
+                    at: Lsn(AT),
+                    newest_segment,
+                    reach: Lsn(reach),
+                    later_watermark: watermark.map(Lsn),
+                });
+            }
+        }
+    }
+    all
+}
+
+/// Whether the conditions of a row hold.
+fn fits(row: &[String], damage: &Damage) -> bool {
+    let newest = match row[1].as_str() {
+        "-" => true,
+        "yes" => damage.newest_segment,
+        "no" => !damage.newest_segment,
+        other => panic!("newest: {other}"),
+    };
+    let reach = match row[2].as_str() {
+        "-" => true,
+        "below" => damage.at < damage.reach,
+        "at or above" => damage.at >= damage.reach,
+        other => panic!("at and reach: {other}"),
+    };
+    let watermark = match (row[3].as_str(), damage.later_watermark) {
+        ("-", _) => true,
+        ("none", found) => found.is_none(),
+        ("above at", found) => found.is_some_and(|w| w > damage.at),
+        ("at or below at", found) => found.is_some_and(|w| w <= damage.at),
+        (other, _) => panic!("watermark: {other}"),
+    };
+    newest && reach && watermark
+}
+
+#[test]
+fn damage_is_judged_as_the_documents_table_says() {
+    let rows = table("judge");
+    let mut used = vec![0; rows.len()];
+    for damage in damages() {
+        let fitting: Vec<usize> = (0..rows.len()).filter(|row| fits(&rows[*row], &damage)).collect();
+        let [row] = fitting[..] else {
+            panic!("{damage:?} fits {} rows", fitting.len());
+        };
+        used[row] += 1;
+        let row = &rows[row];
+        let expected = match row[4].as_str() {
+            "cut" => Verdict::Cut,
+            "refuse" => {
+                // The reason of the code is a &'static str: compare the texts.
+                match judge_damage(damage) {
+                    Verdict::Refuse(why) => assert_eq!(why, row[5], "row {}", row[0]),
+                    Verdict::Cut => panic!("row {}: {damage:?} is cut", row[0]),
+                }
+                continue;
+            }
+            other => panic!("row {}: verdict {other}", row[0]),
+        };
+        assert_eq!(judge_damage(damage), expected, "row {}: {damage:?}", row[0]);
+        assert_eq!(row[5], "", "row {}: a reason for cutting", row[0]);
+    }
+    assert!(used.iter().all(|n| *n > 0), "a row that nothing fits: {used:?}");
+}
+
+// ---- 7.2 ----
+
+/// A segment being made.
+struct Segment {
+    start: Lsn,
+    epoch: Epoch,
+    chain: Chain,
+    bytes: Vec<u8>,
+}
+
+impl Segment {
+    fn begin(io: &Io, start: Lsn, epoch: Epoch, chain: Chain) -> Segment {
+        let header = FileHeader::new(io, FileKind::Wal, epoch, start.0, chain).unwrap();
+        let bytes = header.encode().to_vec();
+        Segment {
+            start,
+            epoch,
+            chain: extend_chain(chain, &bytes),
+            bytes,
+        }
+    }
+
+    fn end(&self) -> Lsn {
+        self.start.advance(self.bytes.len() as u64)
+    }
+
+    fn record(mut self, kind: RecordKind) -> Segment {
+        let fields = RecordFields {
+            kind,
+            lsn: self.end(),
+            epoch: self.epoch,
+            seqno: SeqNo(1),
+            time_ms: 0,
+            durable: self.end(),
+            chain: self.chain,
+        };
+        let mut out = Vec::new();
+        start_record(&fields, u16::from(kind == RecordKind::Batch), &mut out);
+        if kind == RecordKind::Batch {
+            push_section_header(
+                crate::types::TenantId(1),
+                crate::types::DekVersion(1),
+                1,
+                [0; 16],
+                28,
+                &mut out,
+            );
+            out.extend_from_slice(&[0; 28]);
+        }
+        finish_record(&mut out);
+        self.chain = extend_chain(self.chain, &out);
+        self.bytes.extend_from_slice(&out);
+        self
+    }
+
+    fn batch(self) -> Segment {
+        self.record(RecordKind::Batch)
+    }
+
+    fn next(&self, io: &Io) -> Segment {
+        Segment::begin(io, self.end(), self.epoch, self.chain)
+    }
+
+    fn file(&self) -> (String, Vec<u8>) {
+        (segment_name(self.start), self.bytes.clone())
+    }
+}
+
+/// A log to scan: its files, and what the manifest says of it.
+#[derive(Default)]
+struct Case {
+    no_directory: bool,
+    files: Vec<(String, Vec<u8>)>,
+    flushed: u64,
+    reach: u64,
+}
+
+impl Case {
+    fn of(segments: &[&Segment]) -> Case {
+        Case {
+            files: segments.iter().map(|s| s.file()).collect(),
+            ..Case::default()
+        }
+    }
+
+    fn reaching(mut self, reach: u64) -> Case {
+        self.reach = reach;
+        self
+    }
+
+    fn flushed(mut self, flushed: u64) -> Case {
+        (self.flushed, self.reach) = (flushed, self.reach.max(flushed));
+        self
+    }
+
+    /// The newest file damaged.
+    fn damage(mut self, edit: impl FnOnce(&mut Vec<u8>)) -> Case {
+        edit(&mut self.files.last_mut().unwrap().1);
+        self
+    }
+
+    fn scan(&self, io: &Io) -> Result<Scan> {
+        let dir = Path::new("/wal");
+        if !self.no_directory {
+            io.vfs.create_dir_all(dir).unwrap();
+        }
+        for (name, bytes) in &self.files {
+            io.vfs
+                .create(&dir.join(name))
+                .unwrap()
+                .write_all_at(bytes, 0)
+                .unwrap();
+        }
+        scan(io, dir, Lsn(self.flushed), Lsn(self.reach))
+    }
+}
+
+/// What the row describes. Three segments, of which the second and third are there as the row needs them.
+fn case(row: &str, io: &Io) -> Case {
+    let a = Segment::begin(io, Lsn::ZERO, Epoch::FIRST, Chain::default())
+        .batch()
+        .batch();
+    let b = a.next(io).batch();
+    let c = b.next(io).batch();
+    let empty = a.next(io);
+    let end = a.end().0;
+    match row {
+        "S1" => Case {
+            no_directory: true,
+            ..Case::default()
+        },
+        "S2" => {
+            let mut case = Case::of(&[&a]);
+            case.files.push(("README".into(), Vec::new()));
+            case
+        }
+        "S3" => Case::default(),
+        "S4" => Case::default().reaching(1),
+        "S5" => Case::of(&[&b]).flushed(end - 1),
+        "S6" => Case::of(&[&a, &c]).flushed(c.start.0 + 128),
+        "S7" => Case::of(&[&a, &c]),
+        "S8" => {
+            let mut case = Case::of(&[&a, &b]);
+            case.files[0].1.extend_from_slice(&[0xee; 300]);
+            case
+        }
+        "S9" => Case::of(&[&a, &empty])
+            .reaching(end)
+            .damage(|bytes| bytes[100] ^= 1),
+        "S10" => Case::of(&[&a, &empty])
+            .reaching(end + 1)
+            .damage(|bytes| bytes[100] ^= 1),
+        "S11" => Case::of(&[&a, &b]).reaching(end).damage(|bytes| bytes[100] ^= 1),
+        "S12" => Case::of(&[&empty]).flushed(end).damage(|bytes| bytes[100] ^= 1),
+        "S13" => {
+            let mut case = Case::of(&[&a, &b]);
+            case.files[0].1[100] ^= 1;
+            case
+        }
+        "S14" => Case::of(&[&a]).damage(|bytes| {
+            bytes[8] = 2;
+            let crc = crc32fast::hash(&[&bytes[..12], &bytes[16..128]].concat());
+            bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+        }),
+        "S15" => Case::of(&[&a, &Segment::begin(io, a.end(), Epoch::FIRST, Chain([7; 16]))]),
+        "S16" => Case::of(&[&a, &Segment::begin(io, a.end(), Epoch(1), a.chain)]),
+        "S18" => Case::of(&[&a, &b]).reaching(b.end().0 + 1),
+        "S19" => Case::of(&[&a, &b.record(RecordKind::Close)]),
+        "S20" => Case::of(&[&a, &b]),
+        other => panic!("row {other} of the table scan has no case here"),
+    }
+}
+
+#[test]
+fn segments_are_judged_as_the_documents_table_says() {
+    for row in table("scan") {
+        let (name, verdict) = (row[0].as_str(), row[2].as_str());
+        if verdict == "by 7.1" {
+            continue;
+        }
+        let io = SimFs::new().io(7);
+        let found = case(name, &io).scan(&io);
+        match (verdict, &found) {
+            ("accept", Ok(scan)) => {
+                assert_eq!(scan.cut_bytes, 0, "row {name}");
+                assert_eq!(scan.clean, name == "S19", "row {name}");
+                assert_eq!(!scan.stale.is_empty(), name == "S6", "row {name}");
+            }
+            ("cut", Ok(scan)) => assert!(scan.cut_bytes > 0, "row {name}"),
+            ("refuse", Err(e)) => {
+                assert_eq!(e.kind(), ErrorKind::Corruption, "row {name}: {e:?}");
+                assert!(e.path().is_some(), "row {name}: {e:?}");
+            }
+            ("refuse as `Unsupported`", Err(e)) => {
+                assert_eq!(e.kind(), ErrorKind::Unsupported, "row {name}: {e:?}")
+            }
+            (_, found) => {
+                let found = found.as_ref().map(|scan| (scan.end, scan.cut_bytes));
+                panic!("row {name}: {verdict} is not {found:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_record_that_does_not_hold_is_judged_by_what_stands_behind_it() {
+    // Record `n` of four in the newest segment damaged; the others vouch for what was before them.
+    for (n, cut) in [(0, false), (1, false), (2, false), (3, true)] {
+        let io = SimFs::new().io(7);
+        let mut segment = Segment::begin(&io, Lsn::ZERO, Epoch::FIRST, Chain::default());
+        let mut starts = Vec::new();
+        for _ in 0..4 {
+            starts.push(segment.bytes.len());
+            segment = segment.batch();
+        }
+        let found = Case::of(&[&segment])
+            .damage(|bytes| bytes[starts[n] + 100] ^= 1)
+            .scan(&io);
+        assert_eq!(found.is_ok(), cut, "record {n}");
+    }
+}

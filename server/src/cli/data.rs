@@ -1,0 +1,177 @@
+//! `get`, `put`, `del`: one entry, with the tenant's token only.
+
+use std::io::{IsTerminal, Read, Write};
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+use strongroom_client::{Durability, Position, WriteOptions};
+
+use super::connect::DataArgs;
+use super::exit::{self, Exit, Failure, Outcome};
+use super::form::Form;
+use super::output::{self, Format};
+
+/// `--durability`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub enum Until {
+    /// What the server's configuration says.
+    #[default]
+    Default,
+    /// Handed to the operating system.
+    Buffered,
+    /// On stable storage at the primary.
+    Local,
+    /// On stable storage at the primary and the standby.
+    Replicated,
+}
+
+impl Until {
+    /// For a write.
+    pub fn options(self) -> WriteOptions {
+        WriteOptions::new().durability(match self {
+            Until::Default => Durability::Unspecified,
+            Until::Buffered => Durability::Buffered,
+            Until::Local => Durability::Local,
+            Until::Replicated => Durability::Replicated,
+        })
+    }
+}
+
+/// Which entry.
+#[derive(Args, Debug)]
+pub struct Entry {
+    /// Keyspace
+    keyspace: String,
+    /// Key
+    key: String,
+    /// How the key is written
+    #[arg(long, value_enum, default_value_t)]
+    key_format: Form,
+}
+
+impl Entry {
+    fn key(&self) -> Outcome<Vec<u8>> {
+        self.key_format.decode("key", &self.key)
+    }
+}
+
+/// Flags of `get`.
+#[derive(Args, Debug)]
+pub struct GetArgs {
+    #[command(flatten)]
+    entry: Entry,
+    /// How the value is written with -o json (otherwise its bytes are printed as they are)
+    #[arg(long, value_enum, default_value_t)]
+    value_format: Form,
+    #[command(flatten)]
+    connection: DataArgs,
+}
+
+/// Prints the value of a key.
+pub async fn get(args: GetArgs, format: Format) -> Outcome {
+    let key = args.entry.key()?;
+    let client = args.connection.connect().await?;
+    let Some(value) = client.get(&args.entry.keyspace, &key).await? else {
+        if format == Format::Json {
+            output::json(json!({ "found": false }));
+        }
+        return Err(Failure::new(Exit::Absent, "no such key"));
+    };
+    match format {
+        Format::Json => {
+            output::json(json!({ "found": true, "value": args.value_format.encode("value", &value)? }));
+        }
+        Format::Table => {
+            let mut out = std::io::stdout().lock();
+            out.write_all(&value)?;
+            if out.is_terminal() {
+                out.write_all(b"\n")?;
+            }
+            out.flush()?;
+        }
+    }
+    Ok(())
+}
+
+/// Flags of `put`.
+#[derive(Args, Debug)]
+pub struct PutArgs {
+    #[command(flatten)]
+    entry: Entry,
+    /// Value; left out: the whole of standard input, or --value-file
+    value: Option<String>,
+    /// How the value argument is written
+    #[arg(long, value_enum, default_value_t)]
+    value_format: Form,
+    /// File with the value
+    #[arg(long, value_name = "FILE", conflicts_with = "value")]
+    value_file: Option<PathBuf>,
+    /// How far the write must have got before it is acknowledged
+    #[arg(long, value_enum, default_value_t)]
+    durability: Until,
+    #[command(flatten)]
+    connection: DataArgs,
+}
+
+/// Stores a value.
+pub async fn put(args: PutArgs, format: Format) -> Outcome {
+    let key = args.entry.key()?;
+    let value = match (&args.value, &args.value_file) {
+        (Some(text), _) => args.value_format.decode("value", text)?,
+        (None, Some(path)) => bounded(std::fs::File::open(path).map_err(exit::at(path))?)?,
+        (None, None) => bounded(std::io::stdin().lock())?,
+    };
+    let client = args.connection.connect().await?;
+    let position = client.put_with(&args.entry.keyspace, key, value, args.durability.options()).await?;
+    written(position, format);
+    Ok(())
+}
+
+/// Reads a value; one byte more than the largest is enough for the server to refuse it.
+fn bounded(input: impl Read) -> Outcome<Vec<u8>> {
+    let mut value = Vec::new();
+    input.take(strongroom::VALUE_BYTES_MAX as u64 + 1).read_to_end(&mut value)?;
+    if value.len() > strongroom::VALUE_BYTES_MAX {
+        let text = format!("the value is longer than {} bytes", strongroom::VALUE_BYTES_MAX);
+        return Err(Failure::usage(text));
+    }
+    Ok(value)
+}
+
+/// Flags of `del`.
+#[derive(Args, Debug)]
+pub struct DelArgs {
+    #[command(flatten)]
+    entry: Entry,
+    /// How far the write must have got before it is acknowledged
+    #[arg(long, value_enum, default_value_t)]
+    durability: Until,
+    #[command(flatten)]
+    connection: DataArgs,
+}
+
+/// Removes a key; fine if it is absent.
+pub async fn del(args: DelArgs, format: Format) -> Outcome {
+    let key = args.entry.key()?;
+    let client = args.connection.connect().await?;
+    let position = client.delete_with(&args.entry.keyspace, key, args.durability.options()).await?;
+    written(position, format);
+    Ok(())
+}
+
+/// `term.reopen`, as the engine writes epochs.
+pub fn epoch(number: u64) -> String {
+    strongroom::Epoch(number).to_string()
+}
+
+fn written(position: Position, format: Format) {
+    match format {
+        Format::Json => output::json(json!({
+            "epoch": position.epoch, "lsn": position.lsn, "seqno": position.seqno,
+        })),
+        Format::Table => {
+            output::line(&format!("acknowledged at epoch {} position {}", epoch(position.epoch), position.lsn));
+        }
+    }
+}

@@ -1,0 +1,3 @@
+mod canaries;
+mod data;
+mod model;
