@@ -680,7 +680,7 @@ fn full_disk_reads_deletes_tenants_and_resumes() {
 /// that sync stands for it.
 #[test]
 fn left_out_sync_is_found_out() {
-    let planted: [(&str, Lie, fn() -> Scenario); 10] = [
+    let planted: [Planted; 10] = [
         ("bytes of the log", |op| is_file(op, ".wal"), write),
         ("names of segments", |op| is_dir(op, "wal"), rotate),
         ("bytes of tables", |op| is_file(op, ".table"), flush),
@@ -721,6 +721,8 @@ fn left_out_sync_is_found_out() {
     }
 }
 
+/// What is not synced, which syncs lie, and the scenario that must notice.
+type Planted = (&'static str, Lie, fn() -> Scenario);
 type Lie = fn(&Op) -> bool;
 
 fn is_file(op: &Op, part: &str) -> bool {
