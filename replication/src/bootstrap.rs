@@ -20,7 +20,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use strongroom::io::Io;
-use strongroom::keys::KeyProvider;
 use strongroom::{BaseCopyReceiver, Epoch, Lsn, checkpoint_files};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -30,6 +29,7 @@ use tracing::{info, warn};
 use crate::dial::{self, within};
 use crate::dirs::{Dirs, remove_tree};
 use crate::error::{Error, ErrorKind, Result};
+use crate::kek::Watched;
 use crate::keystream;
 use crate::options::ReplicationConfig;
 use crate::signal::{Signal, blocking};
@@ -111,7 +111,7 @@ impl Copy {
             |message| !reign.over.is_raised() && out.blocking_send(Ok(wire::encode_base(message))).is_ok();
         let begin = FromBase::Begin {
             database_id: reign.database_id,
-            epoch: checkpoint.position.epoch,
+            epoch: reign.epoch,
             lsn: checkpoint.position.lsn,
             files: count,
             bytes: total,
@@ -164,12 +164,13 @@ pub(crate) struct Received {
 
 /// Receives a base copy into `<side>/incoming`. `None` when told to stop. `progress` hears bytes so far.
 ///
-/// `expected`: the database to be; another one is refused (`WrongDatabase`).
+/// `expected`: the database to be, another one is refused (`WrongDatabase`); and the lowest epoch the primary
+/// may be of. The keystore made is left to `provider`; destroyed there if the copy fails after all.
 pub(crate) async fn fetch(
     config: &Arc<ReplicationConfig>,
     dirs: &Dirs,
-    provider: Arc<dyn KeyProvider>,
-    expected: Option<[u8; 16]>,
+    provider: &Arc<Watched>,
+    expected: Option<([u8; 16], Epoch)>,
     stop: &Signal,
     progress: impl Fn(u64),
 ) -> Result<Option<Received>> {
@@ -183,10 +184,9 @@ pub(crate) async fn fetch(
         })
         .await??
     };
-    let (pieces, written) = {
-        let (tx, rx) = mpsc::channel(QUEUE_MESSAGES);
-        (tx, tokio::task::spawn_blocking(move || write(receiver, rx)))
-    };
+    let (pieces, rx) = mpsc::channel(QUEUE_MESSAGES);
+    // Not awaited yet, but running.
+    let written = tokio::spawn(blocking(move || write(receiver, rx)));
     let transfer = tokio::select! {
         done = transfer(config, expected, pieces, &progress) => Some(done),
         () = stop.raised() => None,
@@ -197,7 +197,7 @@ pub(crate) async fn fetch(
         .map_err(|e| Error::new(ErrorKind::Stopped, "writing a base copy ended early").with_source(e))?;
     let Some(transfer) = transfer else { return Ok(None) };
     // A failure to write is the cause, a broken queue only its sign.
-    let mut receiver = written?;
+    let mut receiver = written??;
     let received = transfer?;
     let keys = async {
         let client = dial::dial(config).await?;
@@ -207,7 +207,14 @@ pub(crate) async fn fetch(
         keys = keys => keys?,
         () = stop.raised() => return Ok(None),
     };
-    blocking(move || receiver.keys(&keys).and_then(|()| receiver.finish())).await??;
+    let finished = blocking(move || receiver.keys(&keys).and_then(|()| receiver.finish())).await?;
+    if let Err(e) = finished {
+        let provider = provider.clone();
+        if let Err(e) = blocking(move || provider.destroy_all()).await? {
+            warn!(error = %e, "the key of a failed base copy could not be destroyed");
+        }
+        return Err(e.into());
+    }
     Ok(Some(received))
 }
 
@@ -227,12 +234,12 @@ fn write(mut receiver: BaseCopyReceiver, mut pieces: mpsc::Receiver<Piece>) -> R
 
 async fn transfer(
     config: &ReplicationConfig,
-    expected: Option<[u8; 16]>,
+    expected: Option<([u8; 16], Epoch)>,
     pieces: mpsc::Sender<Piece>,
     progress: &impl Fn(u64),
 ) -> Result<Received> {
     let mut client = dial::dial(config).await?;
-    let request = wire::encode_base_request(&config.node, expected);
+    let request = wire::encode_base_request(&config.node, expected.map(|(id, _)| id));
     let mut inbound = within(config, client.fetch_base(request)).await?.into_inner();
     let mut check = Check::default();
     loop {
@@ -245,13 +252,22 @@ async fn transfer(
             .map_err(status_error)?
             .ok_or_else(|| Error::new(ErrorKind::Unreachable, "the base copy ended early"))?;
         let message = wire::decode_base(message)?;
-        if let FromBase::Begin { database_id, .. } = &message
-            && expected.is_some_and(|id| id != *database_id)
+        if let (
+            FromBase::Begin {
+                database_id, epoch, ..
+            },
+            Some((id, lowest)),
+        ) = (&message, expected)
         {
-            return Err(Error::new(
-                ErrorKind::WrongDatabase,
-                "the peer holds another database",
-            ));
+            if *database_id != id {
+                return Err(Error::new(
+                    ErrorKind::WrongDatabase,
+                    "the peer holds another database",
+                ));
+            }
+            if *epoch < lowest {
+                return Err(Error::new(ErrorKind::Refused, "the peer is an old primary"));
+            }
         }
         match check.take(message)? {
             Step::Write(piece) => {

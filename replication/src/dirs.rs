@@ -4,6 +4,7 @@
 //! <data_dir>              the engine's, and nobody else's
 //! <side_dir>/role         the role this node settled on; wins over the configuration
 //!           /incoming/    a base copy being received, or received and not yet in place
+//!           /destroy      key-encryption keys of replaced keystores, still to be destroyed at the provider
 //!           /install      exists from the moment a received copy is to replace <data_dir> until it has
 //!           /retired/     the data it replaced, on its way out
 //!           /quarantine/  <epoch>-<ms>/wal: what a deposed primary wrote and nobody else has
@@ -15,8 +16,11 @@
 //! there is never half a database under a final name.
 //!
 //! A diverged WAL is kept for people to look at. The rest of the replaced data goes, its keystore above all:
-//! keys that outlive their tenant's deletion in a forgotten copy would break the promise of deletion.
+//! keys that outlive their tenant's deletion in a forgotten copy would break the promise of deletion. For
+//! the same reason the key-encryption keys of that keystore are listed in `destroy` until the provider has
+//! destroyed them (`kek`); never before the new data is in place.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{ErrorKind as IoKind, Write};
 use std::path::{Path, PathBuf};
@@ -97,10 +101,8 @@ impl Dirs {
 
     pub(crate) fn recorded(&self) -> Result<Option<Recorded>> {
         let path = self.side.join("role");
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == IoKind::NotFound => return Ok(None),
-            Err(e) => return Err(Error::io("reading the recorded role", &path, e)),
+        let Some(text) = self.read("role")? else {
+            return Ok(None);
         };
         parse_role(&text).map(Some).ok_or_else(|| {
             let text = format!(
@@ -136,21 +138,26 @@ impl Dirs {
     // ---- replacing the data
 
     /// Puts the finished base copy in `incoming` in the place of the data directory, whose engine is closed.
-    /// `keep_wal`: the WAL it replaces goes to quarantine, and the path there is returned.
-    pub(crate) fn install(&self, keep_wal: Option<(Epoch, u64)>) -> Result<Option<PathBuf>> {
+    /// `keep_wal`: the WAL it replaces goes to quarantine, and the path there is returned. `keks`: versions
+    /// the replaced keystore was under; listed for destruction once the copy is in place.
+    pub(crate) fn install(
+        &self,
+        keep_wal: Option<(Epoch, u64)>,
+        keks: &BTreeSet<u64>,
+    ) -> Result<Option<PathBuf>> {
         let keep = keep_wal.map_or("-".to_string(), |(epoch, ms)| format!("{}-{ms}", epoch.0));
-        self.write_synced("install", &format!("{keep}\n"))?;
+        self.write_synced("install", &format!("{keep}\n{}\n", join(keks)))?;
         self.resume_install()
     }
 
     /// Finishes an installation that was begun, if one was.
     pub(crate) fn resume_install(&self) -> Result<Option<PathBuf>> {
-        let marker = self.side.join("install");
-        let text = match fs::read_to_string(&marker) {
-            Ok(text) => text,
-            Err(e) if e.kind() == IoKind::NotFound => return Ok(None),
-            Err(e) => return Err(Error::io("reading the node's state", &marker, e)),
+        let Some(text) = self.read("install")? else {
+            return Ok(None);
         };
+        let mut lines = text.lines();
+        let keep = lines.next().unwrap_or("-");
+        let keks = parse_list(lines.next().unwrap_or_default());
         let (incoming, retired) = (self.incoming(), self.side.join("retired"));
         if exists(&incoming)? {
             // Not yet in place. What is in the data directory is still the old data.
@@ -160,7 +167,6 @@ impl Dirs {
             }
             rename(&incoming, &self.data)?;
         }
-        let keep = text.trim();
         let mut kept = None;
         if keep != "-" && !keep.is_empty() && !keep.contains(['/', '.']) {
             let place = self.side.join("quarantine").join(keep);
@@ -172,11 +178,55 @@ impl Dirs {
             kept = Some(place);
         }
         remove_tree(&retired)?;
-        fs::remove_file(&marker)
-            .and_then(|()| sync_dir(&self.side))
-            .map_err(|e| Error::io("removing the node's state", &marker, e))?;
+        if !keks.is_empty() {
+            let mut list = self.keks_to_destroy()?;
+            list.extend(keks);
+            self.write_synced("destroy", &format!("{}\n", join(&list)))?;
+        }
+        self.remove_synced("install")?;
         Ok(kept)
     }
+
+    /// Key-encryption keys of replaced keystores that the provider has yet to destroy.
+    pub(crate) fn keks_to_destroy(&self) -> Result<BTreeSet<u64>> {
+        Ok(self
+            .read("destroy")?
+            .map(|text| parse_list(&text))
+            .unwrap_or_default())
+    }
+
+    /// They are destroyed.
+    pub(crate) fn keks_destroyed(&self) -> Result<()> {
+        self.remove_synced("destroy")
+    }
+
+    fn read(&self, name: &str) -> Result<Option<String>> {
+        let path = self.side.join(name);
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text)),
+            Err(e) if e.kind() == IoKind::NotFound => Ok(None),
+            Err(e) => Err(Error::io("reading the node's state", &path, e)),
+        }
+    }
+
+    fn remove_synced(&self, name: &str) -> Result<()> {
+        let path = self.side.join(name);
+        match fs::remove_file(&path).and_then(|()| sync_dir(&self.side)) {
+            Err(e) if e.kind() != IoKind::NotFound => Err(Error::io("removing the node's state", &path, e)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn join(list: &BTreeSet<u64>) -> String {
+    list.iter().map(u64::to_string).collect::<Vec<_>>().join(" ")
+}
+
+/// Numbers apart by spaces; what is none was never written by [`join`].
+fn parse_list(text: &str) -> BTreeSet<u64> {
+    text.split_ascii_whitespace()
+        .filter_map(|word| word.parse().ok())
+        .collect()
 }
 
 fn parse_role(text: &str) -> Option<Recorded> {
@@ -321,7 +371,7 @@ mod tests {
         let (_root, dirs) = places();
         fill(dirs.data(), "old");
         fill(&dirs.incoming(), "new");
-        assert_eq!(dirs.install(None).unwrap(), None);
+        assert_eq!(dirs.install(None, &BTreeSet::new()).unwrap(), None);
         assert_eq!(current(&dirs), "new");
         assert!(!dirs.side.join("retired").exists());
         assert!(!dirs.side.join("quarantine").exists());
@@ -333,17 +383,31 @@ mod tests {
         let (_root, dirs) = places();
         fill(dirs.data(), "old");
         fill(&dirs.incoming(), "new");
-        let kept = dirs.install(Some((Epoch(65536), 1700))).unwrap().unwrap();
+        let kept = dirs
+            .install(Some((Epoch(65536), 1700)), &[3, 5].into())
+            .unwrap()
+            .unwrap();
         assert_eq!(fs::read_to_string(kept.join("wal/0")).unwrap(), "old");
         assert_eq!(fs::read_dir(&kept).unwrap().count(), 1, "no keystore, no tables");
-        assert_eq!(current(&dirs), "new");
+        assert_eq!(dirs.keks_to_destroy().unwrap(), [3, 5].into());
+        fill(&dirs.incoming(), "newer");
+        dirs.install(None, &[7].into()).unwrap();
+        assert_eq!(
+            dirs.keks_to_destroy().unwrap(),
+            [3, 5, 7].into(),
+            "none is forgotten"
+        );
+        dirs.keks_destroyed().unwrap();
+        dirs.keks_destroyed().unwrap();
+        assert!(dirs.keks_to_destroy().unwrap().is_empty());
+        assert_eq!(current(&dirs), "newer");
     }
 
     #[test]
     fn install_into_missing_directory_then_in_place() {
         let (_root, dirs) = places();
         fill(&dirs.incoming(), "new");
-        dirs.install(None).unwrap();
+        dirs.install(None, &BTreeSet::new()).unwrap();
         assert_eq!(current(&dirs), "new");
     }
 
@@ -353,7 +417,7 @@ mod tests {
             let (_root, dirs) = places();
             fill(dirs.data(), "old");
             fill(&dirs.incoming(), "new");
-            dirs.write_synced("install", "65536-9\n").unwrap();
+            dirs.write_synced("install", "65536-9\n4\n").unwrap();
             let retired = dirs.side.join("retired");
             if step >= 1 {
                 rename(dirs.data(), &retired).unwrap();
@@ -376,6 +440,7 @@ mod tests {
             );
             assert!(!retired.exists(), "step {step}");
             assert_eq!(dirs.resume_install().unwrap(), None, "step {step}");
+            assert_eq!(dirs.keks_to_destroy().unwrap(), [4].into(), "step {step}");
         }
     }
 

@@ -51,6 +51,9 @@ fn chunks(version: u64, encoded: &[u8]) -> impl Iterator<Item = v1::KeysChunk> {
     })
 }
 
+/// An encoded change and the version it leads to.
+type Whole = (u64, Zeroizing<Vec<u8>>);
+
 /// Puts a change together again.
 #[derive(Default)]
 struct Assembly {
@@ -61,10 +64,7 @@ struct Assembly {
 
 impl Assembly {
     /// Takes the next chunk; the whole change when it was the last.
-    fn push(
-        &mut self,
-        mut chunk: v1::KeysChunk,
-    ) -> std::result::Result<Option<(u64, Zeroizing<Vec<u8>>)>, Malformed> {
+    fn push(&mut self, mut chunk: v1::KeysChunk) -> std::result::Result<Option<Whole>, Malformed> {
         let outcome = self.take(&chunk);
         chunk.data.zeroize();
         outcome?;
@@ -241,11 +241,15 @@ async fn take_acks(
 // --------------------------------------------------------------------------------- standby's side
 
 /// Applies keystore changes of a session until the stream ends. `on_applied` hears of each version.
+///
+/// `busy` is locked while a change is being applied, also when this future is dropped meanwhile: whoever
+/// holds it knows that none is.
 pub(crate) async fn follow(
     mut client: Client,
     config: &ReplicationConfig,
     engine: &Engine,
     hello: v1::KeysMessage,
+    busy: &Arc<tokio::sync::Mutex<()>>,
     mut on_applied: impl FnMut(u64),
 ) -> Result<()> {
     let (out, rx) = mpsc::channel(4);
@@ -258,9 +262,12 @@ pub(crate) async fn follow(
         let Some((version, bytes)) = assembly.push(chunk)? else {
             continue;
         };
-        let engine = engine.clone();
-        blocking(move || KeyChanges::decode(&bytes).and_then(|changes| engine.apply_key_changes(&changes)))
-            .await??;
+        let (engine, busy) = (engine.clone(), busy.clone().lock_owned().await);
+        blocking(move || {
+            let _busy = busy;
+            KeyChanges::decode(&bytes).and_then(|changes| engine.apply_key_changes(&changes))
+        })
+        .await??;
         on_applied(version);
         out.send(wire::encode_keys_ack(version))
             .await

@@ -62,6 +62,7 @@ impl Node {
         })
         .await??;
         let shared = Arc::new(Shared::new(config, keys, dirs, commands));
+        supervisor::destroy_keks(&shared).await;
         let phase = first_phase(&shared, recorded).await?;
         let mut tasks = Vec::new();
         let mut bound = None;

@@ -17,7 +17,8 @@
 //! Rules. (1) Bytes are appended verbatim, in order, and only those of the primary's reign. (2) All that has
 //! arrived is appended, then synced once, then acknowledged once; the thread never waits for more while it
 //! owes an acknowledgement. (3) A primary below an epoch recorded here is refused, and told. (4) When
-//! [`follow`] returns, no append is under way and none will follow: what promotion relies on.
+//! [`follow`] returns, no append and no key change is under way and none will follow: what promotion relies
+//! on.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -181,7 +182,9 @@ struct Granted {
     outbound: mpsc::Sender<v1::StandbyMessage>,
     epoch: Epoch,
     start: Lsn,
-    applied: Lsn,
+    /// What it holds already. Acknowledged at once: a confirmation may have been lost with the connection
+    /// before, and what came in a base copy was never acknowledged.
+    holds: Ack,
 }
 
 /// Newest progress, and the time it was current at if known.
@@ -304,7 +307,13 @@ impl Follower {
         }
         info!(%epoch, from = %start, "following the primary");
         let database_id = status.database_id;
-        let applied = progress.applied;
+        // Part of a record that arrived before is sent again: it does not count.
+        let holds = Ack {
+            epoch: progress.epoch,
+            received: progress.durable,
+            durable: progress.durable,
+            applied: progress.applied,
+        };
         Ok(Granted {
             client,
             session,
@@ -313,7 +322,7 @@ impl Follower {
             outbound,
             epoch,
             start,
-            applied,
+            holds,
         })
     }
 
@@ -327,11 +336,14 @@ impl Follower {
             outbound,
             epoch,
             start,
-            applied,
+            holds,
         } = granted;
         let config = &self.shared.config;
         let (parts, queue) = mpsc::channel(QUEUE_MESSAGES);
-        let (newest, progress) = watch::channel(None);
+        let (newest, progress) = watch::channel(Applied {
+            ack: holds,
+            current_at: None,
+        });
         let marks = Arc::new(Mutex::new(Marks::default()));
         let (done_in, mut done) = oneshot::channel();
         {
@@ -353,19 +365,25 @@ impl Follower {
             .filter(|(of, _)| *of == epoch)
             .map_or(0, |(_, version)| version);
         let hello = wire::encode_keys_hello(Some(database_id), Some(session), &config.node, since);
+        let busy = Arc::new(tokio::sync::Mutex::new(()));
         let on_applied = |version| *self.keys.lock() = Some((epoch, version));
         let outcome = tokio::select! {
-            outcome = self.take(inbound, epoch, start, applied, parts.clone(), &marks) => outcome,
+            outcome = self.take(inbound, epoch, start, holds.applied, parts.clone(), &marks) => outcome,
             outcome = self.acknowledge(progress, outbound) => outcome,
-            outcome = keystream::follow(client, config, &self.engine, hello, on_applied) => match outcome {
+            outcome = keystream::follow(client, config, &self.engine, hello, &busy, on_applied) => match outcome {
                 Ok(()) => broken("the key stream ended"),
                 Err(e) => e.into(),
             },
-            applied = &mut done => return applied_outcome(applied),
+            applied = &mut done => {
+                drop(busy.lock().await);
+                return applied_outcome(applied);
+            }
             () = stop.raised() => Session::Ended(Ended::Stopped),
         };
-        // The thread takes what has arrived, then ends: only then is this over.
+        // The thread takes what has arrived, then ends; a key change under way is finished: only then is
+        // this over.
         drop(parts);
+        drop(busy.lock().await);
         match applied_outcome(done.await) {
             Session::Lost(_) => outcome,
             worse => worse,
@@ -424,25 +442,25 @@ impl Follower {
         }
     }
 
-    /// Acknowledges the newest progress whenever there is some.
+    /// Acknowledges what is held, then the newest progress whenever there is some.
     async fn acknowledge(
         &self,
-        mut progress: watch::Receiver<Option<Applied>>,
+        mut progress: watch::Receiver<Applied>,
         out: mpsc::Sender<v1::StandbyMessage>,
     ) -> Session {
         loop {
+            let applied = *progress.borrow_and_update();
+            if out.send(wire::encode_ack(&applied.ack)).await.is_err() {
+                return Error::new(ErrorKind::Unreachable, "the connection closed").into();
+            }
+            {
+                let mut upstream = self.shared.upstream.lock();
+                upstream.primary_ms = upstream.primary_ms.max(applied.current_at);
+            }
             if progress.changed().await.is_err() {
                 // The thread has ended; its outcome says more.
                 std::future::pending::<()>().await;
             }
-            let Some(applied) = *progress.borrow_and_update() else {
-                continue;
-            };
-            if out.send(wire::encode_ack(&applied.ack)).await.is_err() {
-                return Error::new(ErrorKind::Unreachable, "the connection closed").into();
-            }
-            let mut upstream = self.shared.upstream.lock();
-            upstream.primary_ms = upstream.primary_ms.max(applied.current_at);
         }
     }
 }
@@ -474,7 +492,7 @@ fn applied_outcome(
 fn apply(
     engine: &Engine,
     mut queue: mpsc::Receiver<Part>,
-    newest: &watch::Sender<Option<Applied>>,
+    newest: &watch::Sender<Applied>,
     marks: &Mutex<Marks>,
 ) -> std::result::Result<(), strongroom::Error> {
     while let Some(part) = queue.blocking_recv() {
@@ -494,7 +512,7 @@ fn apply(
             durable: progress.durable,
             applied: progress.applied,
         };
-        newest.send_replace(Some(Applied { ack, current_at }));
+        newest.send_replace(Applied { ack, current_at });
     }
     Ok(())
 }

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use strongroom::io::{Clock as _, OsClock};
 use strongroom::{Engine, ErrorKind as EngineKind, Lsn, WalCursor};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 use tracing::{debug, info, warn};
@@ -227,13 +227,23 @@ async fn send(
     let mut keys = session.keys.subscribe();
     let mut heartbeat = tokio::time::interval(config.timeouts.heartbeat);
     heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    // WAL whose keys are not yet acknowledged, and the keystore version it waits for.
+    let mut held: Option<(u64, v1::PrimaryMessage)> = None;
     loop {
+        let needed = held.as_ref().map_or(0, |(keystore, _)| *keystore);
         let message = tokio::select! {
-            read = reads.recv() => match read {
+            () = keys_known(&mut keys, needed), if held.is_some() => match held.take() {
+                Some((_, wal)) => wal,
+                None => continue,
+            },
+            read = reads.recv(), if held.is_none() => match read {
                 Some(Read::Bytes { first, bytes, keystore, seen }) => {
-                    // The sender of `keys` lives in the session: waiting cannot fail.
-                    let _ = keys.wait_for(|known| *known >= keystore).await;
-                    wire::encode_wal(reign.epoch, first, bytes, seen)
+                    let wal = wire::encode_wal(reign.epoch, first, bytes, seen);
+                    if *session.keys.borrow() < keystore {
+                        held = Some((keystore, wal));
+                        continue;
+                    }
+                    wal
                 }
                 Some(Read::Gone) => {
                     let oldest = reign.engine.status().wal_start;
@@ -256,6 +266,11 @@ async fn send(
             return "the standby closed the connection";
         }
     }
+}
+
+async fn keys_known(keys: &mut watch::Receiver<u64>, needed: u64) {
+    // The sender lives in the session: waiting cannot fail.
+    let _ = keys.wait_for(|known| *known >= needed).await;
 }
 
 async fn take_acks(

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::dirs::Dirs;
 use crate::error::Result;
+use crate::kek::Watched;
 use crate::options::ReplicationConfig;
 use crate::signal::Signal;
 use crate::standbys::Reign;
@@ -35,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) stop: Signal,
     state: watch::Sender<NodeState>,
     reign: Mutex<Option<Arc<Reign>>>,
+    /// Key-encryption keys the database in place lives under.
+    pub(crate) keks: Mutex<Option<Arc<Watched>>>,
     pub(crate) upstream: Mutex<Upstream>,
     pub(crate) fencing: Mutex<Option<FencingStatus>>,
 }
@@ -72,6 +75,7 @@ impl Shared {
             stop: Signal::new(),
             state: watch::Sender::new(state),
             reign: Mutex::new(None),
+            keks: Mutex::new(None),
             upstream: Mutex::new(Upstream::default()),
             fencing: Mutex::new(None),
         }

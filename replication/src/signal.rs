@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 /// Cheap to clone; all clones are one flag.
 #[derive(Clone)]
@@ -29,11 +29,49 @@ impl Signal {
     }
 }
 
-/// Runs engine calls, which block, off the async threads.
+/// Runs a call that blocks off the async threads, on a thread of its own.
+///
+/// Not on the runtime's pool: servers block that pool with commits that wait for a standby, and those waits
+/// must never keep the standby from connecting. Such calls are rare (a connection, a key change, a role).
 pub(crate) async fn blocking<T: Send + 'static>(
     call: impl FnOnce() -> T + Send + 'static,
 ) -> crate::Result<T> {
-    tokio::task::spawn_blocking(call).await.map_err(|e| {
-        crate::Error::new(crate::ErrorKind::Stopped, "a background call ended early").with_source(e)
-    })
+    let (done, outcome) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("replication-call".into());
+    let spawned = thread.spawn(move || {
+        // Nobody may be waiting any more; the call was made all the same.
+        let _ = done.send(call());
+    });
+    if let Err(e) = spawned {
+        return Err(crate::Error::new(crate::ErrorKind::Io, "no thread for a call").with_source(e));
+    }
+    outcome
+        .await
+        .map_err(|_| crate::Error::new(crate::ErrorKind::Stopped, "a call ended early"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn raised_before_or_while_awaited_then_seen() {
+        let signal = Signal::new();
+        let waiting = tokio::spawn({
+            let signal = signal.clone();
+            async move { signal.raised().await }
+        });
+        assert!(!signal.is_raised());
+        signal.raise();
+        waiting.await.unwrap();
+        signal.raised().await;
+        assert!(signal.is_raised());
+    }
+
+    #[tokio::test]
+    async fn call_that_panics_then_an_error() {
+        assert_eq!(blocking(|| 7).await.unwrap(), 7);
+        let error = blocking(|| panic!("on purpose")).await.unwrap_err();
+        assert_eq!(error.kind(), crate::ErrorKind::Stopped);
+    }
 }

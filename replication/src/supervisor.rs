@@ -19,7 +19,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use strongroom::{Builder, Engine, ErrorKind as EngineKind, Promotion, Role};
+use strongroom::keys::KekVersion;
+use strongroom::{Builder, Engine, Epoch, ErrorKind as EngineKind, Promotion, Role};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
@@ -28,6 +29,7 @@ use crate::bootstrap;
 use crate::dial;
 use crate::dirs::Recorded;
 use crate::error::{Error, ErrorKind, Result};
+use crate::kek::Watched;
 use crate::promote;
 use crate::receiver::{self, Ended};
 use crate::returning::{self, Decision, Own};
@@ -68,8 +70,10 @@ enum Interrupt {
 
 /// Opens the local database. `None` if there is none and it is not to be created.
 pub(crate) async fn open(shared: &Arc<Shared>, role: Role, create: bool) -> Result<Option<Engine>> {
+    let keks = Watched::new(shared.keys.clone());
+    *shared.keks.lock() = Some(keks.clone());
     let builder: Builder = Engine::builder(shared.dirs.data())
-        .shared_keys(shared.keys.clone())
+        .shared_keys(keks)
         .options(shared.config.engine.clone())
         .role(role)
         .create_if_missing(create);
@@ -375,14 +379,23 @@ async fn follow(shared: &Arc<Shared>, commands: &mut Commands, engine: Option<En
             if let Err(e) = close(Some(engine)).await {
                 warn!(error = %e, "closing diverged data failed");
             }
-            let keep = Some((expected.highest_epoch, now_ms()));
-            seed(shared, commands, None, Some((expected.database_id, keep)), why).await
+            let replaced = Replaced {
+                database_id: expected.database_id,
+                epoch: expected.highest_epoch,
+                keep_wal: true,
+            };
+            seed(shared, commands, None, Some(replaced), why).await
         }
         Ended::NeedBase { diverged: false, why } => {
             warn!(why, "too far behind: taking a base copy");
-            let database_id = engine.status().database_id;
+            let status = engine.status();
+            let replaced = Replaced {
+                database_id: status.database_id,
+                epoch: status.highest_epoch,
+                keep_wal: false,
+            };
             shared.note(Some(format!("taking a base copy: {why}")));
-            seed(shared, commands, Some(engine), Some((database_id, None)), why).await
+            seed(shared, commands, Some(engine), Some(replaced), why).await
         }
         Ended::Reopen(e) => {
             error!(error = %e, "the standby's engine must be reopened");
@@ -413,8 +426,15 @@ async fn reopen(shared: &Arc<Shared>, commands: &mut Commands) -> Phase {
     }
 }
 
-/// The database a base copy must be of, and what of the replaced data to keep.
-type Replaced = ([u8; 16], Option<(strongroom::Epoch, u64)>);
+/// The database a base copy takes the place of.
+#[derive(Clone, Copy)]
+struct Replaced {
+    database_id: [u8; 16],
+    /// Highest epoch recorded there: no older primary is copied.
+    epoch: Epoch,
+    /// Its WAL holds what nobody else has.
+    keep_wal: bool,
+}
 
 /// Takes a base copy, as often as it takes, and puts it in place. With an engine (a standby that fell
 /// behind), that goes on being readable and promotable meanwhile.
@@ -435,15 +455,9 @@ async fn seed(
     loop {
         let stop = Signal::new();
         let progress = |bytes| shared.upstream.lock().base_copy_bytes = Some(bytes);
-        let expected = replaced.map(|(id, _)| id);
-        let fetch = bootstrap::fetch(
-            config,
-            &shared.dirs,
-            shared.keys.clone(),
-            expected,
-            &stop,
-            progress,
-        );
+        let expected = replaced.map(|r| (r.database_id, r.epoch));
+        let keks = Watched::new(shared.keys.clone());
+        let fetch = bootstrap::fetch(config, &shared.dirs, &keks, expected, &stop, progress);
         let (interrupt, fetched) = guarded(shared, commands, &stop, refuse, fetch).await;
         shared.upstream.lock().base_copy_bytes = None;
         let mut interrupt = interrupt;
@@ -451,7 +465,7 @@ async fn seed(
             match fetched {
                 Ok(Some(received)) => {
                     info!(epoch = %received.epoch, lsn = %received.lsn, bytes = received.bytes, "base copy received");
-                    return install(shared, engine, replaced.and_then(|(_, keep)| keep)).await;
+                    return install(shared, engine, replaced, &keks).await;
                 }
                 Ok(None) => {}
                 Err(e) => {
@@ -474,21 +488,31 @@ async fn seed(
 }
 
 /// Puts a received base copy in the place of the old data and opens it.
-async fn install(shared: &Arc<Shared>, old: Option<Engine>, keep: Option<(strongroom::Epoch, u64)>) -> Phase {
+async fn install(
+    shared: &Arc<Shared>,
+    old: Option<Engine>,
+    replaced: Option<Replaced>,
+    new: &Watched,
+) -> Phase {
     let epoch = shared.state().epoch;
-    shared.publish(
-        NodeRole::Seeding,
-        None,
-        epoch,
-        Some("putting the base copy in place".into()),
-    );
+    let note = "putting the base copy in place".to_string();
+    shared.publish(NodeRole::Seeding, None, epoch, Some(note));
     if let Err(e) = close(old).await {
         warn!(error = %e, "closing the replaced database failed");
     }
+    // What the replaced keystore was under; never what the new one is under.
+    let mut keks = shared
+        .keks
+        .lock()
+        .take()
+        .map(|keks| keks.live())
+        .unwrap_or_default();
+    keks.retain(|version| !new.live().contains(version));
+    let keep = replaced.filter(|r| r.keep_wal).map(|r| (r.epoch, now_ms()));
     let dirs = shared.dirs.clone();
-    let installed = blocking(move || dirs.install(keep))
-        .await
-        .and_then(|installed| installed);
+    let installed = blocking(move || dirs.install(keep, &keks)).await;
+    let installed = installed.and_then(|installed| installed);
+    destroy_keks(shared).await;
     match installed {
         Ok(Some(kept)) => warn!(path = %kept.display(), "the replaced WAL is kept for inspection"),
         Ok(None) => {}
@@ -498,6 +522,20 @@ async fn install(shared: &Arc<Shared>, old: Option<Engine>, keep: Option<(strong
         Ok(Some(engine)) => Phase::Follow(Some(engine)),
         Ok(None) => Phase::Failed("the base copy disappeared".into()),
         Err(e) => Phase::Failed(format!("the base copy does not open: {e}")),
+    }
+}
+
+/// Destroys the key-encryption keys of replaced keystores. What fails is tried again at the next start.
+pub(crate) async fn destroy_keks(shared: &Arc<Shared>) {
+    let shared = shared.clone();
+    let destroyed = blocking(move || {
+        for version in shared.dirs.keks_to_destroy()? {
+            shared.keys.destroy_version(KekVersion(version))?;
+        }
+        shared.dirs.keks_destroyed()
+    });
+    if let Err(e) = destroyed.await.and_then(|destroyed| destroyed) {
+        warn!(error = %e, "the key of a replaced keystore is not destroyed yet");
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use strongroom::{Durability, ErrorKind};
-use strongroom_replication::{ErrorKind as NodeErrorKind, Node, NodeRole};
+use strongroom_replication::{ErrorKind as NodeErrorKind, NodeRole};
 
 use crate::harness::*;
 
@@ -18,7 +18,7 @@ async fn primary_unreachable_then_promoted_standby_has_every_replicated_write() 
             .unwrap();
     }
     let old = a.state().epoch;
-    (pair.to_a.cut(), pair.to_b.cut());
+    pair.cut();
     let promotion = within("promotion", b.promote()).await.unwrap();
     assert_eq!(promotion.epoch, old.promoted());
     assert_eq!(b.state().role, NodeRole::Primary);
@@ -38,20 +38,19 @@ async fn primary_unreachable_then_promoted_standby_has_every_replicated_write() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn old_primary_reachable_again_then_fenced_rewound_and_following_with_its_tail_kept() {
-    let mut pair = Pair::new().await;
-    pair.engine.replicated_timeout = Duration::from_millis(200);
+    let pair = Pair::new().await;
     let (a, b) = pair.start().await;
     put(&a, "acme", "common", "v", Durability::Replicated)
         .await
         .unwrap();
-    (pair.to_a.cut(), pair.to_b.cut());
+    pair.cut();
     put(&a, "acme", "only here", "v", Durability::Local)
         .await
         .unwrap();
     let former = engine(&a);
     within("promotion", b.promote()).await.unwrap();
     put(&b, "acme", "new", "v", Durability::Local).await.unwrap();
-    (pair.to_a.mend(), pair.to_b.mend());
+    pair.mend();
     state(&a, "the old primary follows", |s| s.role == NodeRole::Standby).await;
     until("the old primary is told", || {
         b.status().fencing.is_some_and(|f| f.done)
@@ -67,6 +66,8 @@ async fn old_primary_reachable_again_then_fenced_rewound_and_following_with_its_
     assert_eq!(get(&a, "acme", "only here").await.unwrap(), None);
     let kept: Vec<_> = std::fs::read_dir(pair.a.side("quarantine")).unwrap().collect();
     assert_eq!(kept.len(), 1);
+    // The keystore it replaced lived under a key that is destroyed; only the new one's is left.
+    assert_eq!(pair.a.keys.versions().len(), 1);
     let wal = kept.into_iter().next().unwrap().unwrap().path().join("wal");
     assert!(std::fs::read_dir(wal).unwrap().next().is_some());
     assert_eq!(
@@ -84,7 +85,7 @@ async fn primary_told_of_a_newer_epoch_then_refuses_writes() {
     let (a, _b) = pair.start().await;
     put(&a, "acme", "k", "v", Durability::Replicated).await.unwrap();
     let (engine, epoch) = (engine(&a), a.state().epoch);
-    (pair.to_a.cut(), pair.to_b.cut());
+    pair.cut();
     assert_eq!(
         a.fence(epoch).await.unwrap_err().engine_kind(),
         Some(ErrorKind::Invalid)

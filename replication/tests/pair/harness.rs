@@ -9,7 +9,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     SanType,
 };
-use strongroom::keys::{KeyProvider, MemoryKeys};
+use strongroom::keys::MemoryKeys;
 use strongroom::{Durability, Engine, Keyspace, TenantOptions};
 use strongroom_replication::{
     Node, NodeRole, NodeState, REPLICA_ROLE, ReplicationConfig, StandbyStatus, StartRole, TlsFiles,
@@ -167,7 +167,7 @@ impl Link {
 pub struct Site {
     pub name: &'static str,
     pub tls: TlsFiles,
-    pub keys: Arc<dyn KeyProvider>,
+    pub keys: Arc<MemoryKeys>,
     pub data: PathBuf,
 }
 
@@ -200,6 +200,11 @@ pub struct Pair {
 
 impl Pair {
     pub async fn new() -> Pair {
+        // RUST_LOG=strongroom_replication=debug shows what the nodes do.
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .with_test_writer()
+            .try_init();
         let root = tempfile::tempdir().unwrap();
         let authority = Authority::new();
         let (a, b) = (
@@ -259,6 +264,17 @@ impl Pair {
         let node = Node::start(self.config_b(), self.b.keys.clone()).await.unwrap();
         self.to_b.lead_to(&node);
         node
+    }
+
+    /// Neither reaches the other.
+    pub fn cut(&self) {
+        self.to_a.cut();
+        self.to_b.cut();
+    }
+
+    pub fn mend(&self) {
+        self.to_a.mend();
+        self.to_b.mend();
     }
 
     /// Both, following.

@@ -1,7 +1,7 @@
 //! Base copies: empty standbys, and standbys whose WAL no longer connects.
 
 use strongroom::{Durability, Engine};
-use strongroom_replication::{Node, NodeRole};
+use strongroom_replication::NodeRole;
 
 use crate::harness::*;
 
