@@ -92,7 +92,7 @@ impl AdminService {
         T: Send + 'static,
         F: FnOnce() -> strongroom::Result<T> + Send + 'static,
     {
-        blocking::run(&self.slots, call)
+        blocking::run(&self.slots, Kind::Unknown, call)
             .await?
             .map_err(|e| status::for_operator(&e))
     }

@@ -16,6 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use strongroom::keys::KeyFile;
 use strongroom_client::MESSAGE_BYTES_MAX;
 use strongroom_client::proto::admin::admin_server::AdminServer;
@@ -23,6 +24,7 @@ use strongroom_client::proto::kv::kv_server::KvServer;
 use strongroom_client::proto::{admin, kv};
 use strongroom_replication::{Node, NodeRole};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic::transport::Server;
@@ -123,6 +125,22 @@ pub struct App {
     servers: Vec<JoinHandle<()>>,
     background: Vec<JoinHandle<()>>,
     shutdown_timeout: Duration,
+    signals: Mutex<Option<Signals>>,
+}
+
+/// What tells a process to end.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
 }
 
 impl Drop for App {
@@ -253,6 +271,7 @@ impl App {
             servers,
             background,
             shutdown_timeout,
+            signals: Mutex::default(),
         })
     }
 
@@ -267,8 +286,10 @@ impl App {
     }
 
     /// Says that it is ready: one line on stderr, and, with `file`, a JSON object `{"schema":1,"node","pid",
-    /// "tenants","admin","replication"}` that appears there whole (written aside, renamed).
+    /// "tenants","admin","replication"}` that appears there whole (written aside, renamed). From here on
+    /// SIGTERM and SIGINT are kept for [`wait`](App::wait).
     pub fn announce(&self, file: Option<&Path>) -> std::io::Result<()> {
+        *self.signals.lock() = Some(Signals::new()?);
         let a = &self.addresses;
         if let Some(file) = file {
             let text = serde_json::json!({
@@ -300,14 +321,16 @@ impl App {
     /// Returns at the first SIGTERM or SIGINT, or when the node cannot go on. The error: signals cannot be
     /// waited for.
     pub async fn wait(&self) -> std::io::Result<Ended> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
+        let kept = self.signals.lock().take();
+        let mut signals = match kept {
+            Some(signals) => signals,
+            None => Signals::new()?,
+        };
         let mut state = self.node.watch();
         let stopped = state.wait_for(|state| state.role == NodeRole::Stopped);
         Ok(tokio::select! {
-            _ = terminate.recv() => Ended::Told,
-            _ = interrupt.recv() => Ended::Told,
+            _ = signals.terminate.recv() => Ended::Told,
+            _ = signals.interrupt.recv() => Ended::Told,
             state = stopped => {
                 Ended::ByItself(state.ok().and_then(|s| s.note.clone()).unwrap_or_default())
             }

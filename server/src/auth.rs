@@ -20,7 +20,7 @@ use tonic::codegen::{BoxFuture, Service, http};
 use tonic::server::NamedService;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use crate::budget::Budget;
+use crate::budget::{Budget, Room};
 use crate::status;
 use crate::token_store::{Token, TokenStore, Watch};
 
@@ -77,9 +77,15 @@ pub struct Access {
     pub epoch: Epoch,
     watch: Watch,
     node: Node,
+    room: Room,
 }
 
 impl Access {
+    /// Lets go of the room that the request's message took: once it is gone while the call goes on.
+    pub fn release_room(&mut self) {
+        self.room = Room::default();
+    }
+
     /// Ok while the token is not revoked and the node still serves in the same reign: for calls that last.
     pub fn check(&self) -> Result<(), Status> {
         if self.watch.is_revoked() {
@@ -143,6 +149,7 @@ impl TenantShared {
             epoch: state.epoch,
             watch,
             node: self.node.clone(),
+            room: Room::default(),
         })
     }
 }
@@ -169,7 +176,7 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request) -> Self::Future {
+    fn call(&mut self, request: Request) -> Self::Future {
         // The ready one goes, a fresh clone stays (tower's rule).
         let fresh = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, fresh);
@@ -177,10 +184,14 @@ where
         Box::pin(async move {
             match shared.enter(request.headers()).await {
                 Err(status) => Ok(status.into_http()),
-                Ok(access) => {
+                Ok(mut access) => {
+                    let (parts, body) = request.into_parts();
+                    let (body, room) = shared.budget.limit(body);
+                    access.room = room;
+                    let mut request = http::Request::from_parts(parts, body);
                     request.headers_mut().remove(http::header::AUTHORIZATION);
                     request.extensions_mut().insert(access);
-                    inner.call(request.map(|body| shared.budget.limit(body))).await
+                    inner.call(request).await
                 }
             }
         })

@@ -10,7 +10,9 @@ use tonic::Status;
 use crate::status;
 
 /// Runs `call` on a blocking thread once one of `slots` is free. The call goes on when the caller gives up.
-pub async fn run<T, F>(slots: &Arc<Semaphore>, call: F) -> Result<T, Status>
+///
+/// A call that ends without a result (a panic) has the kind `lost`: `Unknown` for one that changes something.
+pub async fn run<T, F>(slots: &Arc<Semaphore>, lost: Kind, call: F) -> Result<T, Status>
 where
     T: Send + 'static,
     F: FnOnce() -> T + Send + 'static,
@@ -23,8 +25,28 @@ where
         result
     });
     task.await.map_err(|error| {
-        // A panic: its message may hold anything, so only that it happened is told.
+        // A panic's message may hold anything, so only that it happened is told.
         tracing::error!(panic = error.is_panic(), "a call ended without a result");
-        status::status(Kind::Internal, "the call failed inside the server")
+        status::status(lost, "the call ended without a result inside the server")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn call_panics_then_its_kind_is_the_one_asked_for_and_its_slot_is_free() {
+        let slots = Arc::new(Semaphore::new(1));
+        for lost in [Kind::Unknown, Kind::Internal] {
+            let status = run(&slots, lost, || panic!("canary"))
+                .await
+                .map(|(): ()| ())
+                .unwrap_err();
+            let read = strongroom_client::ClientError::from_status(&status, false);
+            assert_eq!(read.kind(), lost);
+            assert!(!status.message().contains("canary"));
+        }
+        assert_eq!(run(&slots, Kind::Internal, || 7).await.unwrap(), 7);
+    }
 }

@@ -1,12 +1,19 @@
 //! Bounds the bytes of request messages that are held at once.
 //!
-//! A message is decoded whole, so a call that sends a large one holds it in memory. The first
-//! [`FREE_BYTES`] of each call are free; the call that goes on first takes room for the largest message there can
-//! be, and waits while there is none. It waits without reading: HTTP/2 flow control stops its peer. One call
-//! takes its whole room at once, so two can never wait for each other.
+//! A message is decoded whole, so a call that sends a large one holds it in memory until it is done. A gRPC
+//! message tells its length in its first five bytes:
+//!
+//! ```text
+//! 0  1  compressed (0)
+//! 1  4  length, big-endian
+//! ```
+//!
+//! A call whose message is longer than [`FREE_BYTES`] takes room for all of it before the rest is read, and waits
+//! while there is none; HTTP/2 flow control stops its peer meanwhile. It takes its room at once, so that two
+//! calls can never wait for each other, and keeps it until its [`Room`] is dropped.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -17,45 +24,85 @@ use tonic::Status;
 use tonic::body::Body;
 
 /// Of each call, uncounted.
-pub const FREE_BYTES: usize = 64 << 10;
+pub const FREE_BYTES: usize = 16 << 10;
+/// What room is counted in.
+const UNIT: usize = 1 << 10;
+const PREFIX_BYTES: usize = 5;
 
 /// Room for large messages, shared by all calls of a listener.
 #[derive(Clone)]
 pub struct Budget {
-    slots: Arc<Semaphore>,
+    units: Arc<Semaphore>,
 }
 
+/// What one call holds of a budget. Clones are the same.
+#[derive(Clone, Default)]
+pub struct Room(Arc<OnceLock<OwnedSemaphorePermit>>);
+
 impl Budget {
-    /// Room for as many of the largest messages as fit into `bytes`, at least one.
+    /// Room for `bytes`, at least one message of the largest size.
     pub fn new(bytes: usize) -> Budget {
+        let units = bytes.max(MESSAGE_BYTES_MAX) / UNIT;
         Budget {
-            slots: Arc::new(Semaphore::new((bytes / MESSAGE_BYTES_MAX).max(1))),
+            units: Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS))),
         }
     }
 
-    /// The same body, kept within the budget. Its room is free again when the body is dropped, which is when the
-    /// call ends or its message is decoded.
-    pub fn limit(&self, body: Body) -> Body {
-        Body::new(Limited {
+    /// The same body, kept within the budget, and the room it takes as it is read.
+    pub fn limit(&self, body: Body) -> (Body, Room) {
+        let room = Room::default();
+        let limited = Limited {
             body,
-            free: FREE_BYTES,
-            room: Room::None(self.slots.clone()),
-        })
+            units: self.units.clone(),
+            room: room.clone(),
+            stage: Stage::Prefix {
+                bytes: [0; PREFIX_BYTES],
+                have: 0,
+            },
+        };
+        (Body::new(limited), room)
     }
 }
 
 struct Limited {
     body: Body,
-    free: usize,
+    units: Arc<Semaphore>,
     room: Room,
+    stage: Stage,
 }
 
 type Acquire = Pin<Box<dyn Future<Output = Option<OwnedSemaphorePermit>> + Send>>;
 
-enum Room {
-    None(Arc<Semaphore>),
+enum Stage {
+    Prefix { bytes: [u8; PREFIX_BYTES], have: usize },
     Waiting(Acquire),
-    Taken { _slot: OwnedSemaphorePermit },
+    Open,
+}
+
+impl Limited {
+    /// Looks at the next bytes of the prefix; the stage after them.
+    fn see(&mut self, data: &[u8]) {
+        let Stage::Prefix { bytes, have } = &mut self.stage else {
+            return;
+        };
+        for (to, from) in bytes.iter_mut().skip(*have).zip(data) {
+            *to = *from;
+            *have += 1;
+        }
+        if *have < PREFIX_BYTES {
+            return;
+        }
+        let [_, length @ ..] = *bytes;
+        let length = u32::from_be_bytes(length) as usize;
+        // One that is too long is refused by its length, before it is held.
+        self.stage = if length <= FREE_BYTES || length > MESSAGE_BYTES_MAX {
+            Stage::Open
+        } else {
+            let units = u32::try_from(length.div_ceil(UNIT)).unwrap_or(u32::MAX);
+            let all = self.units.clone();
+            Stage::Waiting(Box::pin(async move { all.acquire_many_owned(units).await.ok() }))
+        };
+    }
 }
 
 impl HttpBody for Limited {
@@ -67,24 +114,18 @@ impl HttpBody for Limited {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = &mut *self;
-        while this.free == 0 {
-            match &mut this.room {
-                Room::Taken { .. } => break,
-                Room::None(slots) => {
-                    let slots = slots.clone();
-                    this.room = Room::Waiting(Box::pin(async move { slots.acquire_owned().await.ok() }));
-                }
-                Room::Waiting(acquire) => match ready!(acquire.as_mut().poll(cx)) {
-                    Some(slot) => this.room = Room::Taken { _slot: slot },
-                    None => return Poll::Ready(Some(Err(Status::unavailable("stopping")))),
-                },
+        if let Stage::Waiting(acquire) = &mut this.stage {
+            match ready!(acquire.as_mut().poll(cx)) {
+                Some(units) => drop(this.room.0.set(units)),
+                None => return Poll::Ready(Some(Err(Status::unavailable("stopping")))),
             }
+            this.stage = Stage::Open;
         }
         let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
         {
-            this.free = this.free.saturating_sub(data.len());
+            this.see(data);
         }
         Poll::Ready(frame)
     }
@@ -105,8 +146,7 @@ mod tests {
 
     use super::*;
 
-    /// Frames of 40 KiB.
-    struct Frames(VecDeque<usize>);
+    struct Frames(VecDeque<Vec<u8>>);
 
     impl HttpBody for Frames {
         type Data = Bytes;
@@ -116,16 +156,15 @@ mod tests {
             mut self: Pin<&mut Self>,
             _: &mut Context<'_>,
         ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-            Poll::Ready(
-                self.0
-                    .pop_front()
-                    .map(|n| Ok(Frame::data(Bytes::from(vec![0; n])))),
-            )
+            Poll::Ready(self.0.pop_front().map(|bytes| Ok(Frame::data(bytes.into()))))
         }
     }
 
-    fn body(budget: &Budget, frames: &[usize]) -> Body {
-        budget.limit(Body::new(Frames(frames.iter().copied().collect())))
+    /// A message of `length` bytes, its prefix cut over two frames.
+    fn body(budget: &Budget, length: u32) -> (Body, Room) {
+        let [a, b, c, d] = length.to_be_bytes();
+        let frames = [vec![0, a, b], vec![c, d], vec![0; length as usize]];
+        budget.limit(Body::new(Frames(frames.into())))
     }
 
     /// Bytes read until the end (true) or until it waits (false).
@@ -142,15 +181,26 @@ mod tests {
     }
 
     #[test]
-    fn large_body_while_another_holds_the_room_then_it_waits_and_small_ones_do_not() {
-        let budget = Budget::new(1);
-        let large = [40 << 10; 4];
-        let mut first = body(&budget, &large);
-        assert_eq!(drain(&mut first), (160 << 10, true));
-        let mut second = body(&budget, &large);
-        assert_eq!(drain(&mut second), (80 << 10, false), "the first still holds it");
-        assert_eq!(drain(&mut body(&budget, &[40 << 10])), (40 << 10, true));
+    fn no_room_for_a_message_then_it_waits_and_small_ones_do_not() {
+        let budget = Budget::new(0);
+        let largest = MESSAGE_BYTES_MAX as u32;
+        let (mut first, room) = body(&budget, largest - UNIT as u32);
+        assert!(drain(&mut first).1);
+        let (mut second, _room) = body(&budget, UNIT as u32 * 17);
+        assert_eq!(drain(&mut second), (PREFIX_BYTES, false));
+        assert!(drain(&mut body(&budget, FREE_BYTES as u32).0).1);
+        // Read to its end, but not done.
         drop(first);
-        assert_eq!(drain(&mut second), (80 << 10, true));
+        assert_eq!(drain(&mut second), (0, false));
+        drop(room);
+        assert_eq!(drain(&mut second), (UNIT * 17, true));
+    }
+
+    #[test]
+    fn message_longer_than_any_may_be_then_not_counted() {
+        let budget = Budget::new(0);
+        let (mut long, room) = body(&budget, MESSAGE_BYTES_MAX as u32 + 1);
+        assert!(drain(&mut long).1);
+        assert!(room.0.get().is_none());
     }
 }

@@ -42,16 +42,16 @@ use strongroom_replication::{ReplicationConfig, StartRole, TlsFiles};
 
 /// Prefix of environment variables.
 pub const ENV_PREFIX: &str = "STRONGROOM_";
-/// Environment variables with the prefix that are not configuration (flags of the command line, tests).
-const ENV_OTHER: &[&str] = &[
-    "CONFIG",
-    "TOKEN_FILE",
-    "REGENERATE",
-    "REQUIRE_EXTERNAL",
-    "SEED",
-    "LOG",
-    "NODE_FILE",
-];
+/// Tables of the file.
+const TABLES: [&str; 6] = ["node", "keys", "tenants", "admin", "replication", "engine"];
+
+/// Whether a variable (without prefix) means a key. Others with the prefix belong to commands and tests, but one
+/// that begins like a table was meant: it ends up as an unknown key.
+fn is_setting(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let of_table = |table: &str| name.strip_prefix(table).is_some_and(|rest| rest.starts_with('_'));
+    name != "node_file" && (name.contains("__") || TABLES.into_iter().any(of_table))
+}
 
 /// A configuration that cannot be used: what is wrong, where it came from, what would be right.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -402,7 +402,11 @@ impl Config {
     ) -> Result<Config, ConfigError> {
         let mut figment = Figment::from(Toml::string(text));
         if let Some(prefix) = env_prefix {
-            figment = figment.merge(Env::prefixed(prefix).ignore(ENV_OTHER).split("__"));
+            figment = figment.merge(
+                Env::prefixed(prefix)
+                    .filter(|name| is_setting(name.as_str()))
+                    .split("__"),
+            );
         }
         if let Some(table) = overrides {
             figment = figment.merge(Serialized::globals(table));

@@ -60,7 +60,7 @@ impl KvService {
         F: FnOnce(&Access) -> strongroom::Result<T> + Send + 'static,
     {
         let access = access.clone();
-        let result = blocking::run(&self.shared.reads, move || call(&access)).await?;
+        let result = blocking::run(&self.shared.reads, Kind::Internal, move || call(&access)).await?;
         result.map_err(|e| status::for_tenant(&e))
     }
 
@@ -72,7 +72,7 @@ impl KvService {
         durability: i32,
     ) -> Result<Response<pb::WriteResponse>, Status> {
         let durability = self::durability(durability)?;
-        let result = blocking::run(&self.shared.writes, move || {
+        let result = blocking::run(&self.shared.writes, Kind::Unknown, move || {
             let committed = commit(&access, &operations, durability);
             committed.map_err(|e| match e.kind() {
                 ErrorKind::ReadOnly if access.engine.status().awaiting_acceptance => {
@@ -303,7 +303,7 @@ impl Kv for KvService {
     type RangeStream = RangeStream;
 
     async fn range(&self, request: Request<pb::RangeRequest>) -> Result<Response<Self::RangeStream>, Status> {
-        let (access, message) = enter(request)?;
+        let (mut access, message) = enter(request)?;
         let snapshot = match message.snapshot_id {
             0 => None,
             id => Some(self.shared.snapshots.get(access.tenant.id(), access.epoch, id)?),
@@ -337,6 +337,7 @@ impl Kv for KvService {
             Ok(scan.chunk()?.map(|first| (scan, first)))
         });
         let begun = begun.await?;
+        access.release_room();
         let (sender, receiver) = mpsc::channel(1);
         let service = self.clone();
         tokio::spawn(async move { service.stream(access, begun, sender).await });

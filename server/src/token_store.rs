@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use strongroom::{Engine, Epoch, Error, ErrorKind, Result, Tenant, TenantId};
+use strongroom_client::Kind;
 use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
 use tonic::Status;
@@ -195,7 +196,10 @@ impl TokenStore {
             Some(cached) => Some(cached),
             None => {
                 let (store, engine, id) = (self.clone(), engine.clone(), token.id);
-                let found = blocking::run(&self.lookups, move || store.look_up(epoch, &engine, id)).await?;
+                let found = blocking::run(&self.lookups, Kind::Internal, move || {
+                    store.look_up(epoch, &engine, id)
+                })
+                .await?;
                 found.map_err(|e| status::for_tenant(&e))?
             }
         };

@@ -79,8 +79,9 @@ impl Profile {
     pub fn read(path: &Path) -> Outcome<Profile> {
         let text = std::fs::read_to_string(path).map_err(exit::at(path))?;
         let bad = |why: String| Failure::usage(format!("profile {}: {why}", path.display()));
-        let mut profile: Profile =
-            Figment::from(Toml::string(&text)).extract().map_err(|error| bad(error.to_string()))?;
+        let mut profile: Profile = Figment::from(Toml::string(&text))
+            .extract()
+            .map_err(|error| bad(error.to_string()))?;
         if profile.schema != 1 {
             return Err(bad(format!("schema {} is not 1", profile.schema)));
         }
@@ -99,6 +100,39 @@ impl Profile {
     }
 }
 
+impl Profile {
+    /// As a file.
+    pub fn to_toml(&self) -> String {
+        // JSON's strings and arrays of them are TOML's; a table is written out.
+        let text = |value: &dyn ToString| serde_json::Value::from(value.to_string()).to_string();
+        let path = |name: &str, path: &Option<PathBuf>| match path {
+            Some(path) => format!("{name} = {}\n", text(&path.display())),
+            None => String::new(),
+        };
+        let endpoints: Vec<String> = self.tenants.endpoints.iter().map(|e| text(e)).collect();
+        let nodes = self
+            .admin
+            .nodes
+            .iter()
+            .map(|(name, address)| format!("{} = {}", text(name), text(address)));
+        let nodes: Vec<String> = nodes.collect();
+        [
+            format!(
+                "schema = {}\n\n[tenants]\nendpoints = [{}]\n",
+                self.schema,
+                endpoints.join(", ")
+            ),
+            path("ca", &self.tenants.ca),
+            path("token_file", &self.tenants.token_file),
+            format!("\n[admin]\nnodes = {{ {} }}\n", nodes.join(", ")),
+            path("ca", &self.admin.ca),
+            path("cert", &self.admin.cert),
+            path("key", &self.admin.key),
+        ]
+        .concat()
+    }
+}
+
 /// Where the profile is.
 #[derive(Args, Clone, Debug)]
 pub struct ProfileArg {
@@ -109,7 +143,9 @@ pub struct ProfileArg {
 
 impl ProfileArg {
     fn read(&self) -> Outcome<Profile> {
-        self.profile.as_deref().map_or_else(|| Ok(Profile::default()), Profile::read)
+        self.profile
+            .as_deref()
+            .map_or_else(|| Ok(Profile::default()), Profile::read)
     }
 }
 
@@ -140,16 +176,26 @@ impl DataArgs {
     /// Connects to the primary.
     pub async fn connect(&self) -> Outcome<Client> {
         let profile = self.profile.read()?.tenants;
-        let endpoints = if self.addr.is_empty() { profile.endpoints } else { self.addr.clone() };
+        let endpoints = if self.addr.is_empty() {
+            profile.endpoints
+        } else {
+            self.addr.clone()
+        };
         if endpoints.is_empty() {
-            return Err(Failure::usage("no server: give --addr HOST:PORT, or --profile FILE"));
+            return Err(Failure::usage(
+                "no server: give --addr HOST:PORT, or --profile FILE",
+            ));
         }
         let token = token(self.token_file.as_deref(), profile.token_file.as_deref())?;
         let mut config = ClientConfig::new(endpoints, token);
         config.ca_pem = match self.ca.clone().or(profile.ca) {
             Some(path) => Some(read(&path)?),
             None if self.insecure => None,
-            None => return Err(Failure::usage("no authority for the server's certificate: give --ca FILE")),
+            None => {
+                return Err(Failure::usage(
+                    "no authority for the server's certificate: give --ca FILE",
+                ));
+            }
         };
         config.server_name.clone_from(&self.server_name);
         config.insecure = self.insecure;
@@ -163,7 +209,10 @@ fn token(flag: Option<&Path>, profile: Option<&Path>) -> Outcome<String> {
         let text = std::fs::read_to_string(path).map_err(exit::at(path))?;
         let text = text.trim();
         if text.is_empty() {
-            return Err(Failure::new(Exit::Refused, format!("{}: holds no token", path.display())));
+            return Err(Failure::new(
+                Exit::Refused,
+                format!("{}: holds no token", path.display()),
+            ));
         }
         Ok(text.to_owned())
     };
@@ -229,22 +278,28 @@ impl AdminArgs {
         let profile = self.profile.read()?.admin;
         let addresses: Vec<String> = match (&self.node, self.addr.is_empty()) {
             (Some(node), _) => {
-                let address = profile.nodes.get(node).ok_or_else(|| {
-                    Failure::new(Exit::Absent, format!("the profile has no node {node:?}"))
-                })?;
+                let address = profile
+                    .nodes
+                    .get(node)
+                    .ok_or_else(|| Failure::new(Exit::Absent, format!("the profile has no node {node:?}")))?;
                 vec![address.clone()]
             }
             (None, false) => self.addr.clone(),
             (None, true) => profile.nodes.values().cloned().collect(),
         };
         if addresses.is_empty() {
-            return Err(Failure::usage("no node: give --addr HOST:PORT, or --profile FILE"));
+            return Err(Failure::usage(
+                "no node: give --addr HOST:PORT, or --profile FILE",
+            ));
         }
-        let file = |flag: &Option<PathBuf>, profile: Option<PathBuf>, name: &str| match flag.clone().or(profile) {
-            Some(path) => read(&path),
-            None if self.insecure => Ok(Vec::new()),
-            None => Err(Failure::usage(format!("the administration listener wants mutual TLS: give --{name} FILE"))),
-        };
+        let file =
+            |flag: &Option<PathBuf>, profile: Option<PathBuf>, name: &str| match flag.clone().or(profile) {
+                Some(path) => read(&path),
+                None if self.insecure => Ok(Vec::new()),
+                None => Err(Failure::usage(format!(
+                    "the administration listener wants mutual TLS: give --{name} FILE"
+                ))),
+            };
         let ca = file(&self.ca, profile.ca, "ca")?;
         let cert = file(&self.cert, profile.cert, "cert")?;
         let key = file(&self.key, profile.key, "key")?;
@@ -263,7 +318,9 @@ impl AdminArgs {
     pub async fn one(&self) -> Outcome<AdminClient> {
         match self.targets()?.as_slice() {
             [target] => target.connect().await,
-            _ => Err(Failure::usage("more than one node: say which with --addr or --node")),
+            _ => Err(Failure::usage(
+                "more than one node: say which with --addr or --node",
+            )),
         }
     }
 
@@ -276,12 +333,17 @@ impl AdminArgs {
         let mut seen = Vec::new();
         for target in &targets {
             match ask(target).await {
-                Ok((client, status)) if status.role == Role::Primary as i32 && status.serving => return Ok(client),
+                Ok((client, status)) if status.role == Role::Primary as i32 && status.serving => {
+                    return Ok(client);
+                }
                 Ok((_, status)) => seen.push(format!("{}: {}", target.address, status.summary)),
                 Err(failure) => seen.push(failure.message),
             }
         }
-        Err(Failure::new(Exit::NotPrimary, format!("none of the nodes is a serving primary\n{}", seen.join("\n"))))
+        Err(Failure::new(
+            Exit::NotPrimary,
+            format!("none of the nodes is a serving primary\n{}", seen.join("\n")),
+        ))
     }
 }
 
@@ -289,12 +351,18 @@ impl AdminArgs {
 pub async fn ask(target: &Target) -> Outcome<(AdminClient, StatusResponse)> {
     let both = async {
         let client = target.connect().await?;
-        let status = client.status().await.map_err(|error| Failure::from(error).during(&target.address))?;
+        let status = client
+            .status()
+            .await
+            .map_err(|error| Failure::from(error).during(&target.address))?;
         Ok((client, status))
     };
     match tokio::time::timeout(Duration::from_secs(5), both).await {
         Ok(result) => result,
-        Err(_) => Err(Failure::failed(format!("{}: no answer within 5 s", target.address))),
+        Err(_) => Err(Failure::failed(format!(
+            "{}: no answer within 5 s",
+            target.address
+        ))),
     }
 }
 
@@ -310,14 +378,46 @@ mod tests {
     fn a_profile_resolves_its_paths_and_refuses_what_it_does_not_know() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("profile.toml");
-        std::fs::write(&path, "schema = 1\n[tenants]\nendpoints = [\"https://h:1\"]\nca = \"x/ca.pem\"\n").unwrap();
+        std::fs::write(
+            &path,
+            "schema = 1\n[tenants]\nendpoints = [\"https://h:1\"]\nca = \"x/ca.pem\"\n",
+        )
+        .unwrap();
         let profile = Profile::read(&path).unwrap();
         assert_eq!(profile.tenants.ca, Some(dir.path().join("x/ca.pem")));
-        for bad in ["schema = 2", "schema = 1\nsurprise = 1", "[tenants]\nendpoints = []", "schema = 1\n[admin]\nca=1"] {
+        for bad in [
+            "schema = 2",
+            "schema = 1\nsurprise = 1",
+            "[tenants]\nendpoints = []",
+            "schema = 1\n[admin]\nca=1",
+        ] {
             std::fs::write(&path, bad).unwrap();
             assert_eq!(Profile::read(&path).unwrap_err().exit, Exit::Usage, "{bad}");
         }
-        assert_eq!(Profile::read(&dir.path().join("none")).unwrap_err().exit, Exit::Absent);
+        assert_eq!(
+            Profile::read(&dir.path().join("none")).unwrap_err().exit,
+            Exit::Absent
+        );
+    }
+
+    #[test]
+    fn a_profile_that_is_written_reads_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("profile.toml");
+        let mut profile = Profile {
+            schema: 1,
+            ..Profile::default()
+        };
+        profile.tenants.endpoints = vec!["https://a:1".into(), "https://b:2".into()];
+        profile.admin.nodes.insert("a".into(), "https://a:3".into());
+        profile.admin.key = Some("/odd \"name\"\\key".into());
+        std::fs::write(&path, profile.to_toml()).unwrap();
+        let back = Profile::read(&path).unwrap();
+        assert_eq!(back.tenants.endpoints, profile.tenants.endpoints);
+        assert_eq!(
+            (back.admin.nodes, back.admin.key),
+            (profile.admin.nodes, profile.admin.key)
+        );
     }
 
     #[test]

@@ -123,7 +123,9 @@ pub async fn put(args: PutArgs, format: Format) -> Outcome {
         (None, None) => bounded(std::io::stdin().lock())?,
     };
     let client = args.connection.connect().await?;
-    let position = client.put_with(&args.entry.keyspace, key, value, args.durability.options()).await?;
+    let position = client
+        .put_with(&args.entry.keyspace, key, value, args.durability.options())
+        .await?;
     written(position, format);
     Ok(())
 }
@@ -131,7 +133,9 @@ pub async fn put(args: PutArgs, format: Format) -> Outcome {
 /// Reads a value; one byte more than the largest is enough for the server to refuse it.
 fn bounded(input: impl Read) -> Outcome<Vec<u8>> {
     let mut value = Vec::new();
-    input.take(strongroom::VALUE_BYTES_MAX as u64 + 1).read_to_end(&mut value)?;
+    input
+        .take(strongroom::VALUE_BYTES_MAX as u64 + 1)
+        .read_to_end(&mut value)?;
     if value.len() > strongroom::VALUE_BYTES_MAX {
         let text = format!("the value is longer than {} bytes", strongroom::VALUE_BYTES_MAX);
         return Err(Failure::usage(text));
@@ -155,7 +159,9 @@ pub struct DelArgs {
 pub async fn del(args: DelArgs, format: Format) -> Outcome {
     let key = args.entry.key()?;
     let client = args.connection.connect().await?;
-    let position = client.delete_with(&args.entry.keyspace, key, args.durability.options()).await?;
+    let position = client
+        .delete_with(&args.entry.keyspace, key, args.durability.options())
+        .await?;
     written(position, format);
     Ok(())
 }
@@ -171,7 +177,11 @@ fn written(position: Position, format: Format) {
             "epoch": position.epoch, "lsn": position.lsn, "seqno": position.seqno,
         })),
         Format::Table => {
-            output::line(&format!("acknowledged at epoch {} position {}", epoch(position.epoch), position.lsn));
+            output::line(&format!(
+                "acknowledged at epoch {} position {}",
+                epoch(position.epoch),
+                position.lsn
+            ));
         }
     }
 }

@@ -63,6 +63,8 @@ pub fn of_engine(kind: ErrorKind) -> Exit {
         ErrorKind::NotFound => Exit::Absent,
         ErrorKind::Locked => Exit::Locked,
         ErrorKind::KeyRefused => Exit::Refused,
+        // Of a file or a directory: writing there would replace what is there.
+        ErrorKind::AlreadyExists => Exit::WouldLose,
         ErrorKind::Fenced | ErrorKind::NotPrimary => Exit::NotPrimary,
         ErrorKind::Unknown => Exit::Unknown,
         _ => Exit::Failed,
@@ -159,7 +161,10 @@ impl From<strongroom::Error> for Failure {
 
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Failure {
-        Failure::new(of_client(error.kind()), format!("{} ({})", error.message(), error.kind().name()))
+        Failure::new(
+            of_client(error.kind()),
+            format!("{} ({})", error.message(), error.kind().name()),
+        )
     }
 }
 
@@ -171,13 +176,13 @@ impl From<ConfigError> for Failure {
 
 impl From<AppError> for Failure {
     fn from(error: AppError) -> Failure {
-        match error {
-            AppError::Config(text) => Failure::usage(text),
-            AppError::Listen(text) => Failure::failed(text),
-            AppError::Engine(error) => Failure::from(error),
-            AppError::Node(error) => Failure::new(of_replication(&error), chain(&error)),
-            other => Failure::failed(format!("{other:?}")),
-        }
+        let exit = match &error {
+            AppError::Config(_) => Exit::Usage,
+            AppError::Engine(error) => of_engine(error.kind()),
+            AppError::Node(error) => of_replication(error),
+            _ => Exit::Failed,
+        };
+        Failure::new(exit, chain(&error))
     }
 }
 

@@ -40,7 +40,11 @@ impl Form {
                 let mut text = String::new();
                 for chunk in bytes.utf8_chunks() {
                     for c in chunk.valid().chars() {
-                        if c.is_control() { text.extend(c.escape_default()) } else { text.push(c) }
+                        if c.is_control() {
+                            text.extend(c.escape_default())
+                        } else {
+                            text.push(c)
+                        }
                     }
                     for byte in chunk.invalid() {
                         text.push_str(&format!("\\x{byte:02x}"));
@@ -62,7 +66,13 @@ mod tests {
         assert_eq!(Form::Hex.decode("key", "00ff").unwrap(), [0, 255]);
         assert!(Form::Hex.decode("key", "0").is_err());
         assert_eq!(Form::Utf8.encode("key", "é".as_bytes()).unwrap(), "é");
-        assert!(Form::Utf8.encode("key", &[0xff]).unwrap_err().message.contains("--key-format hex"));
+        assert!(
+            Form::Utf8
+                .encode("key", &[0xff])
+                .unwrap_err()
+                .message
+                .contains("--key-format hex")
+        );
         assert_eq!(Form::Utf8.show(b"a\xff\n\0\xc3\xa9"), "a\\xff\\n\\u{0}é");
     }
 }

@@ -40,6 +40,14 @@ impl Object {
         serde_json::from_str(raw.get()).ok()
     }
 
+    /// The JSON text of a field.
+    pub fn raw(&self, field: &str) -> Option<&str> {
+        self.0
+            .iter()
+            .find(|(name, _)| name == field)
+            .map(|(_, raw)| raw.get())
+    }
+
     /// The object without some fields, as JSON: order and text of the others unchanged.
     pub fn without(&self, left_out: impl Fn(&str) -> bool) -> Vec<u8> {
         let mut json = vec![b'{'];

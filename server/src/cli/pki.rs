@@ -50,7 +50,8 @@ impl Trust {
     /// All three.
     pub const ALL: [Trust; 3] = [Trust::Tenants, Trust::Replication, Trust::Admin];
 
-    fn name(self) -> &'static str {
+    /// As in file names.
+    pub fn name(self) -> &'static str {
         match self {
             Trust::Tenants => "tenants",
             Trust::Replication => "replication",

@@ -41,7 +41,9 @@ pub struct Which {
 impl Which {
     fn range(&self) -> Outcome<RangeOptions> {
         let bytes = |text: &Option<String>| {
-            text.as_deref().map(|text| self.key_format.decode("key", text)).transpose()
+            text.as_deref()
+                .map(|text| self.key_format.decode("key", text))
+                .transpose()
         };
         let options = match bytes(&self.prefix)? {
             Some(prefix) => RangeOptions::prefix(prefix),
@@ -186,7 +188,11 @@ enum Trouble {
 
 impl From<std::io::Error> for Trouble {
     fn from(error: std::io::Error) -> Trouble {
-        if error.kind() == ErrorKind::BrokenPipe { Trouble::Pipe } else { Trouble::Other(error.into()) }
+        if error.kind() == ErrorKind::BrokenPipe {
+            Trouble::Pipe
+        } else {
+            Trouble::Other(error.into())
+        }
     }
 }
 

@@ -125,7 +125,10 @@ impl Template {
                     let digits: Option<String> = serde_json::from_str(find(fields, name)?.get()).ok();
                     let bytes = digits.and_then(|digits| hex::decode(digits).ok());
                     let want = "hexadecimal text";
-                    key.extend(bytes.ok_or_else(|| NoKey::Kind { field: name.clone(), want })?);
+                    key.extend(bytes.ok_or_else(|| NoKey::Kind {
+                        field: name.clone(),
+                        want,
+                    })?);
                 }
                 Part::Field { name, width } => {
                     let raw = find(fields, name)?;
@@ -152,7 +155,9 @@ impl Template {
 
 fn find<'a>(fields: &'a [(String, Box<RawValue>)], name: &str) -> Result<&'a RawValue, NoKey> {
     let found = fields.iter().find(|(field, _)| field == name);
-    found.map(|(_, raw)| &**raw).ok_or_else(|| NoKey::Missing(name.to_owned()))
+    found
+        .map(|(_, raw)| &**raw)
+        .ok_or_else(|| NoKey::Missing(name.to_owned()))
 }
 
 fn escape(tail: &str) -> Result<(u8, &str), String> {
@@ -182,8 +187,16 @@ fn placeholder(inside: &str) -> Result<Part, String> {
         Some("be2") => Some(2),
         Some("be4") => Some(4),
         Some("be8") => Some(8),
-        Some("hex") if name != "#" && !name.is_empty() => return Ok(Part::Hex { name: name.to_owned() }),
-        Some(other) => return Err(format!("form {other:?} is not be1, be2, be4, be8 or (of a field) hex")),
+        Some("hex") if name != "#" && !name.is_empty() => {
+            return Ok(Part::Hex {
+                name: name.to_owned(),
+            });
+        }
+        Some(other) => {
+            return Err(format!(
+                "form {other:?} is not be1, be2, be4, be8 or (of a field) hex"
+            ));
+        }
     };
     match name {
         "" => Err("a placeholder names no field".to_owned()),
@@ -273,7 +286,10 @@ mod tests {
         let template = Template::parse("{n:hex}").unwrap();
         assert_eq!(template.key(&fields(r#"{"n":"00fF"}"#), 1), Ok(vec![0, 255]));
         for json in [r#"{"n":"0"}"#, r#"{"n":"zz"}"#, r#"{"n":12}"#] {
-            assert!(matches!(template.key(&fields(json), 1), Err(NoKey::Kind { .. })), "{json}");
+            assert!(
+                matches!(template.key(&fields(json), 1), Err(NoKey::Kind { .. })),
+                "{json}"
+            );
         }
         let template = Template::parse("{n}").unwrap();
         for json in [

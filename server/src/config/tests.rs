@@ -138,3 +138,67 @@ fn each_rule_broken_then_key_named() {
         assert!(error.starts_with(expect), "{old} -> {new}: {error}");
     }
 }
+
+/// What the environment makes of [`GOOD`]; run by the test below in a process of its own.
+#[test]
+#[ignore = "reads its environment: run by environment_set_then_it_wins_and_its_mistakes_are_named"]
+fn child() {
+    match Config::from_toml(GOOD, "t", None, Some(ENV_PREFIX), None) {
+        Ok(config) => println!(
+            "listen {} cache {}",
+            config.tenants.listen, config.engine.cache_bytes
+        ),
+        Err(error) => println!("error {error}"),
+    }
+}
+
+#[test]
+fn environment_set_then_it_wins_and_its_mistakes_are_named() {
+    let run = |name: &str, value: &str| {
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "config::tests::child", "--ignored", "--nocapture"])
+            .env(name, value)
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let cases = [
+        (
+            "STRONGROOM_TENANTS__LISTEN",
+            "127.0.0.1:7",
+            "listen 127.0.0.1:7 cache 134217728",
+        ),
+        (
+            "STRONGROOM_ENGINE__CACHE_BYTES",
+            "4096",
+            "listen 0.0.0.0:7300 cache 4096",
+        ),
+        ("STRONGROOM_SEED", "5", "listen 0.0.0.0:7300"),
+        ("STRONGROOM_NODE_FILE", "x", "listen 0.0.0.0:7300"),
+        ("STRONGROOM_TENANTS", "5", "listen 0.0.0.0:7300"),
+        (
+            "STRONGROOM_TENANTS__LISEN",
+            "x",
+            "error environment: unknown key `tenants.lisen`; did you mean `listen`?",
+        ),
+        (
+            "STRONGROOM_TENANTS_LISTEN",
+            "x",
+            "error environment: unknown key `tenants_listen`",
+        ),
+        (
+            "STRONGROOM_TENANT__LISTEN",
+            "x",
+            "error environment: unknown key `tenant`; did you mean `tenants`?",
+        ),
+        (
+            "STRONGROOM_ENGINE__CACHE_BYTES",
+            "much",
+            "error environment: engine.cache_bytes: ",
+        ),
+    ];
+    for (name, value, expect) in cases {
+        let output = run(name, value);
+        assert!(output.contains(expect), "{name}={value}: {output}");
+    }
+}

@@ -2,7 +2,10 @@
 
 use strongroom::keys::{EscrowSecret, KeyFile};
 use strongroom_client::proto::admin as pb;
+use strongroom_client::proto::kv;
+use strongroom_client::proto::kv::kv_client::KvClient;
 use strongroom_client::{Kind, RangeOptions};
+use tonic::{Code, Request};
 
 use crate::{TestNode, refused, within};
 
@@ -74,6 +77,21 @@ async fn token_wrong_in_any_way_then_one_answer() {
         messages
     };
     assert!(messages.iter().all(|m| *m == messages[0]), "{messages:?}");
+    // No header, and two of them.
+    let mut raw = KvClient::new(node.channel().await);
+    for count in [0, 2] {
+        let mut request = Request::new(kv::HelloRequest {});
+        for _ in 0..count {
+            request
+                .metadata_mut()
+                .append("authorization", format!("Bearer {token}").parse().unwrap());
+        }
+        let status = raw.hello(request).await.unwrap_err();
+        assert_eq!(
+            (status.code(), status.message()),
+            (Code::Unauthenticated, messages[0].as_str())
+        );
+    }
     assert!(client.get("k", "a").await.unwrap().is_some());
 }
 

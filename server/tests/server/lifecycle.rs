@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use strongroom::ErrorKind;
 use strongroom_client::{ClientError, Kind, RangeOptions};
-use strongroom_server::app::{App, AppError};
+use strongroom_server::app::{App, AppError, Ended};
 use strongroom_server::config::Config;
 
 use crate::{TestNode, refused, within};
@@ -177,6 +177,13 @@ async fn ready_file_wanted_then_it_tells_the_real_addresses() {
     assert_eq!(ready["pid"], std::process::id());
     assert_eq!(ready["tenants"], node.app().addresses().tenants.to_string());
     assert_eq!(ready["admin"], node.app().addresses().admin.to_string());
+    // A signal that comes before anyone waits for it is not lost.
+    let me = rustix::process::getpid();
+    rustix::process::kill_process(me, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(
+        within("the signal", node.app().wait()).await.unwrap(),
+        Ended::Told
+    );
 }
 
 #[test]
