@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use strongroom::io::Io;
 use strongroom::{BaseCopyReceiver, Epoch, Lsn, checkpoint_files};
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -32,12 +33,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::kek::Watched;
 use crate::keystream;
 use crate::options::ReplicationConfig;
-use crate::signal::{Signal, blocking};
+use crate::signal::{Feed, Signal, blocking};
 use crate::standbys::Reign;
 use crate::wire::{self, CHUNK_BYTES_MAX, FromBase, Malformed, status_error, v1};
 
-pub(crate) type Outgoing = ReceiverStream<std::result::Result<v1::BaseMessage, Status>>;
-type Outbound = mpsc::Sender<std::result::Result<v1::BaseMessage, Status>>;
+type Message = std::result::Result<v1::BaseMessage, Status>;
+pub(crate) type Outgoing = ReceiverStream<Message>;
 
 /// Chunks queued for the connection, and for the disk on the other side.
 const QUEUE_MESSAGES: usize = 4;
@@ -64,13 +65,20 @@ pub(crate) fn serve(
         .map_err(|e| Status::unavailable(format!("no place for a checkpoint: {e}")))?;
     let grace = config.timeouts.base_copy_grace;
     let (out, rx) = mpsc::channel(QUEUE_MESSAGES);
+    let feed = Feed {
+        runtime: Handle::current(),
+        queue: out,
+        over: reign.over.clone(),
+        // A standby that stops reading must not hold a checkpoint on this disk for ever.
+        patience: config.timeouts.progress,
+    };
     let work = move || {
         let copy = Copy {
             scratch,
             _permit: permit,
         };
         let pin = reign.engine.pin_wal(reign.engine.status().durable);
-        match copy.send(&reign, &out) {
+        match copy.send(&reign, &feed) {
             Ok(true) => {
                 info!(node, "base copy sent");
                 reign.keep_for_base_copy(pin, grace);
@@ -78,7 +86,7 @@ pub(crate) fn serve(
             Ok(false) => info!(node, "base copy given up by the standby"),
             Err(e) => {
                 warn!(node, error = %e, "base copy failed");
-                let _ = out.blocking_send(Err(Status::aborted(format!("base copy failed: {e}"))));
+                feed.send(Err(Status::aborted(format!("base copy failed: {e}"))));
             }
         }
     };
@@ -103,12 +111,11 @@ impl Drop for Copy {
 
 impl Copy {
     /// False if the standby went away.
-    fn send(&self, reign: &Reign, out: &Outbound) -> Result<bool> {
+    fn send(&self, reign: &Reign, feed: &Feed<Message>) -> Result<bool> {
         let checkpoint = reign.engine.checkpoint(&self.scratch)?;
         let files = checkpoint_files(&self.scratch, &Io::os())?;
         let (count, total) = (files.len() as u64, files.iter().map(|(_, len)| len).sum());
-        let send =
-            |message| !reign.over.is_raised() && out.blocking_send(Ok(wire::encode_base(message))).is_ok();
+        let send = |message| feed.send(Ok(wire::encode_base(message)));
         let begin = FromBase::Begin {
             database_id: reign.database_id,
             epoch: reign.epoch,

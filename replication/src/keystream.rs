@@ -13,21 +13,22 @@ use std::time::{Duration, Instant};
 
 use strongroom::Engine;
 use strongroom::keys::KeyChanges;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 use tracing::{debug, warn};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::dial::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::ReplicationConfig;
-use crate::signal::{Signal, blocking};
+use crate::signal::{Feed, blocking};
 use crate::standbys::{Reign, Session};
 use crate::wire::{self, CHUNK_BYTES_MAX, FromKeysStandby, KEYS_BYTES_MAX, Malformed, status_error, v1};
 
-pub(crate) type Outgoing = ReceiverStream<std::result::Result<v1::KeysChunk, Status>>;
-type Outbound = mpsc::Sender<std::result::Result<v1::KeysChunk, Status>>;
+type Message = std::result::Result<v1::KeysChunk, Status>;
+pub(crate) type Outgoing = ReceiverStream<Message>;
 
 /// How often the thread looks whether it should stop.
 const WAIT: Duration = Duration::from_millis(250);
@@ -64,10 +65,8 @@ struct Assembly {
 
 impl Assembly {
     /// Takes the next chunk; the whole change when it was the last.
-    fn push(&mut self, mut chunk: v1::KeysChunk) -> std::result::Result<Option<Whole>, Malformed> {
-        let outcome = self.take(&chunk);
-        chunk.data.zeroize();
-        outcome?;
+    fn push(&mut self, chunk: v1::KeysChunk) -> std::result::Result<Option<Whole>, Malformed> {
+        self.take(&chunk)?;
         if (self.bytes.len() as u64) < self.total {
             return Ok(None);
         }
@@ -119,6 +118,7 @@ impl Assembly {
 
 /// Answers a Keys call: changes as they come for a session, or the full set once without one.
 pub(crate) async fn serve(
+    patience: Duration,
     reign: Arc<Reign>,
     hello: FromKeysStandby,
     inbound: Streaming<v1::KeysMessage>,
@@ -137,12 +137,17 @@ pub(crate) async fn serve(
     }
     let (out, rx) = mpsc::channel(2);
     let engine = reign.engine.clone();
+    let feed = |over| Feed {
+        runtime: Handle::current(),
+        queue: out.clone(),
+        over,
+        patience,
+    };
     let Some(id) = session else {
         // A base copy's last step.
-        let over = reign.over.clone();
+        let feed = feed(reign.over.clone());
         start_thread(move || {
-            let changes = engine.key_changes(0);
-            send_change(&changes, &out, &over);
+            send_change(&engine.key_changes(0), &feed);
         })?;
         return Ok(ReceiverStream::new(rx));
     };
@@ -158,8 +163,8 @@ pub(crate) async fn serve(
     }
     let sent = Arc::new(AtomicU64::new(since));
     {
-        let (session, sent, out) = (session.clone(), sent.clone(), out.clone());
-        start_thread(move || send_changes(&engine, since, &sent, &out, &session.over))?;
+        let (feed, sent) = (feed(session.over.clone()), sent.clone());
+        start_thread(move || send_changes(&engine, since, &sent, &feed))?;
     }
     tokio::spawn(async move {
         let reason = tokio::select! {
@@ -182,11 +187,11 @@ fn start_thread(work: impl FnOnce() + Send + 'static) -> std::result::Result<(),
 }
 
 /// Sends every change after `since` until the session is over.
-fn send_changes(engine: &Engine, since: u64, sent: &AtomicU64, out: &Outbound, over: &Signal) {
+fn send_changes(engine: &Engine, since: u64, sent: &AtomicU64, feed: &Feed<Message>) {
     let mut known = since;
     // Asked for everything: send it, even if nothing ever changes.
     let mut first = since == 0;
-    while !over.is_raised() && !out.is_closed() {
+    while !feed.ended() {
         let asked = Instant::now();
         let version = if first {
             0
@@ -204,15 +209,15 @@ fn send_changes(engine: &Engine, since: u64, sent: &AtomicU64, out: &Outbound, o
         first = false;
         known = changes.version;
         sent.store(known, Ordering::Release);
-        if !send_change(&changes, out, over) {
+        if !send_change(&changes, feed) {
             return;
         }
     }
 }
 
-fn send_change(changes: &KeyChanges, out: &Outbound, over: &Signal) -> bool {
+fn send_change(changes: &KeyChanges, feed: &Feed<Message>) -> bool {
     let encoded = changes.encode();
-    chunks(changes.version, &encoded).all(|chunk| !over.is_raised() && out.blocking_send(Ok(chunk)).is_ok())
+    chunks(changes.version, &encoded).all(|chunk| feed.send(Ok(chunk)))
 }
 
 async fn take_acks(

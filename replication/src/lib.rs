@@ -79,6 +79,7 @@ mod epoch;
 mod error;
 mod kek;
 mod keystream;
+mod marks;
 mod node;
 mod options;
 mod progress;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use strongroom::keys::KeyProvider;
-use strongroom::{Engine, Epoch, Promotion, Role};
+use strongroom::{Engine, Epoch, ErrorKind as EngineKind, Promotion, Role};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -193,21 +193,34 @@ async fn first_phase(shared: &Arc<Shared>, recorded: Option<Recorded>) -> Result
     let alone = shared.config.peer.is_none();
     if alone && matches!(settle(recorded, configured, None), StartRole::Primary) {
         // Nobody to ask.
-        let engine = supervisor::open(shared, Role::Primary, true).await?;
-        shared.dirs.record(Recorded::Primary)?;
-        return match engine {
-            Some(engine) => Ok(Phase::Serve {
-                engine,
-                tell_peer: false,
-            }),
-            None => Err(Error::new(ErrorKind::Engine, "the database did not open")),
-        };
+        match supervisor::open(shared, Role::Primary, true).await {
+            Ok(Some(engine)) => {
+                shared.dirs.record(Recorded::Primary)?;
+                return Ok(Phase::Serve {
+                    engine,
+                    tell_peer: false,
+                });
+            }
+            Ok(None) => return Err(Error::new(ErrorKind::Engine, "the database did not open")),
+            // Copied from a standby: waits for somebody to promote it.
+            Err(e) if e.engine_kind() == Some(EngineKind::NotPrimary) => {
+                let engine = supervisor::open(shared, Role::Standby, false).await?;
+                return Ok(Phase::Decide {
+                    engine,
+                    followed: true,
+                });
+            }
+            Err(e) => return Err(e),
+        }
     }
     // A look without taking an epoch.
     let engine = supervisor::open(shared, Role::Standby, false).await?;
     let highest = engine.as_ref().map(|engine| engine.status().highest_epoch);
     match settle(recorded, configured, highest) {
-        StartRole::Primary => Ok(Phase::Decide(engine)),
+        StartRole::Primary => Ok(Phase::Decide {
+            engine,
+            followed: false,
+        }),
         StartRole::Standby if alone => Err(Error::new(
             ErrorKind::Invalid,
             "this node recorded that it is a standby: configure its peer, or promote that one",
@@ -219,7 +232,7 @@ async fn first_phase(shared: &Arc<Shared>, recorded: Option<Recorded>) -> Result
 /// Lets go of what was opened when the start fails after all.
 async fn release(phase: Phase) {
     let engine = match phase {
-        Phase::Decide(engine) | Phase::Follow(engine) => engine,
+        Phase::Decide { engine, .. } | Phase::Follow(engine) => engine,
         Phase::Serve { engine, .. } => Some(engine),
         Phase::Failed(_) | Phase::End { .. } => None,
     };

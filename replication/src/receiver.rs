@@ -20,7 +20,6 @@
 //! [`follow`] returns, no append and no key change is under way and none will follow: what promotion relies
 //! on.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -37,10 +36,11 @@ use crate::dial::{self, Client};
 use crate::epoch::Hello;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keystream;
+use crate::marks::Marks;
 use crate::progress::Ack;
 use crate::shared::Shared;
 use crate::signal::{Signal, blocking};
-use crate::wire::{self, FromPrimary, Seen, status_error, v1};
+use crate::wire::{self, FromPrimary, status_error, v1};
 
 /// WAL messages waiting for the disk. The primary's window bounds their bytes.
 const QUEUE_MESSAGES: usize = 256;
@@ -50,8 +50,6 @@ const SYNC_BYTES_MAX: usize = 8 << 20;
 const SYNC_AFTER: Duration = Duration::from_millis(5);
 /// Failures of the engine to take bytes at one position before a base copy is taken.
 const STRIKES_MAX: u32 = 3;
-/// Marks remembered of where the primary's WAL ended when.
-const MARKS_MAX: usize = 64;
 
 /// Why following ended.
 pub(crate) enum Ended {
@@ -407,7 +405,7 @@ impl Follower {
     ) -> Session {
         let patience = self.shared.config.timeouts.progress;
         let mut next = start;
-        marks.lock().applied = applied;
+        marks.lock().applied(applied);
         loop {
             let message = match tokio::time::timeout(patience, inbound.message()).await {
                 Ok(Ok(Some(message))) => message,
@@ -522,69 +520,9 @@ fn apply(
     Ok(())
 }
 
-/// Where the primary's WAL ended when: tells at what time of the primary's clock readers here were current.
-#[derive(Default)]
-struct Marks {
-    applied: Lsn,
-    marks: VecDeque<Seen>,
-}
-
-impl Marks {
-    /// The primary's end was seen. The time this node is now known to have been current at.
-    fn seen(&mut self, seen: Seen) -> Option<u64> {
-        if self.marks.len() >= MARKS_MAX {
-            // Between two others it adds little.
-            self.marks.remove(MARKS_MAX / 2);
-        }
-        self.marks.push_back(seen);
-        self.current()
-    }
-
-    /// Readers here see everything before `lsn`.
-    fn applied(&mut self, lsn: Lsn) -> Option<u64> {
-        self.applied = self.applied.max(lsn);
-        self.current()
-    }
-
-    fn current(&mut self) -> Option<u64> {
-        let mut newest = None;
-        while let Some(mark) = self.marks.front().filter(|mark| mark.end <= self.applied) {
-            newest = newest.max(Some(mark.ms));
-            self.marks.pop_front();
-        }
-        newest
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn seen(end: u64, ms: u64) -> Seen {
-        Seen { end: Lsn(end), ms }
-    }
-
-    #[test]
-    fn marks_then_current_at_the_newest_that_is_covered() {
-        let mut marks = Marks::default();
-        assert_eq!(marks.seen(seen(0, 5)), Some(5));
-        assert_eq!(marks.seen(seen(100, 10)), None);
-        assert_eq!(marks.seen(seen(200, 20)), None);
-        assert_eq!(marks.applied(Lsn(99)), None);
-        assert_eq!(marks.applied(Lsn(150)), Some(10));
-        assert_eq!(marks.applied(Lsn(300)), Some(20));
-        assert_eq!(marks.seen(seen(250, 30)), Some(30), "already applied");
-    }
-
-    #[test]
-    fn far_behind_then_marks_stay_bounded() {
-        let mut marks = Marks::default();
-        for i in 0..10_000 {
-            marks.seen(seen(1000 + i, i));
-        }
-        assert!(marks.marks.len() <= MARKS_MAX);
-        assert_eq!(marks.applied(Lsn(20_000)), Some(9_999));
-    }
 
     #[test]
     fn engine_errors_table() {

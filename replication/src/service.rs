@@ -162,7 +162,9 @@ impl Replication for Service {
         let mut inbound = request.into_inner();
         let hello = wire::decode_keys_standby(first(&self.shared, &mut inbound).await?)?;
         let reign = self.shared.reign().ok_or_else(not_primary)?;
-        Ok(Response::new(keystream::serve(reign, hello, inbound).await?))
+        Ok(Response::new(
+            keystream::serve(self.shared.config.timeouts.progress, reign, hello, inbound).await?,
+        ))
     }
 
     async fn fetch_base(&self, request: Request<v1::BaseRequest>) -> Answer<Self::FetchBaseStream> {

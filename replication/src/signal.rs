@@ -1,8 +1,10 @@
 //! A flag that is raised once and can be awaited: how tasks and threads are told to stop.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::{oneshot, watch};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Cheap to clone; all clones are one flag.
 #[derive(Clone)]
@@ -50,6 +52,34 @@ pub(crate) async fn blocking<T: Send + 'static>(
         .map_err(|_| crate::Error::new(crate::ErrorKind::Stopped, "a call ended early"))
 }
 
+/// Hands messages from a thread to a stream's queue, without ever getting stuck on a peer that does not read:
+/// gives up when `over` is raised, or after `patience` for one message.
+pub(crate) struct Feed<T> {
+    pub(crate) runtime: Handle,
+    pub(crate) queue: mpsc::Sender<T>,
+    pub(crate) over: Signal,
+    pub(crate) patience: Duration,
+}
+
+impl<T> Feed<T> {
+    /// False if the stream has ended, or must.
+    pub(crate) fn send(&self, message: T) -> bool {
+        self.runtime.block_on(async {
+            tokio::select! {
+                biased;
+                () = self.over.raised() => false,
+                sent = self.queue.send(message) => sent.is_ok(),
+                () = tokio::time::sleep(self.patience) => false,
+            }
+        })
+    }
+
+    /// Whether nothing can be sent any more.
+    pub(crate) fn ended(&self) -> bool {
+        self.over.is_raised() || self.queue.is_closed()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,5 +103,29 @@ mod tests {
         assert_eq!(blocking(|| 7).await.unwrap(), 7);
         let error = blocking(|| panic!("on purpose")).await.unwrap_err();
         assert_eq!(error.kind(), crate::ErrorKind::Stopped);
+    }
+
+    #[tokio::test]
+    async fn peer_that_does_not_read_then_the_feed_gives_up() {
+        let (queue, mut messages) = mpsc::channel(1);
+        let (over, patience) = (Signal::new(), Duration::from_millis(20));
+        let feed = Feed {
+            runtime: Handle::current(),
+            queue,
+            over: over.clone(),
+            patience,
+        };
+        let feed = blocking(move || {
+            assert!(feed.send(1), "there is room for one");
+            assert!(!feed.send(2), "patience ends");
+            feed
+        })
+        .await
+        .unwrap();
+        assert_eq!(messages.recv().await, Some(1));
+        over.raise();
+        blocking(move || assert!(feed.ended() && !feed.send(3)))
+            .await
+            .unwrap();
     }
 }

@@ -42,12 +42,15 @@ use crate::status::NodeRole;
 const DRAIN: Duration = Duration::from_secs(2);
 const DRAIN_STEP: Duration = Duration::from_millis(5);
 
+const FOLLOWED: &str = "the data here followed a primary: promote this node, or its peer";
+
 type Commands = mpsc::UnboundedReceiver<Command>;
 
 /// What the node does next.
 pub(crate) enum Phase {
-    /// Find out whether this node may serve.
-    Decide(Option<Engine>),
+    /// Find out whether this node may serve. `followed`: the engine says that its data followed a primary
+    /// and was never promoted, so only a person can let it serve.
+    Decide { engine: Option<Engine>, followed: bool },
     /// Serve with an engine that is primary; `tell_peer`: it may not know.
     Serve { engine: Engine, tell_peer: bool },
     /// Follow the peer; without an engine, take a base copy first.
@@ -89,7 +92,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut commands: Commands, start: Phas
     let mut phase = start;
     loop {
         phase = match phase {
-            Phase::Decide(engine) => decide(&shared, &mut commands, engine).await,
+            Phase::Decide { engine, followed } => decide(&shared, &mut commands, engine, followed).await,
             Phase::Serve { engine, tell_peer } => serve(&shared, &mut commands, engine, tell_peer).await,
             Phase::Follow(engine) => follow(&shared, &mut commands, engine).await,
             Phase::Failed(why) => failed(&shared, &mut commands, why).await,
@@ -148,7 +151,12 @@ async fn pause(
     guarded(shared, commands, &stop, refuse, work).await.0
 }
 
-async fn decide(shared: &Arc<Shared>, commands: &mut Commands, engine: Option<Engine>) -> Phase {
+async fn decide(
+    shared: &Arc<Shared>,
+    commands: &mut Commands,
+    engine: Option<Engine>,
+    followed: bool,
+) -> Phase {
     let timeouts = &shared.config.timeouts;
     let mut backoff = Backoff::new(timeouts.backoff_min, timeouts.backoff_max, 1);
     let own = own(engine.as_ref());
@@ -175,6 +183,10 @@ async fn decide(shared: &Arc<Shared>, commands: &mut Commands, engine: Option<En
                 let own = self::own(engine.as_ref());
                 let peer = answer.as_ref().ok();
                 match returning::decide(own.as_ref(), peer, shared.config.serve_without_peer) {
+                    Decision::Serve { .. } if followed => shared.note(Some(FOLLOWED.into())),
+                    Decision::Wait(_) if followed && shared.config.peer.is_none() => {
+                        shared.note(Some(FOLLOWED.into()));
+                    }
                     Decision::Serve { tell_peer } => {
                         info!(tell_peer, "to serve as primary");
                         return become_primary(shared, engine, tell_peer).await;
@@ -230,13 +242,26 @@ async fn become_primary(shared: &Arc<Shared>, engine: Option<Engine>, tell_peer:
     if let Err(e) = close(engine).await {
         return Phase::Failed(format!("closing the database failed: {e}"));
     }
-    if let Err(e) = shared.dirs.record(Recorded::Primary) {
-        return Phase::Failed(e.to_string());
-    }
+    let failed = |e: &Error| Phase::Failed(format!("opening the database failed: {e}"));
     match open(shared, Role::Primary, true).await {
-        Ok(Some(engine)) => Phase::Serve { engine, tell_peer },
+        Ok(Some(engine)) => match shared.dirs.record(Recorded::Primary) {
+            Ok(()) => Phase::Serve { engine, tell_peer },
+            Err(e) => {
+                let _ = close(Some(engine)).await;
+                failed(&e)
+            }
+        },
         Ok(None) => Phase::Failed("the database disappeared".into()),
-        Err(e) => Phase::Failed(format!("opening the database failed: {e}")),
+        Err(e) if e.engine_kind() == Some(EngineKind::NotPrimary) => {
+            match open(shared, Role::Standby, false).await {
+                Ok(engine) => Phase::Decide {
+                    engine,
+                    followed: true,
+                },
+                Err(e) => failed(&e),
+            }
+        }
+        Err(e) => failed(&e),
     }
 }
 
@@ -339,7 +364,10 @@ async fn serve(shared: &Arc<Shared>, commands: &mut Commands, engine: Engine, te
         warn!(error = %e, "closing the fenced database failed");
     }
     match open(shared, Role::Standby, false).await {
-        Ok(engine) => Phase::Decide(engine),
+        Ok(engine) => Phase::Decide {
+            engine,
+            followed: false,
+        },
         Err(e) => Phase::Failed(format!("opening the fenced database failed: {e}")),
     }
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::status::{NodeRole, PeerStatus};
 use prost::Message as _;
 
 fn hello() -> Hello {

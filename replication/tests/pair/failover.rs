@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use strongroom::{Durability, ErrorKind};
-use strongroom_replication::{ErrorKind as NodeErrorKind, NodeRole};
+use strongroom_replication::{ErrorKind as NodeErrorKind, Node, NodeRole};
 
 use crate::harness::*;
 
@@ -322,4 +322,37 @@ async fn promotion_cut_short_before_its_epoch_was_durable_then_still_a_standby()
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn promotion_cut_short_after_its_epoch_was_durable_then_primary_and_the_old_one_follows() {
     promotion_cut_short(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn standbys_directory_started_as_primary_then_waits_for_a_person() {
+    let pair = Pair::new().await;
+    let (a, b) = pair.start().await;
+    put(&a, "acme", "k", "v", Durability::Replicated).await.unwrap();
+    let epoch = a.state().epoch;
+    a.shutdown().await.unwrap();
+    b.shutdown().await.unwrap();
+    // Somebody moves the standby's data elsewhere and configures it as primary, with and without a peer.
+    std::fs::remove_dir_all(pair.b.side("")).unwrap();
+    for peer in [true, false] {
+        let mut config = pair.config_b();
+        config.role = strongroom_replication::StartRole::Primary;
+        config.serve_without_peer = true;
+        if !peer {
+            config.peer = None;
+        }
+        let b = Node::start(config, pair.b.keys.clone()).await.unwrap();
+        // Not the epoch the old primary would take next: that would be one number for two reigns.
+        state(&b, "waiting", |s| {
+            s.role == NodeRole::Waiting && s.note.as_ref().is_some_and(|n| n.contains("followed a primary"))
+        })
+        .await;
+        if !peer {
+            let promotion = within("promotion", b.promote()).await.unwrap();
+            assert_eq!(promotion.epoch, epoch.promoted());
+            assert!(get(&b, "acme", "k").await.unwrap().is_some());
+            put(&b, "acme", "k", "w", Durability::Local).await.unwrap();
+        }
+        b.shutdown().await.unwrap();
+    }
 }
