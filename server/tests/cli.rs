@@ -146,39 +146,8 @@ fn inspect_shows_headers_and_no_name_and_refuses_strangers() {
 #[test]
 fn broken_ndjson_line_is_named_by_number_and_nothing_is_loaded() {
     let dir = tempfile::tempdir().unwrap();
-    // The pair of `dev`: it prints where its profile is.
-    let mut dev = strongroom(&["dev"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(dev.stdout.take().unwrap()).lines();
-    let mut said = String::new();
-    let profile = loop {
-        let line = lines
-            .next()
-            .unwrap_or_else(|| panic!("dev ended: {said}"))
-            .unwrap();
-        said.push_str(&line);
-        said.push('\n');
-        if let Some(at) = line.find("STRONGROOM_PROFILE=") {
-            let rest = line.get(at + "STRONGROOM_PROFILE=".len()..).unwrap_or_default();
-            break rest
-                .split_whitespace()
-                .next()
-                .unwrap()
-                .trim_matches(['\'', '"'])
-                .to_owned();
-        }
-    };
-    let verb = |args: &[&str]| {
-        told(
-            strongroom(args)
-                .env("STRONGROOM_PROFILE", &profile)
-                .output()
-                .unwrap(),
-        )
-    };
+    let dev = Dev::start();
+    let verb = |args: &[&str]| dev.verb(args);
     let input = dir.path().join("events.ndjson");
     let mut file = std::fs::File::create(&input).unwrap();
     writeln!(file, "{{\"user\":\"u1\",\"ts\":1,\"path\":\"a\"}}").unwrap();
@@ -222,11 +191,134 @@ fn broken_ndjson_line_is_named_by_number_and_nothing_is_loaded() {
     assert_eq!(verb(&["get", "notes", "absent"]).0, 10);
     let (code, out, err) = verb(&["status", "-o", "json"]);
     assert_eq!(code, 0, "{out}{err}");
-    rustix::process::kill_process(
-        rustix::process::Pid::from_child(&dev),
-        rustix::process::Signal::INT,
-    )
-    .unwrap();
-    assert!(dev.wait().unwrap().success());
-    assert!(!Path::new(&profile).exists(), "dev cleans up");
+    dev.end();
+}
+
+/// A pair started by `dev`; interrupted when dropped.
+struct Dev {
+    child: std::process::Child,
+    profile: String,
+    /// Kept open: a closed pipe would end it.
+    _says: std::io::Lines<BufReader<std::process::ChildStdout>>,
+}
+
+impl Dev {
+    fn start() -> Dev {
+        let mut child = strongroom(&["dev"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut said = String::new();
+        let profile = loop {
+            let line = lines
+                .next()
+                .unwrap_or_else(|| panic!("dev ended: {said}"))
+                .unwrap();
+            said.push_str(&line);
+            said.push('\n');
+            if let Some(at) = line.find("STRONGROOM_PROFILE=") {
+                let rest = line.get(at + "STRONGROOM_PROFILE=".len()..).unwrap_or_default();
+                break rest
+                    .split_whitespace()
+                    .next()
+                    .unwrap()
+                    .trim_matches(['\'', '"'])
+                    .to_owned();
+            }
+        };
+        Dev {
+            child,
+            profile,
+            _says: lines,
+        }
+    }
+
+    fn verb(&self, args: &[&str]) -> (i32, String, String) {
+        told(
+            strongroom(args)
+                .env("STRONGROOM_PROFILE", &self.profile)
+                .output()
+                .unwrap(),
+        )
+    }
+
+    fn node(&self, name: &str) -> Value {
+        let file = Path::new(&self.profile).with_file_name(name).join("node.json");
+        serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
+    }
+
+    fn log(&self, name: &str) -> String {
+        let file = Path::new(&self.profile).with_file_name(name).join("stderr.log");
+        std::fs::read_to_string(file).unwrap()
+    }
+
+    fn signal(&self, node: &str, signal: rustix::process::Signal) {
+        let pid = self.node(node).get("pid").and_then(Value::as_i64).unwrap();
+        let pid = rustix::process::Pid::from_raw(pid.try_into().unwrap()).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    fn end(mut self) {
+        let dev = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(dev, rustix::process::Signal::INT).unwrap();
+        assert!(self.child.wait().unwrap().success());
+        assert!(!Path::new(&self.profile).exists(), "dev cleans up");
+    }
+}
+
+#[test]
+fn a_primary_stopped_over_a_promotion_acknowledges_nothing_after_and_says_it_was_fenced() {
+    use rustix::process::Signal;
+    let dev = Dev::start();
+    let (code, _, err) = dev.verb(&["put", "k", "before", "v", "--durability", "replicated"]);
+    assert_eq!(code, 0, "{err}");
+    dev.signal("a", Signal::STOP);
+    let (code, out, err) = dev.verb(&["promote", "--node", "b", "--yes"]);
+    assert_eq!(code, 0, "{out}{err}");
+    dev.signal("a", Signal::CONT);
+    let old = dev
+        .node("a")
+        .get("tenants")
+        .and_then(Value::as_str)
+        .unwrap()
+        .to_owned();
+    let since = std::time::Instant::now();
+    // Until it has learned, and for a while after: never an acknowledgement, never a silent downgrade.
+    let mut refused_as_old = 0;
+    while refused_as_old < 5 {
+        let address = format!("https://{old}");
+        let (code, out, err) = dev.verb(&[
+            "put",
+            "k",
+            "after",
+            "v",
+            "--durability",
+            "replicated",
+            "--addr",
+            &address,
+        ]);
+        assert!(code != 0, "acknowledged by the old primary: {out}{err}");
+        refused_as_old += u32::from(code == 13);
+        assert!(since.elapsed().as_secs() < 60, "it never learned: {err}");
+    }
+    let log = dev.log("a");
+    assert!(log.contains("no longer primary"), "it says so: {log}");
+    let (code, out, err) = dev.verb(&["get", "k", "before"]);
+    assert_eq!((code, out.trim()), (0, "v"), "{err}");
+    assert_eq!(
+        dev.verb(&["get", "k", "after"]).0,
+        10,
+        "nothing of the old reign is there"
+    );
+    // It follows by itself, and the pair replicates again.
+    loop {
+        let (code, ..) = dev.verb(&["put", "k", "together", "v", "--durability", "replicated"]);
+        if code == 0 {
+            break;
+        }
+        assert!(since.elapsed().as_secs() < 60, "it never followed");
+    }
+    dev.end();
 }
