@@ -3,6 +3,8 @@
 //! 16-byte keys, 100-byte values, one thread, sealed. Comparisons with other engines are not here:
 //! they have a package of their own (benches/compare, later).
 
+#![allow(clippy::unwrap_used, reason = "a bench that fails may end")]
+
 use std::hint::black_box;
 use std::time::Duration;
 

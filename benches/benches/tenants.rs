@@ -4,6 +4,8 @@
 //! writing, reopening and first reads, resident memory, and bytes on disk. `STRONGROOM_TENANTS`
 //! overrides the number.
 
+#![allow(clippy::unwrap_used, reason = "a bench that fails may end")]
+
 use std::time::Instant;
 
 use strongroom::{Durability, Engine, Options, TenantOptions};

@@ -100,6 +100,39 @@ impl Profile {
     }
 }
 
+impl Profile {
+    /// As a file.
+    pub fn to_toml(&self) -> String {
+        // JSON's strings and arrays of them are TOML's; a table is written out.
+        let text = |value: &dyn ToString| serde_json::Value::from(value.to_string()).to_string();
+        let path = |name: &str, path: &Option<PathBuf>| match path {
+            Some(path) => format!("{name} = {}\n", text(&path.display())),
+            None => String::new(),
+        };
+        let endpoints: Vec<String> = self.tenants.endpoints.iter().map(|e| text(e)).collect();
+        let nodes = self
+            .admin
+            .nodes
+            .iter()
+            .map(|(name, address)| format!("{} = {}", text(name), text(address)));
+        let nodes: Vec<String> = nodes.collect();
+        [
+            format!(
+                "schema = {}\n\n[tenants]\nendpoints = [{}]\n",
+                self.schema,
+                endpoints.join(", ")
+            ),
+            path("ca", &self.tenants.ca),
+            path("token_file", &self.tenants.token_file),
+            format!("\n[admin]\nnodes = {{ {} }}\n", nodes.join(", ")),
+            path("ca", &self.admin.ca),
+            path("cert", &self.admin.cert),
+            path("key", &self.admin.key),
+        ]
+        .concat()
+    }
+}
+
 /// Where the profile is.
 #[derive(Args, Clone, Debug)]
 pub struct ProfileArg {
@@ -364,6 +397,26 @@ mod tests {
         assert_eq!(
             Profile::read(&dir.path().join("none")).unwrap_err().exit,
             Exit::Absent
+        );
+    }
+
+    #[test]
+    fn a_profile_that_is_written_reads_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("profile.toml");
+        let mut profile = Profile {
+            schema: 1,
+            ..Profile::default()
+        };
+        profile.tenants.endpoints = vec!["https://a:1".into(), "https://b:2".into()];
+        profile.admin.nodes.insert("a".into(), "https://a:3".into());
+        profile.admin.key = Some("/odd \"name\"\\key".into());
+        std::fs::write(&path, profile.to_toml()).unwrap();
+        let back = Profile::read(&path).unwrap();
+        assert_eq!(back.tenants.endpoints, profile.tenants.endpoints);
+        assert_eq!(
+            (back.admin.nodes, back.admin.key),
+            (profile.admin.nodes, profile.admin.key)
         );
     }
 

@@ -1,183 +1,216 @@
-//! `inspect`: what a Strongroom file says of itself in clear. Headers only, never content; needs no keys.
+//! `inspect`: headers of Strongroom's files. Never content, and no key is needed.
+//!
+//! Everything shown is in clear on disk by design: ids, positions, counts, sizes, times. `clear` reads
+//! the bytes; this file prints what it found.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::clear::{self, Detail, Inspected, Kind};
+use super::data::epoch;
 use super::exit::{self, Exit, Failure, Outcome};
 use super::output::{self, Format};
-
-/// The common header's length: docs/format.md.
-const HEADER_BYTES: usize = 128;
-/// WAL record and section headers: docs/format.md section 3.
-const RECORD_HEADER_BYTES: usize = 72;
-const SECTION_HEADER_BYTES: usize = 40;
-/// Records listed at most.
-const RECORDS_MAX: usize = 1000;
 
 /// Flags.
 #[derive(Args, Debug)]
 pub struct InspectArgs {
-    /// A segment, table, manifest, keystore file, escrow or CURRENT
-    file: PathBuf,
-    /// For a segment: list its records' headers too
+    /// Files, or directories with all that is in them
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Also list what is inside: log records and their sections, tenants in a table
     #[arg(long)]
     records: bool,
+    /// List at most so many records or tenants a file
+    #[arg(long, value_name = "N", default_value_t = 1000, requires = "records")]
+    limit: usize,
 }
 
-struct Bytes<'a>(&'a [u8]);
-
-impl Bytes<'_> {
-    fn number(&self, offset: usize, len: usize) -> u64 {
-        let bytes = self.0.get(offset..offset.saturating_add(len)).unwrap_or_default();
-        bytes.iter().rev().fold(0, |n, b| n << 8 | u64::from(*b))
-    }
-
-    fn hex(&self, offset: usize, len: usize) -> String {
-        hex::encode(self.0.get(offset..offset.saturating_add(len)).unwrap_or_default())
-    }
-}
-
-fn kind_name(kind: u64) -> &'static str {
-    match kind {
-        1 => "write-ahead log segment",
-        2 => "table",
-        3 => "manifest",
-        4 => "keystore",
-        5 => "escrow",
-        6 => "current",
-        _ => "unknown",
-    }
-}
-
-/// Prints the header. Exit 1 if the file is no Strongroom file or its header is damaged.
+/// Prints headers. Exit 1 if a file is damaged as far as that can be told without keys.
 pub fn run(args: &InspectArgs, format: Format) -> Outcome {
-    let content = std::fs::read(&args.file).map_err(exit::at(&args.file))?;
-    let Some(header) = content.get(..HEADER_BYTES).filter(|h| h.starts_with(b"STRGROOM")) else {
-        let text = format!(
-            "{}: not a Strongroom file, or its header is gone",
-            args.file.display()
-        );
-        return Err(Failure::new(Exit::Failed, text));
-    };
-    let bytes = Bytes(header);
-    let checked = [header.get(..12), header.get(16..)].into_iter().flatten().fold(
-        crc32fast::Hasher::new(),
-        |mut hasher, part| {
-            hasher.update(part);
-            hasher
-        },
-    );
-    let intact = u64::from(checked.finalize()) == bytes.number(12, 4);
-    let (epoch, kind) = (bytes.number(64, 8), bytes.number(10, 1));
-    let records = if args.records && kind == 1 {
-        records(&content)
-    } else {
-        Vec::new()
-    };
+    let mut files = Vec::new();
+    for path in &args.paths {
+        collect(path, path.is_dir(), &mut files)?;
+    }
+    let limit = if args.records { args.limit } else { 0 };
+    let (mut shown, mut damaged) = (Vec::new(), Vec::new());
+    for path in &files {
+        match clear::inspect(path, limit) {
+            Ok(inspected) => {
+                if let Some(why) = &inspected.damage {
+                    damaged.push(format!("{}: {why}", path.display()));
+                }
+                shown.push((path, inspected));
+            }
+            Err(failure) => damaged.push(failure.message),
+        }
+    }
     match format {
         Format::Json => output::json(json!({
-            "kind": kind_name(kind), "format": bytes.number(8, 2), "suite": bytes.number(11, 1),
-            "header_intact": intact, "file_id": bytes.hex(16, 16), "epoch": epoch, "number": bytes.number(72, 8),
-            "created_ms": bytes.number(80, 8), "chain": bytes.hex(88, 16), "bytes": content.len(),
-            "records": records.iter().map(Record::json).collect::<Vec<_>>(),
+            "files": shown.iter().map(|(path, file)| as_json(path, file)).collect::<Vec<_>>(),
+            "damaged": damaged,
         })),
         Format::Table => {
-            output::facts(&[
-                ("kind", kind_name(kind).to_owned()),
-                ("format", bytes.number(8, 2).to_string()),
-                ("header", if intact { "intact".into() } else { "DAMAGED".into() }),
-                ("file id", bytes.hex(16, 16)),
-                ("epoch", super::data::epoch(epoch)),
-                ("number", bytes.number(72, 8).to_string()),
-                ("created", format!("{} ms since 1970", bytes.number(80, 8))),
-                ("chain", bytes.hex(88, 16)),
-                ("length", output::bytes(content.len() as u64)),
-            ]);
-            if !records.is_empty() {
-                output::table(
-                    &["lsn", "bytes", "kind", "version", "tenants"],
-                    records.iter().map(Record::row),
-                );
+            output::table(
+                &[
+                    "file", "kind", "format", "epoch", "number", "file id", "bytes", "holds",
+                ],
+                shown.iter().map(|(path, file)| row(path, file)),
+            );
+            for (path, file) in &shown {
+                details(path, file);
             }
         }
     }
-    if intact {
+    if damaged.is_empty() {
         Ok(())
     } else {
-        Err(Failure::failed("the header's checksum does not match"))
+        Err(Failure::new(Exit::Failed, damaged.join("\n")))
     }
 }
 
-struct Record {
-    lsn: u64,
-    bytes: u64,
-    kind: u64,
-    seqno: u64,
-    tenants: Vec<(u64, u64)>,
+/// Files named, and the Strongroom files under directories named (others there are passed over).
+fn collect(path: &Path, found: bool, files: &mut Vec<PathBuf>) -> Outcome {
+    let about = std::fs::symlink_metadata(path).map_err(exit::at(path))?;
+    if about.is_dir() {
+        let entries = std::fs::read_dir(path).map_err(exit::at(path))?;
+        let mut inside = entries
+            .map(|entry| entry.map(|entry| entry.path()))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(exit::at(path))?;
+        inside.sort();
+        for path in inside {
+            collect(&path, true, files)?;
+        }
+    } else if !found || (about.is_file() && clear::is_ours(path)) {
+        files.push(path.to_path_buf());
+    }
+    Ok(())
 }
 
-impl Record {
-    fn json(&self) -> serde_json::Value {
-        json!({"lsn": self.lsn, "bytes": self.bytes, "kind": self.kind_name(), "seqno": self.seqno,
-               "tenants": self.tenants.iter().map(|(t, n)| json!({"tenant": t, "operations": n})).collect::<Vec<_>>()})
-    }
-
-    fn row(&self) -> Vec<String> {
-        let tenants: Vec<String> = self
-            .tenants
-            .iter()
-            .map(|(t, n)| format!("{t} ({n} operations)"))
-            .collect();
-        vec![
-            self.lsn.to_string(),
-            self.bytes.to_string(),
-            self.kind_name().into(),
-            self.seqno.to_string(),
-            tenants.join(", "),
-        ]
-    }
-
-    fn kind_name(&self) -> &'static str {
-        match self.kind {
-            1 => "batch",
-            2 => "close",
-            _ => "unknown",
+fn row(path: &Path, file: &Inspected) -> Vec<String> {
+    let header = &file.header;
+    let number = match header.kind {
+        Kind::Wal => format!("from {}", header.number),
+        _ => header.number.to_string(),
+    };
+    let holds = match &file.detail {
+        Detail::None => String::new(),
+        Detail::Wal(wal) => format!(
+            "{} records to {}{}",
+            output::count(wal.records),
+            wal.end,
+            if wal.closed { ", closed" } else { "" }
+        ),
+        Detail::Table(table) => {
+            format!(
+                "{} entries of {} tenants",
+                output::count(table.entries),
+                output::count(table.tenants)
+            )
         }
+    };
+    vec![
+        path.display().to_string(),
+        header.kind.name().to_owned(),
+        header.format.to_string(),
+        epoch(header.epoch),
+        number,
+        hex::encode(header.file_id),
+        file.bytes.to_string(),
+        file.damage
+            .as_ref()
+            .map_or(holds, |why| format!("DAMAGED: {why}")),
+    ]
+}
+
+fn details(path: &Path, file: &Inspected) {
+    match &file.detail {
+        Detail::Wal(wal) if !wal.shown.is_empty() => {
+            output::line(&format!("\n{}", path.display()));
+            let rows = wal.shown.iter().map(|record| {
+                let sections = record.sections.iter().map(|s| {
+                    format!(
+                        "tenant {}: {} operations, {} bytes sealed",
+                        s.tenant, s.operations, s.sealed_bytes
+                    )
+                });
+                vec![
+                    record.lsn.to_string(),
+                    epoch(record.epoch),
+                    record.seqno.to_string(),
+                    record.time_ms.to_string(),
+                    record.bytes.to_string(),
+                    if record.close {
+                        "close".to_owned()
+                    } else {
+                        sections.collect::<Vec<_>>().join("; ")
+                    },
+                ]
+            });
+            output::table(&["lsn", "epoch", "seqno", "time (ms)", "bytes", "sections"], rows);
+        }
+        Detail::Table(table) if !table.shown.is_empty() => {
+            output::line(&format!("\n{}", path.display()));
+            let rows = table.shown.iter().map(|run| {
+                [
+                    run.tenant,
+                    run.dek_version,
+                    run.entries,
+                    run.deletes,
+                    run.seqno_min,
+                    run.seqno_max,
+                    run.offset,
+                ]
+                .map(|n| n.to_string())
+                .to_vec()
+            });
+            output::table(
+                &[
+                    "tenant",
+                    "key version",
+                    "entries",
+                    "deletes",
+                    "seqno min",
+                    "seqno max",
+                    "offset",
+                ],
+                rows,
+            );
+        }
+        _ => {}
     }
 }
 
-/// Headers of a segment's records, up to the first that is not one.
-fn records(content: &[u8]) -> Vec<Record> {
-    let mut records = Vec::new();
-    let mut at = HEADER_BYTES;
-    while records.len() < RECORDS_MAX
-        && let Some(rest) = content.get(at..)
-        && rest.len() >= RECORD_HEADER_BYTES
-    {
-        let head = Bytes(rest);
-        let len = head.number(4, 4) as usize;
-        let Some(record) = rest.get(..len).filter(|r| r.len() >= RECORD_HEADER_BYTES) else {
-            break;
-        };
-        if u64::from(crc32fast::hash(record.get(4..).unwrap_or_default())) != head.number(0, 4) {
-            break;
-        }
-        let mut tenants = Vec::new();
-        let mut section = RECORD_HEADER_BYTES;
-        while section + SECTION_HEADER_BYTES <= len {
-            tenants.push((head.number(section, 8), head.number(section + 12, 4)));
-            section += SECTION_HEADER_BYTES + head.number(section + 32, 4) as usize;
-        }
-        records.push(Record {
-            lsn: head.number(16, 8),
-            bytes: len as u64,
-            kind: head.number(8, 1),
-            seqno: head.number(32, 8),
-            tenants,
-        });
-        at += len;
-    }
-    records
+fn as_json(path: &Path, file: &Inspected) -> Value {
+    let header = &file.header;
+    let detail = match &file.detail {
+        Detail::None => Value::Null,
+        Detail::Wal(wal) => json!({
+            "records": wal.records, "end_lsn": wal.end, "closed": wal.closed,
+            "shown": wal.shown.iter().map(|r| json!({
+                "lsn": r.lsn, "epoch": r.epoch, "seqno": r.seqno, "time_ms": r.time_ms, "bytes": r.bytes,
+                "close": r.close,
+                "sections": r.sections.iter().map(|s| json!({
+                    "tenant_id": s.tenant, "dek_version": s.dek_version, "operations": s.operations,
+                    "sealed_bytes": s.sealed_bytes,
+                })).collect::<Vec<_>>(),
+            })).collect::<Vec<_>>(),
+        }),
+        Detail::Table(table) => json!({
+            "entries": table.entries, "tenants": table.tenants, "seqno_min": table.seqno_min,
+            "seqno_max": table.seqno_max,
+            "shown": table.shown.iter().map(|r| json!({
+                "tenant_id": r.tenant, "dek_version": r.dek_version, "entries": r.entries,
+                "deletes": r.deletes, "seqno_min": r.seqno_min, "seqno_max": r.seqno_max, "offset": r.offset,
+            })).collect::<Vec<_>>(),
+        }),
+    };
+    json!({
+        "path": path, "kind": header.kind.name(), "format": header.format, "suite": header.suite,
+        "file_id": hex::encode(header.file_id), "epoch": header.epoch, "number": header.number,
+        "created_ms": header.created_ms, "chain": hex::encode(header.chain), "bytes": file.bytes,
+        "damage": file.damage, "detail": detail,
+    })
 }

@@ -151,7 +151,7 @@ fn peer_json(peer: &Peer) -> Value {
         "node": peer.node, "role": role(peer.role), "connected": peer.connected, "epoch": peer.epoch,
         "received_lsn": peer.received_lsn, "durable_lsn": peer.durable_lsn, "applied_lsn": peer.applied_lsn,
         "keystore_version": peer.keystore_version, "last_heard_ms": peer.last_heard_ms,
-        "problem": peer.problem,
+        "problem": peer.problem, "address": peer.address, "base_copy_bytes": peer.base_copy_bytes,
     })
 }
 

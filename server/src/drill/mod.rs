@@ -2,13 +2,12 @@
 //!
 //! Two processes of this program over TLS on loopback; a SIGKILL in mid-write; promotion; every acknowledged
 //! write checked; a tenant deleted; a backup restored and compared; every file searched for plaintext.
-//! `story` orders the steps, `nodes` runs the processes, `writers` write, `model` knows what must be there,
+//! `story` orders the steps, `cli::pair` runs the processes, `writers` write, `model` knows what must be there,
 //! `canaries` search, `report` tells.
 
 mod canaries;
 mod data;
 mod model;
-pub mod nodes;
 mod report;
 mod story;
 mod writers;

@@ -10,19 +10,21 @@ use strongroom::keys::{EscrowSecret, KeyFile};
 use strongroom::{Engine, ErrorKind};
 use strongroom_client::proto::admin::{CreateBackupRequest, PromoteRequest};
 use strongroom_client::proto::kv::Durability;
-use strongroom_client::{AdminClient, Client, RangeOptions};
+use strongroom_client::{AdminClient, Client, ClientConfig, RangeOptions};
 
 use super::canaries::{Builder, CANARY_BYTES_MIN, Canaries};
 use super::data::Data;
 use super::model::{Fate, Found, Model, Walk};
-use super::nodes::{NodeProcess, Site};
 use super::report::{Figures, Report};
 use super::writers::{Round, Unit, units};
 use crate::cli::exit::{self, Failure, Outcome};
 use crate::cli::output;
+use crate::cli::pair::{Node, Pair};
 
-/// The node that is killed, and the one that takes over.
-const NAMES: [&str; 2] = ["north", "south"];
+/// Longest wait for the pair to be in sync, or for a node to stop.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// What the nodes log.
+const LOG: &str = "info";
 /// Canaries of each kind at most: enough to be sure, few enough to search quickly.
 const CANARIES_MAX: usize = 20_000;
 
@@ -54,34 +56,28 @@ pub async fn run(options: &Options, dir: &Path, report: &mut Report) -> Outcome<
         data.origin
     ));
 
-    let site = Site::build(dir, NAMES)?;
-    let since = Instant::now();
-    let mut primary = site.start(NAMES[0], "serve").await?;
-    let standby = site.start(NAMES[1], "standby").await?;
-    let admin = site.admin(&primary).await?;
-    site.in_sync(&admin).await?;
+    let mut pair = Pair::prepare(dir, "")?;
+    let took = pair.start(LOG, PATIENCE).await?;
     report.step(format!(
         "a primary and a standby, two processes over TLS: in sync after {}",
-        output::span(since.elapsed())
+        output::span(took)
     ));
-
+    let admin = pair.admin(&pair.a).await?;
     let tokens = tenants(&admin, &data).await?;
-    site.in_sync(&admin).await?;
     report.step(format!("{} tenants and their tokens created", tokens.len()));
 
     let killed_at = write_and_kill(
         options,
-        &site,
-        &mut primary,
+        &mut pair,
         &tokens,
         (&data, &model, &all_units),
         report,
         &mut figures,
     )
     .await?;
-    let admin = site.admin(&standby).await?;
-    promote(&admin, report, &mut figures).await?;
-    let clients = connect(&site, &standby, &tokens).await?;
+    let admin = pair.admin(&pair.b).await?;
+    promote(&admin, pair.a.name, report, &mut figures).await?;
+    let clients = connect(&pair, &pair.b, &tokens).await?;
     first_write(&data, &model, &all_units, &clients, killed_at, &mut figures).await?;
     report.step(format!(
         "promoted in {} ms; first write {} ms after the kill",
@@ -101,17 +97,7 @@ pub async fn run(options: &Options, dir: &Path, report: &mut Report) -> Outcome<
     .await?;
 
     let gone = data.smallest();
-    delete_tenant(
-        &admin,
-        &site,
-        &standby,
-        &data,
-        gone,
-        &tokens,
-        report,
-        &mut figures,
-    )
-    .await?;
+    delete_tenant(&admin, &pair, &data, gone, &tokens, report, &mut figures).await?;
     admin.compact().await?;
     let secret = backup(&admin, dir, report, &mut figures).await?;
     restore(dir, secret, &data, &model, gone, report, &mut figures).await?;
@@ -119,9 +105,18 @@ pub async fn run(options: &Options, dir: &Path, report: &mut Report) -> Outcome<
     figures.restore_equal &= live.equal();
 
     drop((admin, clients));
-    standby.stop().await?;
+    pair.b.stop(PATIENCE).await?;
     search(dir, &data, report, &mut figures)?;
     Ok(figures)
+}
+
+async fn client(pair: &Pair, node: &Node, token: &str) -> Outcome<Client> {
+    let mut config = ClientConfig::new([node.endpoint()?], token);
+    let ca = pair.tenants_ca();
+    config.ca_pem = Some(std::fs::read(&ca).map_err(exit::at(&ca))?);
+    // A killed node does not come back in this drill.
+    config.failover_timeout = Duration::from_millis(500);
+    Ok(Client::connect(config).await?)
 }
 
 async fn tenants(admin: &AdminClient, data: &Data) -> Outcome<Vec<String>> {
@@ -133,10 +128,10 @@ async fn tenants(admin: &AdminClient, data: &Data) -> Outcome<Vec<String>> {
     Ok(tokens)
 }
 
-async fn connect(site: &Site, node: &NodeProcess, tokens: &[String]) -> Outcome<Vec<Client>> {
+async fn connect(pair: &Pair, node: &Node, tokens: &[String]) -> Outcome<Vec<Client>> {
     let mut clients = Vec::new();
     for token in tokens {
-        clients.push(site.client(node, token).await?);
+        clients.push(client(pair, node, token).await?);
     }
     Ok(clients)
 }
@@ -144,14 +139,13 @@ async fn connect(site: &Site, node: &NodeProcess, tokens: &[String]) -> Outcome<
 /// Several clients write at `Replicated`; somewhere in the middle half the primary is killed.
 async fn write_and_kill(
     options: &Options,
-    site: &Site,
-    primary: &mut NodeProcess,
+    pair: &mut Pair,
     tokens: &[String],
     (data, model, all): (&Arc<Data>, &Arc<Model>, &Arc<Vec<Unit>>),
     report: &mut Report,
     figures: &mut Figures,
 ) -> Outcome<Instant> {
-    let clients = connect(site, primary, tokens).await?;
+    let clients = connect(pair, &pair.a, tokens).await?;
     let todo = (0..all.len()).collect();
     let round = Arc::new(Round::new(
         data,
@@ -191,12 +185,12 @@ async fn write_and_kill(
                 why = error.to_string();
             }
         }
-        return Err(Failure::failed(format!(
-            "writing stopped before the kill: {why}; {}",
-            site.said(primary.name)
-        )));
+        // What it printed tells more, if it is gone.
+        pair.a.alive()?;
+        return Err(Failure::failed(format!("writing stopped before the kill: {why}")));
     }
-    let killed_at = primary.kill()?;
+    let killed_at = Instant::now();
+    pair.a.kill()?;
     for writer in writers {
         writer
             .await
@@ -217,9 +211,9 @@ async fn write_and_kill(
     Ok(killed_at)
 }
 
-async fn promote(admin: &AdminClient, report: &mut Report, figures: &mut Figures) -> Outcome {
+async fn promote(admin: &AdminClient, primary: &str, report: &mut Report, figures: &mut Figures) -> Outcome {
     let request = |dry_run| PromoteRequest {
-        expect_primary: NAMES[0].into(),
+        expect_primary: primary.into(),
         dry_run,
         ..PromoteRequest::default()
     };
@@ -371,11 +365,9 @@ async fn write_rest(
     Ok(())
 }
 
-#[expect(clippy::too_many_arguments, reason = "one step of one story")]
 async fn delete_tenant(
     admin: &AdminClient,
-    site: &Site,
-    node: &NodeProcess,
+    pair: &Pair,
     data: &Data,
     gone: usize,
     tokens: &[String],
@@ -387,7 +379,7 @@ async fn delete_tenant(
     };
     let deleted = admin.delete_tenant(&tenant.name).await?;
     // By its old token, by a new one, by asking for it again.
-    let by_token = match site.client(node, token).await {
+    let by_token = match client(pair, &pair.b, token).await {
         Ok(client) => client.range(&data.keyspace, RangeOptions::all()).await.is_ok(),
         Err(_) => false,
     };

@@ -1,0 +1,538 @@
+//! The clear parts of Strongroom's files, read without keys and without the engine.
+//!
+//! ```text
+//! header, 128 bytes, little-endian        every WAL segment, table, manifest, keystore file, escrow, CURRENT
+//!   0  8 magic "STRGROOM"    8 2 format    10 1 kind     11 1 suite    12 4 crc32 over [0,12) and [16,128)
+//!  16 16 file id   32 32 salt   64 8 epoch   72 8 number   80 8 created ms   88 16 chain   104 24 zero
+//!
+//! WAL record, 72 bytes, then sections of 40 bytes and sealed operations; table: directory records of 88
+//! bytes and a footer of 64 at the end. docs/format.md is the specification; this reader is a second
+//! witness of it, apart from the engine's own.
+//! ```
+//!
+//! Damage is what a checksum, a length or a position shows; whether the seals hold only the keys can tell.
+//! Bytes from a file never cause a panic, and no more is read at once than a record may have.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use super::exit::{self, Failure, Outcome};
+
+const MAGIC: &[u8; 8] = b"STRGROOM";
+const HEADER_BYTES: usize = 128;
+/// Newest format this version knows.
+const FORMAT: u16 = 1;
+const RECORD_BYTES: u64 = 72;
+const SECTION_BYTES: usize = 40;
+/// Longest record: the largest batch and its frames.
+const RECORD_BYTES_MAX: u64 = (128 << 20) + 4096;
+const FOOTER_BYTES: usize = 64;
+const RUN_BYTES: u64 = 88;
+/// A directory longer than this is read in part only, and its checksum not verified.
+const DIRECTORY_BYTES_MAX: u64 = 256 << 20;
+
+/// What a file is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Segment of the write-ahead log.
+    Wal,
+    /// Sorted table.
+    Table,
+    /// Manifest.
+    Manifest,
+    /// Keystore base or log.
+    Keystore,
+    /// Keys of a backup.
+    Escrow,
+    /// Names the manifest.
+    Current,
+}
+
+impl Kind {
+    fn of(byte: u8) -> Option<Kind> {
+        Some(match byte {
+            1 => Kind::Wal,
+            2 => Kind::Table,
+            3 => Kind::Manifest,
+            4 => Kind::Keystore,
+            5 => Kind::Escrow,
+            6 => Kind::Current,
+            _ => return None,
+        })
+    }
+
+    /// For people and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Wal => "wal",
+            Kind::Table => "table",
+            Kind::Manifest => "manifest",
+            Kind::Keystore => "keystore",
+            Kind::Escrow => "escrow",
+            Kind::Current => "current",
+        }
+    }
+}
+
+/// The common header.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Header {
+    /// What the file is.
+    pub kind: Kind,
+    /// Version of the format.
+    pub format: u16,
+    /// Algorithms.
+    pub suite: u8,
+    /// Random.
+    pub file_id: [u8; 16],
+    /// Of the writer.
+    pub epoch: u64,
+    /// WAL: position of the first byte; table, manifest: file number; keystore: generation.
+    pub number: u64,
+    /// Milliseconds since 1970, as the writer believed.
+    pub created_ms: u64,
+    /// WAL: chain up to the first byte.
+    pub chain: [u8; 16],
+}
+
+/// A file, inspected.
+pub struct Inspected {
+    /// Its header.
+    pub header: Header,
+    /// Its length.
+    pub bytes: u64,
+    /// What it holds.
+    pub detail: Detail,
+    /// What is wrong with it beyond the header, if anything.
+    pub damage: Option<String>,
+}
+
+/// What a file holds.
+pub enum Detail {
+    /// Nothing that is in clear.
+    None,
+    /// A log segment.
+    Wal(Wal),
+    /// A table.
+    Table(Table),
+}
+
+/// A log segment.
+#[derive(Default)]
+pub struct Wal {
+    /// Whole records.
+    pub records: u64,
+    /// Position after the last of them.
+    pub end: u64,
+    /// Ends with the marker of a clean close.
+    pub closed: bool,
+    /// The first records.
+    pub shown: Vec<Record>,
+}
+
+/// A record of the log.
+pub struct Record {
+    /// Position.
+    pub lsn: u64,
+    /// Reign.
+    pub epoch: u64,
+    /// Version of its entries.
+    pub seqno: u64,
+    /// Milliseconds since 1970.
+    pub time_ms: u64,
+    /// Length.
+    pub bytes: u64,
+    /// The marker of a clean close.
+    pub close: bool,
+    /// One for each tenant in it.
+    pub sections: Vec<Section>,
+}
+
+/// A tenant's part of a record.
+pub struct Section {
+    /// Whose.
+    pub tenant: u64,
+    /// Version of its key.
+    pub dek_version: u32,
+    /// Puts and deletes.
+    pub operations: u32,
+    /// Sealed length.
+    pub sealed_bytes: u32,
+}
+
+/// A table.
+#[derive(Default)]
+pub struct Table {
+    /// Tenants in it.
+    pub tenants: u64,
+    /// Versions, deletes included.
+    pub entries: u64,
+    /// Oldest version.
+    pub seqno_min: u64,
+    /// Newest version.
+    pub seqno_max: u64,
+    /// The first tenants.
+    pub shown: Vec<Run>,
+}
+
+/// A tenant's part of a table.
+pub struct Run {
+    /// Whose.
+    pub tenant: u64,
+    /// Version of its key.
+    pub dek_version: u64,
+    /// Versions, deletes included.
+    pub entries: u64,
+    /// Deletes.
+    pub deletes: u64,
+    /// Oldest version.
+    pub seqno_min: u64,
+    /// Newest version.
+    pub seqno_max: u64,
+    /// Where it begins.
+    pub offset: u64,
+}
+
+/// Whether a file begins as ours do.
+pub fn is_ours(path: &Path) -> bool {
+    let mut magic = [0; 8];
+    File::open(path).is_ok_and(|file| file.read_exact_at(&mut magic, 0).is_ok()) && &magic == MAGIC
+}
+
+/// Reads what is in clear; lists at most `limit` records or tenants.
+pub fn inspect(path: &Path, limit: usize) -> Outcome<Inspected> {
+    let file = File::open(path).map_err(exit::at(path))?;
+    let bytes = file.metadata().map_err(exit::at(path))?.len();
+    let bad = |why: &str| Failure::failed(format!("{}: {why}", path.display()));
+    let mut raw = [0; HEADER_BYTES];
+    file.read_exact_at(&mut raw, 0)
+        .map_err(|_| bad("too short for a Strongroom file"))?;
+    let header = header(&raw).map_err(|why| bad(&why))?;
+    let (detail, damage) = match header.kind {
+        Kind::Wal => {
+            let (wal, damage) = wal(&file, bytes, header.number, limit);
+            (Detail::Wal(wal), damage)
+        }
+        Kind::Table => match table(&file, bytes, limit) {
+            Ok(table) => (Detail::Table(table), None),
+            Err(why) => (Detail::None, Some(why)),
+        },
+        _ => (Detail::None, None),
+    };
+    Ok(Inspected {
+        header,
+        bytes,
+        detail,
+        damage,
+    })
+}
+
+/// Reads a header. The error says what is wrong.
+pub fn header(raw: &[u8; HEADER_BYTES]) -> Result<Header, String> {
+    let fields = Fields(raw);
+    if fields.array::<8>(0) != *MAGIC {
+        return Err("not a Strongroom file".to_owned());
+    }
+    let format = u16::from_le_bytes(fields.array(8));
+    if format > FORMAT {
+        return Err(format!(
+            "format {format}, written by a newer version (this one knows {FORMAT})"
+        ));
+    }
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(fields.slice(0, 12));
+    hasher.update(fields.slice(16, HEADER_BYTES));
+    if hasher.finalize() != fields.u32(12) {
+        return Err("the header's checksum does not match".to_owned());
+    }
+    let [kind, suite] = fields.array(10);
+    let kind = Kind::of(kind).ok_or_else(|| format!("kind {kind} is not known"))?;
+    if format == 0 || fields.slice(104, HEADER_BYTES).iter().any(|byte| *byte != 0) {
+        return Err("the header has values that nothing writes".to_owned());
+    }
+    Ok(Header {
+        kind,
+        format,
+        suite,
+        file_id: fields.array(16),
+        epoch: fields.u64(64),
+        number: fields.u64(72),
+        created_ms: fields.u64(80),
+        chain: fields.array(88),
+    })
+}
+
+fn wal(file: &File, bytes: u64, start: u64, limit: usize) -> (Wal, Option<String>) {
+    let mut wal = Wal {
+        end: start.saturating_add(HEADER_BYTES as u64),
+        ..Wal::default()
+    };
+    let mut at = HEADER_BYTES as u64;
+    let mut body = Vec::new();
+    while at < bytes {
+        let stop = |why: &str| Some(format!("at byte {at}: {why}"));
+        let mut head = [0; RECORD_BYTES as usize];
+        if bytes - at < RECORD_BYTES || file.read_exact_at(&mut head, at).is_err() {
+            return (wal, stop("a record is cut short"));
+        }
+        let fields = Fields(&head);
+        let length = u64::from(fields.u32(4));
+        if head.iter().all(|byte| *byte == 0) {
+            return (
+                wal,
+                zeroes_to_the_end(file, at, bytes)
+                    .then_some(())
+                    .map_or_else(|| stop("zeroes"), |()| None),
+            );
+        }
+        if !(RECORD_BYTES..=RECORD_BYTES_MAX).contains(&length) || length > bytes - at {
+            return (wal, stop("a record is cut short or its length is damaged"));
+        }
+        body.resize(length as usize, 0);
+        if file.read_exact_at(&mut body, at).is_err() {
+            return (wal, stop("a record cannot be read"));
+        }
+        if body.get(4..).map(crc32fast::hash) != Some(fields.u32(0)) {
+            return (wal, stop("a record's checksum does not match"));
+        }
+        if fields.u64(16) != start.saturating_add(at) {
+            return (wal, stop("a record stands at another position than it says"));
+        }
+        let close = fields.array::<1>(8) == [2];
+        if wal.shown.len() < limit {
+            let count = u16::from_le_bytes(fields.array(10));
+            let Some(sections) = sections(&body, count) else {
+                return (wal, stop("sections do not fill a record"));
+            };
+            wal.shown.push(Record {
+                lsn: fields.u64(16),
+                epoch: fields.u64(24),
+                seqno: fields.u64(32),
+                time_ms: fields.u64(40),
+                bytes: length,
+                close,
+                sections,
+            });
+        }
+        wal.records += 1;
+        wal.closed = close;
+        at += length;
+        wal.end = start.saturating_add(at);
+    }
+    (wal, None)
+}
+
+/// The unused end of a segment that was given its space in advance.
+fn zeroes_to_the_end(file: &File, mut at: u64, bytes: u64) -> bool {
+    let mut chunk = vec![0; 64 << 10];
+    while at < bytes {
+        let take = (bytes - at).min(chunk.len() as u64) as usize;
+        let Some(part) = chunk.get_mut(..take) else {
+            return false;
+        };
+        if file.read_exact_at(part, at).is_err() || part.iter().any(|byte| *byte != 0) {
+            return false;
+        }
+        at += take as u64;
+    }
+    true
+}
+
+fn sections(record: &[u8], count: u16) -> Option<Vec<Section>> {
+    let mut rest = record.get(RECORD_BYTES as usize..)?;
+    let mut sections = Vec::new();
+    for _ in 0..count {
+        let (head, tail) = rest.split_at_checked(SECTION_BYTES)?;
+        let fields = Fields(head);
+        let sealed_bytes = fields.u32(32);
+        sections.push(Section {
+            tenant: fields.u64(0),
+            dek_version: fields.u32(8),
+            operations: fields.u32(12),
+            sealed_bytes,
+        });
+        rest = tail.get(sealed_bytes as usize..)?;
+    }
+    rest.is_empty().then_some(sections)
+}
+
+fn table(file: &File, bytes: u64, limit: usize) -> Result<Table, String> {
+    let short = || "too short for a table".to_owned();
+    let at = bytes.checked_sub(FOOTER_BYTES as u64).ok_or_else(short)?;
+    let mut footer = [0; FOOTER_BYTES];
+    file.read_exact_at(&mut footer, at).map_err(|_| short())?;
+    let fields = Fields(&footer);
+    if fields.array::<8>(56) != *b"SRGTABLE" {
+        return Err("the footer is missing".to_owned());
+    }
+    let (offset, tenants) = (fields.u64(0), fields.u64(8));
+    let length = tenants
+        .checked_mul(RUN_BYTES)
+        .filter(|length| offset.checked_add(*length) == Some(at));
+    let length = length.ok_or("the directory does not end at the footer")?;
+    let take = if length <= DIRECTORY_BYTES_MAX {
+        length
+    } else {
+        RUN_BYTES.saturating_mul(limit as u64).min(length)
+    };
+    let mut directory = vec![0; usize::try_from(take).map_err(|_| short())?];
+    file.read_exact_at(&mut directory, offset).map_err(|_| short())?;
+    if take == length {
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(&directory);
+        hasher.update(fields.slice(0, 52));
+        if hasher.finalize() != fields.u32(52) {
+            return Err("the directory's checksum does not match".to_owned());
+        }
+    }
+    let runs = directory.chunks_exact(RUN_BYTES as usize).take(limit).map(|run| {
+        let fields = Fields(run);
+        Run {
+            tenant: fields.u64(0),
+            dek_version: u64::from(fields.u32(8)),
+            entries: fields.u64(32),
+            deletes: fields.u64(40),
+            seqno_min: fields.u64(48),
+            seqno_max: fields.u64(56),
+            offset: fields.u64(64),
+        }
+    });
+    let shown = runs.collect();
+    Ok(Table {
+        tenants,
+        entries: fields.u64(16),
+        seqno_min: fields.u64(24),
+        seqno_max: fields.u64(32),
+        shown,
+    })
+}
+
+/// Little-endian fields at offsets. What lies outside reads as zero; lengths were checked before.
+struct Fields<'a>(&'a [u8]);
+
+impl Fields<'_> {
+    fn slice(&self, from: usize, to: usize) -> &[u8] {
+        self.0.get(from..to).unwrap_or_default()
+    }
+
+    fn array<const N: usize>(&self, at: usize) -> [u8; N] {
+        self.slice(at, at + N).try_into().unwrap_or([0; N])
+    }
+
+    fn u32(&self, at: usize) -> u32 {
+        u32::from_le_bytes(self.array(at))
+    }
+
+    fn u64(&self, at: usize) -> u64 {
+        u64::from_le_bytes(self.array(at))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use strongroom::keys::KeyFile;
+    use strongroom::{Engine, TenantOptions};
+
+    /// A small closed database with something in its tables and in its log.
+    fn database(dir: &Path) -> Vec<std::path::PathBuf> {
+        let keys = KeyFile::create(dir.join("key")).unwrap();
+        let engine = Engine::builder(dir.join("db")).keys(keys).open().unwrap();
+        for name in ["a", "b"] {
+            let keyspace = engine
+                .create_tenant(name, TenantOptions::default())
+                .unwrap()
+                .keyspace("things")
+                .unwrap();
+            for i in 0..50 {
+                keyspace.put(format!("key {i}"), "value").unwrap();
+            }
+            engine.flush().unwrap();
+            keyspace.put("after", "flush").unwrap();
+        }
+        engine.close().unwrap();
+        let mut files = Vec::new();
+        let mut open = vec![dir.join("db")];
+        while let Some(dir) = open.pop() {
+            for entry in std::fs::read_dir(dir).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    open.push(path)
+                } else {
+                    files.push(path)
+                }
+            }
+        }
+        files.sort();
+        files
+    }
+
+    #[test]
+    fn every_file_the_engine_writes_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut kinds, mut entries, mut records) = (Vec::new(), 0, 0);
+        for path in database(dir.path()) {
+            if path.file_name().is_some_and(|name| name == "LOCK") {
+                assert!(!is_ours(&path));
+                continue;
+            }
+            let file = inspect(&path, 10).unwrap();
+            assert_eq!(file.damage, None, "{}", path.display());
+            match &file.detail {
+                Detail::Wal(wal) => {
+                    records += wal.records;
+                    let sections = wal.shown.iter().flat_map(|record| &record.sections);
+                    assert!(
+                        sections
+                            .into_iter()
+                            .all(|section| section.operations > 0 && section.tenant < 3)
+                    );
+                }
+                Detail::Table(table) => entries += table.entries,
+                Detail::None => {}
+            }
+            kinds.push(file.header.kind.name());
+        }
+        kinds.sort_unstable();
+        kinds.dedup();
+        assert_eq!(kinds, ["current", "keystore", "manifest", "table", "wal"]);
+        assert!(
+            entries >= 100 && records >= 1,
+            "{entries} entries, {records} records"
+        );
+    }
+
+    #[test]
+    fn any_flipped_bit_in_clear_parts_is_seen_and_never_panics() {
+        let dir = tempfile::tempdir().unwrap();
+        for path in database(dir.path()) {
+            let good = std::fs::read(&path).unwrap();
+            let Ok(file) = inspect(&path, 10) else { continue };
+            let clear = match file.detail {
+                Detail::None | Detail::Table(_) => HEADER_BYTES,
+                Detail::Wal(_) => good.len(),
+            };
+            let copy = dir.path().join("copy");
+            for byte in 0..clear {
+                let mut bad = good.clone();
+                bad[byte] ^= 1 << (byte % 8);
+                std::fs::write(&copy, &bad).unwrap();
+                let seen = inspect(&copy, 10).map_or(true, |file| file.damage.is_some());
+                assert!(seen, "{} byte {byte}", path.display());
+            }
+            for length in [0, 7, 100, HEADER_BYTES + 3] {
+                std::fs::write(&copy, &good[..length.min(good.len())]).unwrap();
+                let _ = inspect(&copy, 10);
+            }
+        }
+    }
+
+    #[test]
+    fn a_newer_format_is_named() {
+        let mut raw = [0; HEADER_BYTES];
+        raw[..8].copy_from_slice(MAGIC);
+        raw[8] = 2;
+        assert!(header(&raw).unwrap_err().contains("newer version"));
+    }
+}
