@@ -35,6 +35,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::drill;
+pub use dev::ended as interrupted;
 use exit::{Exit, Failure, Outcome};
 use output::Format;
 
