@@ -474,7 +474,10 @@ mod tests {
         let (mut kinds, mut entries, mut records) = (Vec::new(), 0, 0);
         for path in database(dir.path()) {
             // The lock, and space set aside for deleting when the disk is full: no content.
-            if path.file_name().is_some_and(|name| name == "LOCK" || name == "reserve") {
+            if path
+                .file_name()
+                .is_some_and(|name| name == "LOCK" || name == "reserve")
+            {
                 assert!(!is_ours(&path));
                 continue;
             }

@@ -63,14 +63,6 @@ pub fn table<R: IntoIterator<Item = Vec<String>>>(heading: &[&str], rows: R) {
     }
 }
 
-/// Prints what is known of one thing, a line each.
-pub fn facts(rows: &[(&str, String)]) {
-    let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    for (name, value) in rows {
-        line(&format!("{name:<width$}  {value}"));
-    }
-}
-
 /// Asks on the terminal; anything but `yes` (or `y`) is a no. Without a terminal it fails and names
 /// the flag that answers.
 pub fn confirm(question: &str, flag: &str) -> Outcome<bool> {

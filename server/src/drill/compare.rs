@@ -33,7 +33,12 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn new(data: &'a Data, model: &'a Model) -> Reader<'a> {
-        Reader { data, model, found: Found::default(), hasher: Sha256::new() }
+        Reader {
+            data,
+            model,
+            found: Found::default(),
+            hasher: Sha256::new(),
+        }
     }
 
     /// Begins a tenant.
@@ -55,14 +60,21 @@ impl<'a> Reader<'a> {
     }
 
     fn finish(self) -> Read {
-        Read { found: self.found, digest: self.hasher.finalize().into() }
+        Read {
+            found: self.found,
+            digest: self.hasher.finalize().into(),
+        }
     }
 }
 
 /// Reads all tenants but `skip` through their clients.
 pub async fn server(data: &Data, model: &Model, clients: &[Client], skip: Option<usize>) -> Outcome<Read> {
     let mut reader = Reader::new(data, model);
-    for (tenant, client) in clients.iter().enumerate().filter(|(tenant, _)| Some(*tenant) != skip) {
+    for (tenant, client) in clients
+        .iter()
+        .enumerate()
+        .filter(|(tenant, _)| Some(*tenant) != skip)
+    {
         let mut walk = reader.tenant(tenant);
         let mut entries = client.range(&data.keyspace, RangeOptions::all()).await?;
         while let Some((key, value)) = entries.next().await? {
@@ -74,12 +86,24 @@ pub async fn server(data: &Data, model: &Model, clients: &[Client], skip: Option
 }
 
 /// Asks for some acknowledged writes one by one. Returns how many were asked for and how many were wrong.
-pub async fn gets(data: &Data, model: &Model, clients: &[Client], random: &mut Random) -> Outcome<(u64, u64)> {
+pub async fn gets(
+    data: &Data,
+    model: &Model,
+    clients: &[Client],
+    random: &mut Random,
+) -> Outcome<(u64, u64)> {
     let (mut asked, mut wrong) = (0, 0);
     for _ in 0..GETS.min(data.events.len()) {
         let index = random.between(0, data.events.len() as u64 - 1) as u32;
-        let Some(event) = data.event(index).filter(|_| model.fate(index) == Fate::Acknowledged) else { continue };
-        let Some(client) = clients.get(event.tenant) else { continue };
+        let Some(event) = data
+            .event(index)
+            .filter(|_| model.fate(index) == Fate::Acknowledged)
+        else {
+            continue;
+        };
+        let Some(client) = clients.get(event.tenant) else {
+            continue;
+        };
         let value = client.get(&data.keyspace, &event.key).await?;
         asked += 1;
         wrong += u64::from(value.as_deref() != Some(&*event.value));
@@ -90,13 +114,22 @@ pub async fn gets(data: &Data, model: &Model, clients: &[Client], random: &mut R
 /// Reads all tenants but `skip` from an open engine. Tenants and keyspaces must be exactly those.
 pub fn engine(data: &Data, model: &Model, engine: &Engine, skip: Option<usize>) -> Outcome<Read> {
     let mut reader = Reader::new(data, model);
-    let wanted = || data.tenants.iter().enumerate().filter(|(tenant, _)| Some(*tenant) != skip);
+    let wanted = || {
+        data.tenants
+            .iter()
+            .enumerate()
+            .filter(|(tenant, _)| Some(*tenant) != skip)
+    };
     let mut names: Vec<String> = engine.tenants().into_iter().map(|tenant| tenant.name).collect();
     let mut want: Vec<String> = wanted().map(|(_, tenant)| tenant.name.clone()).collect();
     names.sort_unstable();
     want.sort_unstable();
     if names != want {
-        let text = format!("{} tenants where {} should be, or other ones", names.len(), want.len());
+        let text = format!(
+            "{} tenants where {} should be, or other ones",
+            names.len(),
+            want.len()
+        );
         return Err(Failure::new(Exit::Failed, text));
     }
     for (index, tenant) in wanted() {
@@ -104,7 +137,10 @@ pub fn engine(data: &Data, model: &Model, engine: &Engine, skip: Option<usize>) 
         let tenant = engine.tenant(&tenant.name)?;
         let keyspaces = tenant.keyspaces()?;
         if keyspaces != [data.keyspace.clone()] {
-            return Err(Failure::failed(format!("{} keyspaces where one should be", keyspaces.len())));
+            return Err(Failure::failed(format!(
+                "{} keyspaces where one should be",
+                keyspaces.len()
+            )));
         }
         for entry in tenant.open_keyspace(&data.keyspace)?.iter() {
             let (key, value) = entry?;

@@ -39,18 +39,33 @@ impl Drill {
         self.report.sync_ms = took.as_secs_f64() * 1e3;
         self.tell.step(
             "start",
-            &format!("primary a and standby b over mutual TLS on loopback, in sync after {}", output::span(took)),
+            &format!(
+                "primary a and standby b over mutual TLS on loopback, in sync after {}",
+                output::span(took)
+            ),
         );
         let admin = self.pair.admin(&self.pair.a).await?;
         for tenant in &self.data.tenants {
             admin.create_tenant(&tenant.name).await?;
             self.tokens.push(admin.create_token(&tenant.name).await?.token);
         }
-        self.tell.step("tenants", &format!("{} created, each with its own keys and a token", self.data.tenants.len()));
+        self.tell.step(
+            "tenants",
+            &format!(
+                "{} created, each with its own keys and a token",
+                self.data.tenants.len()
+            ),
+        );
         self.connect(&[self.pair.a.endpoint()?], DEAD_SERVER).await
     }
 
-    fn writing(&self, clients: &[Client], durability: Durability, threshold: u64, total: u64) -> Arc<Writing> {
+    fn writing(
+        &self,
+        clients: &[Client],
+        durability: Durability,
+        threshold: u64,
+        total: u64,
+    ) -> Arc<Writing> {
         Arc::new(Writing {
             data: self.data.clone(),
             model: self.model.clone(),
@@ -73,7 +88,12 @@ impl Drill {
         let share = self.random.between(KILL_BETWEEN.0, KILL_BETWEEN.1);
         // Some microseconds more, or the kill would always follow an acknowledgement.
         let delay = Duration::from_micros(self.random.between(0, 2000));
-        let writing = self.writing(&clients, Durability::Replicated, (total * share / 100).max(1), total);
+        let writing = self.writing(
+            &clients,
+            Durability::Replicated,
+            (total * share / 100).max(1),
+            total,
+        );
         drop(clients);
         let started = Instant::now();
         let mut tasks = spawn(&writing, plans);
@@ -90,8 +110,7 @@ impl Drill {
         join(tasks).await?;
         writing.bar.finish_and_clear();
         let acknowledged = writing.acknowledged.load(Ordering::Acquire);
-        let unknown =
-            std::mem::take(&mut *writing.unknown.lock().unwrap_or_else(PoisonError::into_inner));
+        let unknown = std::mem::take(&mut *writing.unknown.lock().unwrap_or_else(PoisonError::into_inner));
         self.report.acknowledged_before_kill = acknowledged;
         self.report.writes_per_second = acknowledged as f64 / loading.as_secs_f64().max(1e-9);
         self.report.unknown_writes = unknown.iter().map(|batch| batch.len() as u64).sum();
@@ -120,8 +139,14 @@ impl Drill {
     pub async fn promote(&mut self, killed: &Killed) -> Outcome<Vec<Client>> {
         let admin = self.admin().await?;
         let started = Instant::now();
-        let request = PromoteRequest { expect_primary: "a".to_owned(), ..PromoteRequest::default() };
-        let done = admin.promote(request).await.map_err(|error| Failure::from(error).during("promote"))?;
+        let request = PromoteRequest {
+            expect_primary: "a".to_owned(),
+            ..PromoteRequest::default()
+        };
+        let done = admin
+            .promote(request)
+            .await
+            .map_err(|error| Failure::from(error).during("promote"))?;
         let took = started.elapsed();
         self.report.promote_ms = took.as_secs_f64() * 1e3;
         self.report.promote_loss_bytes = done.loss_bytes;
@@ -129,14 +154,28 @@ impl Drill {
         let next = (0..self.data.events.len() as u32).find(|index| self.model.fate(*index) == Fate::Pending);
         let (index, event) = next
             .and_then(|index| Some((index, self.data.event(index)?)))
-            .ok_or_else(|| Failure::failed("the primary died after all was written: nothing was in mid-write"))?;
-        let token = self.tokens.get(event.tenant).cloned().into_iter().collect::<Vec<_>>();
+            .ok_or_else(|| {
+                Failure::failed("the primary died after all was written: nothing was in mid-write")
+            })?;
+        let token = self
+            .tokens
+            .get(event.tenant)
+            .cloned()
+            .into_iter()
+            .collect::<Vec<_>>();
         let ca = std::fs::read(self.pair.tenants_ca())?;
         let endpoint = [self.pair.b.endpoint()?];
         let first = super::load::connect(&endpoint, &ca, &token, FAILOVER).await?;
         let first = first.first().ok_or_else(|| Failure::failed("no tenant"))?;
         let options = WriteOptions::new().durability(Durability::Local);
-        first.put_with(&self.data.keyspace, event.key.to_vec(), event.value.to_vec(), options).await?;
+        first
+            .put_with(
+                &self.data.keyspace,
+                event.key.to_vec(),
+                event.value.to_vec(),
+                options,
+            )
+            .await?;
         let since = killed.at.elapsed();
         self.model.set(index, Fate::Acknowledged);
         self.report.first_write_after_kill_ms = since.as_secs_f64() * 1e3;
@@ -153,7 +192,8 @@ impl Drill {
             "stated loss bound: {} bytes of a's log as last heard, none of it acknowledged at Replicated",
             output::count(done.loss_bytes)
         ));
-        self.connect(&[self.pair.a.endpoint()?, self.pair.b.endpoint()?], FAILOVER).await
+        self.connect(&[self.pair.a.endpoint()?, self.pair.b.endpoint()?], FAILOVER)
+            .await
     }
 
     /// Every acknowledged write must be there; every unknown batch whole or absent.
@@ -211,7 +251,10 @@ impl Drill {
 }
 
 fn spawn(writing: &Arc<Writing>, plans: Vec<Vec<Request>>) -> JoinSet<Outcome> {
-    plans.into_iter().map(|requests| writing.clone().client(requests)).collect()
+    plans
+        .into_iter()
+        .map(|requests| writing.clone().client(requests))
+        .collect()
 }
 
 /// Waits until all clients are done; the first failure ends it.

@@ -44,20 +44,39 @@ pub fn plan(data: &Data, events: &[u32], clients: usize, random: &mut Random) ->
     };
     let mut plans: Vec<Vec<Request>> = Vec::new();
     for client in 0..clients {
-        let mut open: Vec<Open> =
-            data.tenants.iter().map(|_| Open { events: Vec::new(), size: size() }).collect();
+        let mut open: Vec<Open> = data
+            .tenants
+            .iter()
+            .map(|_| Open {
+                events: Vec::new(),
+                size: size(),
+            })
+            .collect();
         let mut requests = Vec::new();
         for index in events.iter().skip(client).step_by(clients) {
-            let Some(tenant) = data.event(*index).map(|event| event.tenant) else { continue };
-            let Some(batch) = open.get_mut(tenant) else { continue };
+            let Some(tenant) = data.event(*index).map(|event| event.tenant) else {
+                continue;
+            };
+            let Some(batch) = open.get_mut(tenant) else {
+                continue;
+            };
             batch.events.push(*index);
             if batch.events.len() as u64 >= batch.size {
-                requests.push(Request { tenant, events: std::mem::take(&mut batch.events) });
+                requests.push(Request {
+                    tenant,
+                    events: std::mem::take(&mut batch.events),
+                });
                 batch.size = size();
             }
         }
-        let rest = open.into_iter().enumerate().filter(|(_, batch)| !batch.events.is_empty());
-        requests.extend(rest.map(|(tenant, batch)| Request { tenant, events: batch.events }));
+        let rest = open
+            .into_iter()
+            .enumerate()
+            .filter(|(_, batch)| !batch.events.is_empty());
+        requests.extend(rest.map(|(tenant, batch)| Request {
+            tenant,
+            events: batch.events,
+        }));
         plans.push(requests);
     }
     plans
@@ -129,7 +148,10 @@ impl Writing {
                         for index in &request.events {
                             self.model.set(*index, Fate::Unknown);
                         }
-                        self.unknown.lock().unwrap_or_else(PoisonError::into_inner).push(request.events);
+                        self.unknown
+                            .lock()
+                            .unwrap_or_else(PoisonError::into_inner)
+                            .push(request.events);
                     }
                     return Ok(());
                 }
@@ -146,7 +168,9 @@ impl Writing {
         let keyspace = &self.data.keyspace;
         if let [index] = request.events.as_slice() {
             let event = self.data.event(*index).ok_or_else(missing)?;
-            client.put_with(keyspace, event.key.to_vec(), event.value.to_vec(), options).await?;
+            client
+                .put_with(keyspace, event.key.to_vec(), event.value.to_vec(), options)
+                .await?;
             return Ok(());
         }
         let mut batch = Batch::new();
@@ -179,7 +203,11 @@ mod tests {
             }
             seen.sort_unstable();
             assert_eq!(seen, all);
-            let singles = plans.iter().flatten().filter(|request| request.events.len() == 1).count();
+            let singles = plans
+                .iter()
+                .flatten()
+                .filter(|request| request.events.len() == 1)
+                .count();
             assert!(singles > 5, "{singles} single puts");
         }
     }

@@ -92,7 +92,10 @@ pub async fn run(args: DrillArgs, format: Format) -> Outcome {
     let tell = Teller::new(format);
     let data = Data::read(args.data.as_deref(), &mark)?;
     let temporary = tempfile::Builder::new().prefix("strongroom-drill-").tempdir()?;
-    let dir = temporary.path().canonicalize().map_err(exit::at(temporary.path()))?;
+    let dir = temporary
+        .path()
+        .canonicalize()
+        .map_err(exit::at(temporary.path()))?;
     tell.line(&format!(
         "Strongroom drill: {} events ({}) of {} tenants from {}; seed {seed}",
         output::count(data.events.len() as u64),
@@ -109,7 +112,10 @@ pub async fn run(args: DrillArgs, format: Format) -> Outcome {
     };
     // Several memtables in any run, so that tables, compactions and more than one segment are in it.
     let memtable = (data.bytes() / 6).clamp(64 << 10, 64 << 20);
-    let pair = Pair::prepare(&dir, &format!("memtable_bytes = {memtable}\nsegment_bytes = {memtable}"))?;
+    let pair = Pair::prepare(
+        &dir,
+        &format!("memtable_bytes = {memtable}\nsegment_bytes = {memtable}"),
+    )?;
     let mut drill = Drill {
         model: Arc::new(Model::new(data.events.len())),
         data: Arc::new(data),
@@ -128,7 +134,12 @@ pub async fn run(args: DrillArgs, format: Format) -> Outcome {
             return Err(Failure::new(Exit::Interrupted, "interrupted"));
         }
     };
-    let Drill { mut report, tell, pair, .. } = drill;
+    let Drill {
+        mut report,
+        tell,
+        pair,
+        ..
+    } = drill;
     drop(pair);
     report.seconds = tell.elapsed().as_secs_f64();
     report.finished = result.is_ok();
@@ -142,7 +153,11 @@ pub async fn run(args: DrillArgs, format: Format) -> Outcome {
         report.kept = Some(temporary.keep());
     }
     tell.end(&report);
-    if well { Ok(()) } else { Err(Failure::new(code, report.faults().join("\n"))) }
+    if well {
+        Ok(())
+    } else {
+        Err(Failure::new(code, report.faults().join("\n")))
+    }
 }
 
 impl Drill {
@@ -183,8 +198,11 @@ impl Drill {
         self.report.files_searched = searched.files;
         self.report.bytes_searched = searched.bytes;
         self.report.plaintext_found = searched.found;
-        let kinds: Vec<String> =
-            canaries.kinds().iter().map(|(kind, n)| format!("{} {kind}", output::count(*n))).collect();
+        let kinds: Vec<String> = canaries
+            .kinds()
+            .iter()
+            .map(|(kind, n)| format!("{} {kind}", output::count(*n)))
+            .collect();
         self.tell.step(
             "search",
             &format!(
@@ -196,10 +214,19 @@ impl Drill {
                 self.report.planted_found
             ),
         );
-        self.tell.more(&format!("both nodes, backups, restored copies, logs; {}", kinds.join(", ")));
+        self.tell.more(&format!(
+            "both nodes, backups, restored copies, logs; {}",
+            kinds.join(", ")
+        ));
         for hit in &searched.hits {
-            let place = hit.offset.map_or_else(|| "its name".to_owned(), |offset| format!("byte {offset}"));
-            self.tell.more(&format!("IN CLEAR: a {} in {} at {place}", hit.kind, hit.file.display()));
+            let place = hit
+                .offset
+                .map_or_else(|| "its name".to_owned(), |offset| format!("byte {offset}"));
+            self.tell.more(&format!(
+                "IN CLEAR: a {} in {} at {place}",
+                hit.kind,
+                hit.file.display()
+            ));
         }
         Ok(())
     }
@@ -225,7 +252,9 @@ impl Drill {
         let mut chosen: Vec<usize> = (0..data.events.len()).collect();
         if chosen.len() > SAMPLED {
             let last = data.events.len() as u64 - 1;
-            chosen = (0..SAMPLED).map(|_| self.random.between(0, last) as usize).collect();
+            chosen = (0..SAMPLED)
+                .map(|_| self.random.between(0, last) as usize)
+                .collect();
         }
         for event in chosen.into_iter().filter_map(|index| data.events.get(index)) {
             builder.add("value", &event.value);

@@ -38,7 +38,11 @@ impl Drill {
             escrow_recipient: secret.recipient().to_text(),
             escrow_path: self.text(&format!("keys/{name}.escrow")),
         };
-        self.admin().await?.create_backup(request).await.map_err(|error| Failure::from(error).during("backup"))
+        self.admin()
+            .await?
+            .create_backup(request)
+            .await
+            .map_err(|error| Failure::from(error).during("backup"))
     }
 
     /// Backs up, deletes the smallest tenant, and tries to read it in every way that is left.
@@ -58,7 +62,10 @@ impl Drill {
 
         let mut readable = false;
         if let Some(client) = clients.get(tenant) {
-            readable |= !refused(client.get(&self.data.keyspace, b"any").await, &[Kind::Unauthenticated])?;
+            readable |= !refused(
+                client.get(&self.data.keyspace, b"any").await,
+                &[Kind::Unauthenticated],
+            )?;
             readable |= match client.range(&self.data.keyspace, RangeOptions::all()).await {
                 Ok(mut entries) => !refused(entries.next().await, &[Kind::Unauthenticated])?,
                 Err(error) => !refused::<()>(Err(error), &[Kind::Unauthenticated])?,
@@ -114,24 +121,39 @@ impl Drill {
         let copy = compare::engine(&self.data, &self.model, &engine, skip)?;
         engine.close()?;
         let own = identity.as_slice() != &*status.database_id;
-        self.report.restore_equal = own && copy.found.equal() && copy.digest == primary.digest && primary.found.equal();
+        self.report.restore_equal =
+            own && copy.found.equal() && copy.digest == primary.digest && primary.found.equal();
         self.tell.step(
             "restore",
             &format!(
                 "fenced until accepted, {}; {} entries of {} tenants, {} the primary and what was written",
-                if own { "an identity of its own" } else { "the SAME IDENTITY" },
+                if own {
+                    "an identity of its own"
+                } else {
+                    "the SAME IDENTITY"
+                },
                 output::count(copy.found.entries),
                 self.data.tenants.len() - 1,
-                if self.report.restore_equal { "equal to" } else { "DIFFERENT from" }
+                if self.report.restore_equal {
+                    "equal to"
+                } else {
+                    "DIFFERENT from"
+                }
             ),
         );
 
         // The older backup still holds the deleted tenant's ciphertext, and no key is left that opens it.
         let engine = self.restored(OLDER)?;
         let id = strongroom::TenantId(deleted.id);
-        let name = self.data.tenants.get(deleted.tenant).map_or("", |tenant| &tenant.name);
+        let name = self
+            .data
+            .tenants
+            .get(deleted.tenant)
+            .map_or("", |tenant| &tenant.name);
         let gone = [engine.tenant(name).err(), engine.tenant_by_id(id).err()];
-        let gone = gone.iter().all(|error| error.as_ref().is_some_and(|e| e.kind() == ErrorKind::NotFound));
+        let gone = gone
+            .iter()
+            .all(|error| error.as_ref().is_some_and(|e| e.kind() == ErrorKind::NotFound));
         let rest = compare::engine(&self.data, &self.model, &engine, skip)?;
         engine.close()?;
         self.report.deleted_tenant_readable |= !gone;
@@ -146,30 +168,47 @@ impl Drill {
 
     /// Restores a backup with the newest escrow, by the verb, and opens the result.
     fn restored(&self, name: &str) -> Outcome<Engine> {
-        let (to, key) = (self.dir().join(format!("restored-{name}")), self.dir().join(format!("keys/{name}.key")));
+        let (to, key) = (
+            self.dir().join(format!("restored-{name}")),
+            self.dir().join(format!("keys/{name}.key")),
+        );
         let keys = KeyFile::create(&key)?;
         let done = Command::new(std::env::current_exe()?)
             .args(["restore", "-o", "json"])
             .args([Path::new("--from"), &self.dir().join(name)])
-            .args([Path::new("--escrow"), &self.dir().join(format!("keys/{BACKUP}.escrow"))])
+            .args([
+                Path::new("--escrow"),
+                &self.dir().join(format!("keys/{BACKUP}.escrow")),
+            ])
             .args([Path::new("--secret"), &self.dir().join(SECRET)])
             .args([Path::new("--to"), &to])
             .args([Path::new("--key-file"), &key])
             .output()?;
         // What it printed is searched too.
         let printed = self.dir().join(format!("restore-{name}.log"));
-        std::fs::write(&printed, [done.stdout.as_slice(), &done.stderr].concat()).map_err(exit::at(&printed))?;
+        std::fs::write(&printed, [done.stdout.as_slice(), &done.stderr].concat())
+            .map_err(exit::at(&printed))?;
         if !done.status.success() {
             let said = String::from_utf8_lossy(&done.stderr).trim().to_owned();
-            return Err(Failure::failed(format!("restore ended ({}): {said}", done.status)));
+            return Err(Failure::failed(format!(
+                "restore ended ({}): {said}",
+                done.status
+            )));
         }
-        Ok(Engine::builder(&to).shared_keys(Arc::new(keys)).create_if_missing(false).open()?)
+        Ok(Engine::builder(&to)
+            .shared_keys(Arc::new(keys))
+            .create_if_missing(false)
+            .open()?)
     }
 }
 
 /// Whether a restored database that nobody accepted refuses to be written to.
 fn fenced(engine: &Engine, keyspace: &str) -> Outcome<bool> {
-    let first = engine.tenants().into_iter().next().ok_or_else(|| Failure::failed("nothing was restored"))?;
+    let first = engine
+        .tenants()
+        .into_iter()
+        .next()
+        .ok_or_else(|| Failure::failed("nothing was restored"))?;
     let keyspace = engine.tenant_by_id(first.id)?.open_keyspace(keyspace)?;
     Ok(engine.status().awaiting_acceptance && keyspace.put("written by nobody", "").is_err())
 }

@@ -54,20 +54,44 @@ impl Report {
             }
         };
         let count = output::count;
-        fault(self.lost_writes > 0, format!("{} acknowledged writes were lost", count(self.lost_writes)));
-        fault(self.wrong_values > 0, format!("{} entries are not what was written", count(self.wrong_values)));
-        fault(self.torn_batches > 0, format!("{} batches were applied in part", self.torn_batches));
-        fault(self.deleted_tenant_readable, "the deleted tenant's data can still be read".to_owned());
-        fault(self.plaintext_found > 0, format!("{} canaries were found in clear", count(self.plaintext_found)));
+        fault(
+            self.lost_writes > 0,
+            format!("{} acknowledged writes were lost", count(self.lost_writes)),
+        );
+        fault(
+            self.wrong_values > 0,
+            format!("{} entries are not what was written", count(self.wrong_values)),
+        );
+        fault(
+            self.torn_batches > 0,
+            format!("{} batches were applied in part", self.torn_batches),
+        );
+        fault(
+            self.deleted_tenant_readable,
+            "the deleted tenant's data can still be read".to_owned(),
+        );
+        fault(
+            self.plaintext_found > 0,
+            format!("{} canaries were found in clear", count(self.plaintext_found)),
+        );
         if self.finished {
             fault(!self.restore_equal, "the restored database differs".to_owned());
-            fault(!self.restore_fenced, "the restored database took writes before it was accepted".to_owned());
-            fault(self.canaries == 0 || self.planted_found == 0, "the search for plaintext proved nothing".to_owned());
+            fault(
+                !self.restore_fenced,
+                "the restored database took writes before it was accepted".to_owned(),
+            );
+            fault(
+                self.canaries == 0 || self.planted_found == 0,
+                "the search for plaintext proved nothing".to_owned(),
+            );
         }
         if let Some(error) = &self.error {
             fault(true, error.clone());
         }
-        fault(!self.finished && self.error.is_none(), "the drill did not reach its end".to_owned());
+        fault(
+            !self.finished && self.error.is_none(),
+            "the drill did not reach its end".to_owned(),
+        );
         faults
     }
 
@@ -107,7 +131,11 @@ pub struct Teller {
 impl Teller {
     /// Begins; time runs from here.
     pub fn new(format: Format) -> Teller {
-        Teller { format, step: 0, started: Instant::now() }
+        Teller {
+            format,
+            step: 0,
+            started: Instant::now(),
+        }
     }
 
     /// Since the beginning.
@@ -125,7 +153,11 @@ impl Teller {
     /// A step, done.
     pub fn step(&mut self, name: &str, text: &str) {
         self.step += 1;
-        self.line(&format!("{:>7.2} s  {:>2} {name:<8} {text}", self.elapsed().as_secs_f64(), self.step));
+        self.line(&format!(
+            "{:>7.2} s  {:>2} {name:<8} {text}",
+            self.elapsed().as_secs_f64(),
+            self.step
+        ));
     }
 
     /// More about the step before.
