@@ -270,11 +270,12 @@ fn key(path: &Path, data_dir: Option<&Path>, findings: &mut Findings) {
     }
     private(path, "key file", findings);
     let device = |path: &Path| std::fs::metadata(path).ok().map(|about| about.dev());
-    if let Some(dir) = data_dir {
-        if device(path).is_some() && device(path) == device(existing(dir)) {
-            let text = "on the same file system as the data: whoever takes the disk takes the key with it";
-            findings.add("key file", Verdict::Warn, text);
-        }
+    if let Some(dir) = data_dir
+        && device(path).is_some()
+        && device(path) == device(existing(dir))
+    {
+        let text = "on the same file system as the data: whoever takes the disk takes the key with it";
+        findings.add("key file", Verdict::Warn, text);
     }
 }
 

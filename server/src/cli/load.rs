@@ -137,10 +137,10 @@ impl Maker {
     fn entry(&self, number: u64, bytes: Vec<u8>) -> Result<Option<Entry>, Broken> {
         let broken = |why: String| Broken { number, why };
         let object = Object::parse(&bytes).map_err(broken)?;
-        if let Some((field, want)) = &self.only {
-            if object.text(field).as_ref() != Some(want) {
-                return Ok(None);
-            }
+        if let Some((field, want)) = &self.only
+            && object.text(field).as_ref() != Some(want)
+        {
+            return Ok(None);
         }
         if number < self.from_line {
             return Ok(None);

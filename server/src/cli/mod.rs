@@ -23,6 +23,7 @@ pub mod ndjson;
 pub mod output;
 pub mod pair;
 mod pki;
+mod probe;
 mod promote;
 mod scan;
 mod serve;

@@ -110,6 +110,11 @@ impl Drill {
         join(tasks).await?;
         writing.bar.finish_and_clear();
         let acknowledged = writing.acknowledged.load(Ordering::Acquire);
+        if acknowledged == total {
+            return Err(Failure::failed(
+                "all was written before the kill: nothing was in mid-write",
+            ));
+        }
         let unknown = std::mem::take(&mut *writing.unknown.lock().unwrap_or_else(PoisonError::into_inner));
         self.report.acknowledged_before_kill = acknowledged;
         self.report.writes_per_second = acknowledged as f64 / loading.as_secs_f64().max(1e-9);
@@ -150,8 +155,14 @@ impl Drill {
         let took = started.elapsed();
         self.report.promote_ms = took.as_secs_f64() * 1e3;
         self.report.promote_loss_bytes = done.loss_bytes;
-        // What the first application to come back does: connect, write.
-        let next = (0..self.data.events.len() as u32).find(|index| self.model.fate(*index) == Fate::Pending);
+        // What the first application to come back does: connect, write. An event that was in flight is
+        // left alone until it is verified.
+        let all = 0..self.data.events.len() as u32;
+        let next = all.clone().find(|index| self.model.fate(*index) == Fate::Pending);
+        let next = next.or_else(|| {
+            all.clone()
+                .find(|index| self.model.fate(*index) == Fate::Acknowledged)
+        });
         let (index, event) = next
             .and_then(|index| Some((index, self.data.event(index)?)))
             .ok_or_else(|| {

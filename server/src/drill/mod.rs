@@ -54,6 +54,9 @@ const SAMPLED: usize = 6000;
 /// Paths as short as this occur in other places than events.
 const PATH_BYTES_MIN: usize = 24;
 
+/// With fewer events for each client, all could be written before the kill.
+const EVENTS_PER_CLIENT: usize = 200;
+
 /// Flags.
 #[derive(Args, Debug)]
 pub struct DrillArgs {
@@ -91,6 +94,14 @@ pub async fn run(args: DrillArgs, format: Format) -> Outcome {
     let mark = format!("{:016x}", random.next());
     let tell = Teller::new(format);
     let data = Data::read(args.data.as_deref(), &mark)?;
+    if data.events.len() < EVENTS_PER_CLIENT * usize::from(args.clients) {
+        return Err(Failure::usage(format!(
+            "{}: {} events are too few for {} clients: at least {EVENTS_PER_CLIENT} for each",
+            data.origin,
+            data.events.len(),
+            args.clients
+        )));
+    }
     let temporary = tempfile::Builder::new().prefix("strongroom-drill-").tempdir()?;
     let dir = temporary
         .path()

@@ -1,6 +1,6 @@
 //! The drill itself.
 
-use super::{strongroom, text};
+use super::{Running, command, strongroom, text, until};
 
 #[test]
 fn the_sample_drill_ends_well_and_reports_every_figure() {
@@ -93,4 +93,66 @@ fn data_the_drill_cannot_use_is_named_by_line_before_anything_starts() {
         .exits(2)
         .says("at least two tenants");
     strongroom(&["drill", "--data", text(&dir.path().join("none"))]).exits(10);
+    strongroom(&["drill", "--clients", "26"])
+        .exits(2)
+        .says("too few for 26 clients");
+}
+
+#[test]
+fn a_user_whose_name_stands_in_a_file_is_found_and_named() {
+    // The nodes' configurations hold this text, as a leak would.
+    let (dir, mut lines) = (tempfile::tempdir().unwrap(), String::new());
+    for i in 0..600 {
+        let (tenant, user) = if i % 3 == 0 {
+            ("a", "127.0.0.1:0")
+        } else {
+            ("b", "someone 0815")
+        };
+        lines.push_str(&format!(
+            "{{\"ts\":{i},\"tenant\":\"{tenant}\",\"user\":\"{user}\",\"v\":{i}}}\n"
+        ));
+    }
+    let path = dir.path().join("events.ndjson");
+    std::fs::write(&path, lines).unwrap();
+    let args = ["drill", "--data", text(&path), "--clients", "3"];
+    let ran = strongroom(&args).exits(1).says("canaries were found in clear");
+    assert!(
+        ran.out.contains("IN CLEAR: a user in") && ran.out.contains("a/node.toml"),
+        "{}",
+        ran.out
+    );
+    let kept = ran
+        .out
+        .lines()
+        .find_map(|line| line.strip_prefix("Everything is kept in "))
+        .unwrap();
+    assert!(std::path::Path::new(kept).join("b/node.toml").exists());
+    std::fs::remove_dir_all(kept).unwrap();
+    let json = strongroom(&[&args[..], &["-o", "json"]].concat()).exits(1).json();
+    assert_eq!(
+        (&json["ok"], &json["lost_writes"], &json["restore_equal"]),
+        (&false.into(), &0.into(), &true.into())
+    );
+    assert!(json["plaintext_found"].as_u64().unwrap() >= 4);
+    std::fs::remove_dir_all(json["kept"].as_str().unwrap()).unwrap();
+}
+
+#[test]
+fn an_interrupted_drill_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = command(&["drill"]);
+    child.env("TMPDIR", dir.path());
+    let mut running = Running(child.spawn().unwrap());
+    let node = until("the first node", || {
+        let drill = std::fs::read_dir(dir.path()).unwrap().next()?.unwrap().path();
+        std::fs::read_to_string(drill.join("b/node.json")).ok()
+    });
+    let node: serde_json::Value = serde_json::from_str(&node).unwrap();
+    let code = running.terminate();
+    assert_eq!(code, 130);
+    let pid = rustix::process::Pid::from_raw(node["pid"].as_i64().unwrap() as i32).unwrap();
+    until("the node to end", || {
+        rustix::process::test_kill_process(pid).is_err().then_some(())
+    });
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }

@@ -1,4 +1,5 @@
 //! The command line from outside: the binary, its exit codes, what it says.
+#![allow(clippy::unwrap_used)]
 
 mod drill;
 mod local;
