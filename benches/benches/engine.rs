@@ -3,6 +3,8 @@
 //! 16-byte keys, 100-byte values, one thread, sealed. Comparisons with other engines are not here:
 //! they have a package of their own (benches/compare, later).
 
+#![allow(clippy::unwrap_used, reason = "a bench that fails may end")]
+
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -21,13 +23,18 @@ fn puts(c: &mut Criterion) {
         let engine = open(dir.path(), Options::default()).unwrap();
         let tenant = engine.create_tenant("bench", TenantOptions::default()).unwrap();
         let keyspace = tenant.keyspace("k").unwrap();
-        let standby =
-            (durability == Durability::Replicated).then(|| LocalStandby::follow(&engine, dir.path()).unwrap());
+        let standby = (durability == Durability::Replicated)
+            .then(|| LocalStandby::follow(&engine, dir.path()).unwrap());
         let mut i = 0;
         group.bench_function(format!("{durability:?}"), |b| {
             b.iter(|| {
                 i += 1;
-                tenant.batch().put(&keyspace, key(i), VALUE).durability(durability).commit().unwrap()
+                tenant
+                    .batch()
+                    .put(&keyspace, key(i), VALUE)
+                    .durability(durability)
+                    .commit()
+                    .unwrap()
             });
         });
         drop(standby);
@@ -55,20 +62,39 @@ fn reads(c: &mut Criterion) {
         i = i.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         (i >> 33) % KEYS
     };
-    group.bench_function("cached", |b| b.iter(|| keyspace.get(key(next())).unwrap().unwrap()));
-    group.bench_function("missing", |b| b.iter(|| assert!(keyspace.get(key(KEYS + next())).unwrap().is_none())));
+    group.bench_function("cached", |b| {
+        b.iter(|| keyspace.get(key(next())).unwrap().unwrap())
+    });
+    group.bench_function("missing", |b| {
+        b.iter(|| assert!(keyspace.get(key(KEYS + next())).unwrap().is_none()))
+    });
     group.finish();
 
     let mut group = c.benchmark_group("range");
     group.bench_function("seek+50", |b| {
-        b.iter(|| keyspace.range(key(next())..).take(50).map(|kv| kv.unwrap().1.len()).sum::<usize>());
+        b.iter(|| {
+            keyspace
+                .range(key(next())..)
+                .take(50)
+                .map(|kv| kv.unwrap().1.len())
+                .sum::<usize>()
+        });
     });
     group.bench_function("seek-50", |b| {
-        b.iter(|| keyspace.range(..key(next())).rev().take(50).map(|kv| kv.unwrap().1.len()).sum::<usize>());
+        b.iter(|| {
+            keyspace
+                .range(..key(next()))
+                .rev()
+                .take(50)
+                .map(|kv| kv.unwrap().1.len())
+                .sum::<usize>()
+        });
     });
     group.throughput(Throughput::Elements(KEYS));
     group.sample_size(10);
-    group.bench_function("scan all", |b| b.iter(|| assert_eq!(keyspace.iter().count() as u64, KEYS)));
+    group.bench_function("scan all", |b| {
+        b.iter(|| assert_eq!(keyspace.iter().count() as u64, KEYS))
+    });
     group.finish();
 }
 
@@ -77,8 +103,12 @@ fn sealing(c: &mut Criterion) {
     for len in [64, 4 << 10] {
         let mut bench = SealBench::new(len).unwrap();
         group.throughput(Throughput::Bytes(len as u64));
-        group.bench_function(format!("seal {len} B"), |b| b.iter(|| black_box(bench.seal().unwrap())));
-        group.bench_function(format!("open {len} B"), |b| b.iter(|| black_box(bench.open().unwrap())));
+        group.bench_function(format!("seal {len} B"), |b| {
+            b.iter(|| black_box(bench.seal().unwrap()))
+        });
+        group.bench_function(format!("open {len} B"), |b| {
+            b.iter(|| black_box(bench.open().unwrap()))
+        });
     }
     group.finish();
 }

@@ -4,6 +4,8 @@
 //! writing, reopening and first reads, resident memory, and bytes on disk. `STRONGROOM_TENANTS`
 //! overrides the number.
 
+#![allow(clippy::unwrap_used, reason = "a bench that fails may end")]
+
 use std::time::Instant;
 
 use strongroom::{Durability, Engine, Options, TenantOptions};
@@ -14,7 +16,10 @@ const VALUE: [u8; 100] = [0x5a; 100];
 
 fn main() {
     // cargo passes flags such as --bench; none of them is ours.
-    let count: u64 = std::env::var("STRONGROOM_TENANTS").ok().and_then(|n| n.parse().ok()).unwrap_or(100_000);
+    let count: u64 = std::env::var("STRONGROOM_TENANTS")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(100_000);
     println!("tenants: {count} of {ENTRIES} entries, cache 16 MiB, memtable 16 MiB");
     let mut options = Options::default();
     options.cache_bytes = 16 << 20;
@@ -36,7 +41,10 @@ fn main() {
         let each = at.elapsed().as_secs_f64() * 1e6 / quarter.len() as f64;
         println!("  create, up to {made:>7}: {each:8.2} µs each");
     }
-    println!("  create, all:            {:8.2} s", start.elapsed().as_secs_f64());
+    println!(
+        "  create, all:            {:8.2} s",
+        start.elapsed().as_secs_f64()
+    );
 
     let start = Instant::now();
     for name in &names {
@@ -45,15 +53,27 @@ fn main() {
         write(&tenant, &keyspace, 0, ENTRIES);
     }
     report("write, buffered", start, count * ENTRIES);
-    println!("  resident after writing: {:8} KiB above the start", resident_kib().saturating_sub(base));
+    println!(
+        "  resident after writing: {:8} KiB above the start",
+        resident_kib().saturating_sub(base)
+    );
     reopen("clean", &engine, dir.path(), &options, count * ENTRIES, true);
     let engine = open(dir.path(), options.clone()).unwrap();
     let kib = resident_kib().saturating_sub(base);
-    println!("  resident after reopen:  {kib:8} KiB above the start, {} B a tenant", kib * 1024 / count);
+    println!(
+        "  resident after reopen:  {kib:8} KiB above the start, {} B a tenant",
+        kib * 1024 / count
+    );
     let start = Instant::now();
     let mut found = 0;
     for name in &names {
-        found += engine.tenant(name).unwrap().open_keyspace("k").unwrap().iter().count() as u64;
+        found += engine
+            .tenant(name)
+            .unwrap()
+            .open_keyspace("k")
+            .unwrap()
+            .iter()
+            .count() as u64;
     }
     assert_eq!(found, count * ENTRIES);
     report("read all", start, found);
@@ -87,7 +107,14 @@ fn main() {
     for first in (0..count * ENTRIES).step_by(ENTRIES as usize) {
         write(&tenant, &keyspace, first, ENTRIES);
     }
-    reopen("clean, one tenant", &engine, one.path(), &options, count * ENTRIES, true);
+    reopen(
+        "clean, one tenant",
+        &engine,
+        one.path(),
+        &options,
+        count * ENTRIES,
+        true,
+    );
 }
 
 fn write(tenant: &strongroom::Tenant, keyspace: &strongroom::Keyspace, first: u64, count: u64) {
@@ -139,5 +166,13 @@ fn copy_tree(from: &std::path::Path, to: &std::path::Path) {
 
 fn disk(dir: &std::path::Path) -> u64 {
     let entries = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap());
-    entries.map(|e| if e.path().is_dir() { disk(&e.path()) } else { e.metadata().unwrap().len() }).sum()
+    entries
+        .map(|e| {
+            if e.path().is_dir() {
+                disk(&e.path())
+            } else {
+                e.metadata().unwrap().len()
+            }
+        })
+        .sum()
 }

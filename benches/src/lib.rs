@@ -11,13 +11,20 @@ use strongroom::{BaseCopyReceiver, Engine, Options, Result, Role, checkpoint_fil
 
 /// Opens a database in `dir` with a development key file beside it.
 pub fn open(dir: &Path, options: Options) -> Result<Engine> {
-    Engine::builder(dir.join("data")).shared_keys(provider(dir)?).options(options).open()
+    Engine::builder(dir.join("data"))
+        .shared_keys(provider(dir)?)
+        .options(options)
+        .open()
 }
 
 /// The key file in `dir`, made if it is missing.
 pub fn provider(dir: &Path) -> Result<Arc<dyn KeyProvider>> {
     let path = dir.join("bench.key");
-    Ok(Arc::new(if path.exists() { KeyFile::open(&path)? } else { KeyFile::create(&path)? }))
+    Ok(Arc::new(if path.exists() {
+        KeyFile::open(&path)?
+    } else {
+        KeyFile::create(&path)?
+    }))
 }
 
 /// A standby in the same process: a thread moves the log from one engine's cursor to the other's
@@ -42,7 +49,10 @@ impl LocalStandby {
             receiver.chunk(&name, 0, &bytes)?;
         }
         receiver.finish()?;
-        let standby = Engine::builder(dir.join("standby")).shared_keys(provider).role(Role::Standby).open()?;
+        let standby = Engine::builder(dir.join("standby"))
+            .shared_keys(provider)
+            .role(Role::Standby)
+            .open()?;
         let mut cursor = primary.wal_cursor(checkpoint.position.lsn)?;
         let (stop, primary) = (Arc::new(AtomicBool::new(false)), primary.clone());
         let stopped = stop.clone();
@@ -64,7 +74,10 @@ impl LocalStandby {
             }
             Ok(())
         });
-        Ok(LocalStandby { stop, thread: Some(thread) })
+        Ok(LocalStandby {
+            stop,
+            thread: Some(thread),
+        })
     }
 }
 
@@ -84,7 +97,10 @@ pub fn key(i: u64) -> [u8; 16] {
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     let mut key = [0; 16];
-    for (to, from) in key.iter_mut().zip((x ^ (x >> 31)).to_le_bytes().into_iter().chain(i.to_le_bytes())) {
+    for (to, from) in key
+        .iter_mut()
+        .zip((x ^ (x >> 31)).to_le_bytes().into_iter().chain(i.to_le_bytes()))
+    {
         *to = from;
     }
     key
@@ -94,5 +110,7 @@ pub fn key(i: u64) -> [u8; 16] {
 pub fn resident_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find(|l| l.starts_with("VmRSS:"));
-    line.and_then(|l| l.split_whitespace().nth(1)).and_then(|n| n.parse().ok()).unwrap_or(0)
+    line.and_then(|l| l.split_whitespace().nth(1))
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(0)
 }

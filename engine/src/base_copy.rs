@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::io::{File, Io, durable};
 use crate::keys::{EscrowSecret, KeyChanges, KeyProvider, open_escrow};
 use crate::keystore::Keystore;
-use crate::open::{CURRENT, INCOMPLETE, KEYSTORE_DIR, TABLES_DIR, WAL_DIR};
+use crate::open::{CURRENT, INCOMPLETE, KEYSTORE_DIR, TABLES_DIR, WAL_DIR, check_tenants};
 use crate::seal::FileKeys;
 use crate::table::BlockCache;
 use crate::types::Epoch;
@@ -230,6 +230,7 @@ fn take_identity(io: &Io, dir: &Path, provider: Arc<dyn KeyProvider>) -> Result<
     let keystore = Arc::new(Keystore::open(&dir.join(KEYSTORE_DIR), io, provider)?);
     let keys = Arc::new(FileKeys::new(keystore.clone(), 64));
     let versions = VersionSet::open(dir, io, keys, Arc::new(BlockCache::new(0)))?;
+    check_tenants(dir, &keystore, &versions)?;
     let mut database_id = [0; 16];
     io.rng
         .fill(&mut database_id)

@@ -18,7 +18,7 @@ use crate::open::{CURRENT, TABLES_DIR, WAL_DIR};
 use crate::seal::FileHeader;
 use crate::status::Checkpoint;
 use crate::types::{Chain, Lsn, Position};
-use crate::version::referenced_files;
+use crate::version::{NodeState, referenced_files};
 use crate::wal::reader::{SegmentFile, SegmentScan, Step};
 use crate::wal::segment_name;
 
@@ -30,18 +30,19 @@ pub(crate) fn checkpoint(inner: &Inner, path: &Path) -> Result<Checkpoint> {
     }
     // Held while we copy: neither the tables of `version` nor the log behind `flushed` may go.
     let pin = inner.pins.pin(inner.wal.start(), true);
-    let (version, mut state) = inner.versions.view();
-    let (position, durable_now) = {
+    let (version, mut state, position, durable_now) = {
+        // Under the commit lock: a promotion comes before all of these or after all of them.
         let commit = inner.commit.lock();
         if commit.mode == Mode::Closed {
             return Err(crate::commit::closed());
         }
+        let (version, state) = inner.versions.view();
         let position = Position {
             epoch: commit.tail.epoch,
             lsn: commit.tail.end,
             seqno: commit.seqno,
         };
-        (position, inner.wal.durable())
+        (version, state, position, inner.wal.durable())
     };
     if durable_now < position.lsn {
         inner.wal.sync_to(position.lsn)?;
@@ -62,6 +63,10 @@ pub(crate) fn checkpoint(inner: &Inner, path: &Path) -> Result<Checkpoint> {
         durable::sync_dir(io, &dir)?;
     }
     state.reach = position.lsn;
+    if state.state == NodeState::Following {
+        // The copy's log is complete; whoever opens it follows nobody yet.
+        state.state = NodeState::Serving;
+    }
     inner.versions.write_snapshot(path, &version, &state)?;
     drop(pin);
     for (name, len) in checkpoint_files(path, io)? {

@@ -21,7 +21,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::inner::{CommitState, Inner, Mode};
 use crate::seal::{FileHeader, FileKind};
 use crate::types::{Chain, Epoch, EpochStart, Lsn, SeqNo};
-use crate::version::Edit;
+use crate::version::{Edit, NodeState};
 use crate::wal::format::{Invalid, RecordKind, parse_record};
 use crate::wal::reader::open_sections;
 use crate::wal::segment_name;
@@ -62,6 +62,8 @@ pub(crate) struct Follower {
     /// The newest segment, which queued records belong to.
     segment: Option<Arc<(PathBuf, FileHeader)>>,
     applied: Lsn,
+    /// The manifest says that this directory follows.
+    marked: bool,
 }
 
 struct Queued {
@@ -71,12 +73,13 @@ struct Queued {
 }
 
 impl Follower {
-    pub fn new(applied: Lsn, newest: Option<(PathBuf, FileHeader)>) -> Follower {
+    pub fn new(applied: Lsn, newest: Option<(PathBuf, FileHeader)>, marked: bool) -> Follower {
         Follower {
             partial: Vec::new(),
             queue: VecDeque::new(),
             segment: newest.map(Arc::new),
             applied,
+            marked,
         }
     }
 
@@ -91,6 +94,16 @@ impl Inner {
         let mut commit = self.commit.lock();
         let commit = &mut *commit;
         check_standby(commit)?;
+        if !commit.follower.marked {
+            // Before the first byte of somebody else's: recovery must not take its watermarks for ours.
+            self.wal.sync_to(commit.tail.end)?;
+            self.versions.log_and_apply(Edit {
+                state: Some(NodeState::Following),
+                reach: Some(commit.tail.end),
+                ..Edit::default()
+            })?;
+            commit.follower.marked = true;
+        }
         if first == commit.tail.end {
             // A new connection starts at the last whole record again.
             commit.follower.partial.clear();
@@ -277,12 +290,14 @@ impl Inner {
         self.versions.log_and_apply(Edit {
             epoch: Some(begin),
             fenced_by: Some(Epoch::ZERO),
+            state: Some(NodeState::Serving),
+            reach: Some(start),
             ..Edit::default()
         })?;
         self.apply_queue(commit, start)?;
         commit.tail.epoch = epoch;
         self.wal.start_segment(&mut commit.tail)?;
-        commit.follower = Follower::new(start, None);
+        commit.follower = Follower::new(start, None, false);
         self.gate.begin(epoch);
         commit.mode = Mode::Primary;
         Ok(Promotion { epoch, start })

@@ -252,12 +252,38 @@ fn open(io: &Io, dir: &Path, provider: Arc<dyn KeyProvider>, options: &Options) 
     let keystore = Arc::new(Keystore::open(&dir.join(KEYSTORE_DIR), io, provider)?);
     let (keys, cache) = caches(&keystore, options);
     let versions = VersionSet::open(dir, io, keys.clone(), cache.clone())?;
+    check_tenants(dir, &keystore, &versions)?;
     Ok(Opened {
         keystore,
         keys,
         cache,
         versions,
     })
+}
+
+/// The keystore must be at least as new as the tables: an older one would give their tenants' ids away again.
+pub(crate) fn check_tenants(dir: &Path, keystore: &Keystore, versions: &VersionSet) -> Result<()> {
+    let version = versions.current();
+    let newest = version
+        .levels
+        .iter()
+        .flatten()
+        .map(|table| table.meta().tenant_max.0)
+        .max();
+    match newest {
+        Some(newest) if newest >= keystore.next_tenant() => {
+            let expected = format!("one that knows tenant {newest}");
+            let found = format!("one that ends before tenant {}", keystore.next_tenant());
+            Err(Error::corruption(
+                &dir.join(KEYSTORE_DIR),
+                0,
+                "keystore",
+                expected,
+                found,
+            ))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Recovers the log, takes the role, starts background work.
@@ -279,7 +305,8 @@ fn start(
     let state = versions.state();
     let epoch_start = state.epochs.last().map_or(Lsn::ZERO, |e| e.start);
     let reach = state.reach.max(state.flushed).max(epoch_start);
-    let scan = recovery::scan(&io, &wal_dir, state.flushed, reach)?;
+    let own_watermarks = state.state != NodeState::Following;
+    let scan = recovery::scan(&io, &wal_dir, state.flushed, reach, own_watermarks)?;
     scan.cut(&io, &wal_dir)?;
     let seqno = state.seqno.max(scan.seqno);
     let wal = Wal::new(
@@ -309,7 +336,7 @@ fn start(
             mode: Mode::Closed,
             tail,
             seqno,
-            follower: Follower::new(scan.end, None),
+            follower: Follower::new(scan.end, None, false),
         }),
         mem: RwLock::new(MemState {
             active: Arc::new(Memtable::new()),
@@ -363,10 +390,23 @@ fn take_role(inner: &Inner, scan: &Scan, role: Role) -> Result<()> {
                     .wal
                     .resume_segment_verbatim(&mut commit.tail, header.clone())?;
             }
-            commit.follower = Follower::new(scan.end, newest);
+            let following = state.state == NodeState::Following;
+            if following && state.reach < scan.end {
+                // All of it was made durable a moment ago: from now on damage there is damage.
+                let reach = Some(scan.end);
+                inner.versions.log_and_apply(Edit {
+                    reach,
+                    ..Edit::default()
+                })?;
+            }
+            commit.follower = Follower::new(scan.end, newest, following);
             commit.mode = Mode::Standby;
         }
         Role::Primary => {
+            if state.state == NodeState::Following {
+                let text = "this database follows a primary: open it as a standby, and promote it";
+                return Err(Error::new(ErrorKind::NotPrimary, text).at(&inner.dir));
+            }
             if let Some(by) = state.fenced_by {
                 commit.mode = Mode::Fenced(by);
                 return Ok(());
@@ -385,7 +425,7 @@ fn take_role(inner: &Inner, scan: &Scan, role: Role) -> Result<()> {
             inner.wal.start_segment(&mut commit.tail)?;
             inner.gate.begin(epoch);
             commit.mode = match state.state {
-                NodeState::Serving => Mode::Primary,
+                NodeState::Serving | NodeState::Following => Mode::Primary,
                 NodeState::AwaitingAcceptance => Mode::AwaitingAcceptance,
             };
         }

@@ -80,6 +80,8 @@ pub(crate) struct Scan {
     pub newest: Option<FileHeader>,
     /// From the one holding `flushed` on.
     live: Vec<SegmentFile>,
+    /// Whether the records' watermarks speak of this node's storage: not in what a standby received.
+    own_watermarks: bool,
     /// Given up before the crash, and back because their removal was not durable: behind a gap.
     stale: Vec<PathBuf>,
     torn: Option<Torn>,
@@ -94,8 +96,9 @@ enum Torn {
 
 /// Walks the log from the segment holding `flushed` to its end, changing nothing.
 ///
+/// - `own_watermarks`: false for a standby's log, whose records tell what was durable on its primary.
 /// - Errors: `Corruption` naming file and offset for anything but a torn tail; `Unsupported`.
-pub(crate) fn scan(io: &Io, dir: &Path, flushed: Lsn, reach: Lsn) -> Result<Scan> {
+pub(crate) fn scan(io: &Io, dir: &Path, flushed: Lsn, reach: Lsn, own_watermarks: bool) -> Result<Scan> {
     let all = list_segments(io, dir)?;
     let mut found = Scan {
         segments: all.iter().map(|s| s.start).collect(),
@@ -108,6 +111,7 @@ pub(crate) fn scan(io: &Io, dir: &Path, flushed: Lsn, reach: Lsn) -> Result<Scan
         durable: reach,
         newest: None,
         live: Vec::new(),
+        own_watermarks,
         stale: Vec::new(),
         torn: None,
     };
@@ -226,7 +230,9 @@ impl Scan {
                 Step::Record(bytes) => {
                     if let Ok(record) = parse_record(&bytes, self.record_start(&scan, &bytes)) {
                         self.seqno = self.seqno.max(record.seqno);
-                        self.durable = self.durable.max(record.durable);
+                        if self.own_watermarks {
+                            self.durable = self.durable.max(record.durable);
+                        }
                         self.clean = record.kind == RecordKind::Close;
                     }
                 }
@@ -236,7 +242,11 @@ impl Scan {
                         at: scan.position(),
                         newest_segment: next.is_none(),
                         reach,
-                        later_watermark: scan.later_watermark()?,
+                        later_watermark: if self.own_watermarks {
+                            scan.later_watermark()?
+                        } else {
+                            None
+                        },
                     };
                     if let Verdict::Refuse(why) = judge_damage(damage) {
                         return Err(Error::corruption(&segment.path, scan.offset, "record", why, what));

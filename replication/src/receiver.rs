@@ -267,10 +267,14 @@ impl Follower {
             .into_inner();
         let first = dial::within(config, inbound.message()).await?;
         let first = first.ok_or_else(|| Error::new(ErrorKind::Unreachable, "the peer said nothing"))?;
-        let (epoch, start, end) = match wire::decode_primary(first).map_err(Error::from)? {
+        let (epoch, start, end, name) = match wire::decode_primary(first).map_err(Error::from)? {
             FromPrimary::Ok {
-                epoch, start, end, ..
-            } => (epoch, start, end),
+                epoch,
+                start,
+                end,
+                node,
+                ..
+            } => (epoch, start, end, node),
             FromPrimary::Diverged { fork_epoch, fork } => {
                 let why =
                     format!("this node's WAL parted from the primary's in epoch {fork_epoch} at {fork}");
@@ -303,6 +307,7 @@ impl Follower {
             upstream.connected = true;
             upstream.error = None;
             (upstream.epoch, upstream.end) = (epoch, end);
+            upstream.node = Some(name);
             upstream.heard = Some(Instant::now());
         }
         info!(%epoch, from = %start, "following the primary");

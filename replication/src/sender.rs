@@ -38,6 +38,9 @@ const QUEUE_MESSAGES: usize = 8;
 /// How often the reading thread looks whether it should stop.
 const READ_WAIT: Duration = Duration::from_millis(250);
 
+/// How often it looks where the WAL ends, which takes the lock that commits take.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// What the reading thread hands over.
 enum Read {
     Bytes {
@@ -123,6 +126,7 @@ pub(crate) async fn ship(
         status.durable,
         config.window_bytes,
         heartbeat_ms,
+        &config.node,
     );
     // The channel is empty: cannot be full.
     let _ = out.try_send(Ok(ok));
@@ -148,13 +152,15 @@ fn read_wal(
     window: u64,
 ) {
     let clock = OsClock::new();
+    let mut looked: Option<Instant> = None;
     while !session.over.is_raised() {
-        // The time first: the end seen is never older than it.
-        let ms = clock.now_ms();
-        *session.seen.lock() = Seen {
-            end: engine.wal_end().start,
-            ms,
-        };
+        if looked.is_none_or(|at| at.elapsed() >= LOOK) {
+            // The time first: the end seen is never older than it.
+            let ms = clock.now_ms();
+            let end = engine.wal_end().start;
+            *session.seen.lock() = Seen { end, ms };
+            looked = Some(Instant::now());
+        }
         let room = session.wait_room(window, CHUNK_BYTES_MAX, READ_WAIT);
         if room == 0 {
             continue;
@@ -174,11 +180,7 @@ fn read_wal(
                 let keystore = engine.keystore_version();
                 let end = first.advance(bytes.len() as u64);
                 session.sent(end);
-                let seen = Seen {
-                    ms: clock.now_ms(),
-                    end: engine.wal_end().start,
-                };
-                *session.seen.lock() = seen;
+                let seen = *session.seen.lock();
                 Read::Bytes {
                     first,
                     bytes,

@@ -45,6 +45,7 @@ pub(crate) struct Shared {
 /// What a standby knows of its primary.
 #[derive(Default)]
 pub(crate) struct Upstream {
+    pub(crate) node: Option<String>,
     pub(crate) connected: bool,
     pub(crate) error: Option<String>,
     pub(crate) epoch: Epoch,
@@ -146,6 +147,7 @@ impl Shared {
         let upstream = self.upstream.lock();
         UpstreamStatus {
             address: self.config.peer.clone().unwrap_or_default(),
+            node: upstream.node.clone(),
             connected: upstream.connected,
             error: upstream.error.clone(),
             epoch: upstream.epoch,

@@ -101,6 +101,8 @@ pub struct StandbyStatus {
 pub struct UpstreamStatus {
     /// Its address.
     pub address: String,
+    /// Its name, once it was heard.
+    pub node: Option<String>,
     /// Whether the WAL stream is up.
     pub connected: bool,
     /// Why not, if not.

@@ -133,6 +133,7 @@ pub(crate) enum FromPrimary {
         start: Lsn,
         end: Lsn,
         heartbeat_ms: u32,
+        node: String,
     },
     Diverged {
         fork_epoch: Epoch,
@@ -291,6 +292,7 @@ pub(crate) fn encode_ok(
     end: Lsn,
     window: u64,
     heartbeat_ms: u32,
+    node: &str,
 ) -> v1::PrimaryMessage {
     let message = v1::primary_message::Message::HelloOk(v1::HelloOk {
         epoch: epoch.0,
@@ -298,6 +300,7 @@ pub(crate) fn encode_ok(
         end_lsn: end.0,
         window_bytes: window,
         heartbeat_ms,
+        node: node.to_string(),
     });
     v1::PrimaryMessage {
         message: Some(message),
@@ -342,6 +345,7 @@ pub(crate) fn decode_primary(message: v1::PrimaryMessage) -> Decoded<FromPrimary
                 start: Lsn(ok.start_lsn),
                 end: Lsn(ok.end_lsn),
                 heartbeat_ms: ok.heartbeat_ms,
+                node: node_name(ok.node)?,
             }
         }
         Message::Diverged(d) => FromPrimary::Diverged {

@@ -4,6 +4,7 @@
 //! keystore/base-<generation, 16 hex>       all tenants (base.rs)
 //! keystore/log-<generation, 16 hex>        tenants created since (log.rs)
 //! keystore/<either>.tmp                    not yet what it will be; swept at open
+//! keystore/reserve                         room on a full disk, holds nothing (reserve.rs)
 //!
 //! base  offset size field            (little-endian)
 //!            0  128 header            kind 4, number = generation

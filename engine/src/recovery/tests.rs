@@ -219,7 +219,7 @@ impl Case {
                 .write_all_at(bytes, 0)
                 .unwrap();
         }
-        scan(io, dir, Lsn(self.flushed), Lsn(self.reach))
+        scan(io, dir, Lsn(self.flushed), Lsn(self.reach), true)
     }
 }
 

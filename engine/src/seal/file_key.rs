@@ -49,7 +49,7 @@ pub(crate) enum Piece {
     Bounds = 5,
     /// A manifest edit: a = edit number, b = first 8 bytes of the previous piece's tag.
     Edit = 6,
-    /// A keystore chunk or operation: a = ordinal, b = 1 for the last chunk.
+    /// A keystore chunk or log frame: a = ordinal, b = 1 for the last chunk of a base.
     Keys = 7,
 }
 

@@ -9,8 +9,9 @@
 //!     12    4 crc32      IEEE, over bytes [0, 12) then [16, 128)
 //!     16   16 file id    random
 //!     32   32 salt       random
-//!     64    8 epoch      of the writer
-//!     72    8 number     wal: start Lsn; table, manifest, current: file number; keystore: generation
+//!     64    8 epoch      of the writer; 0 in keystore files and escrows
+//!     72    8 number     wal: start Lsn; table, manifest, current: file number; keystore: generation;
+//!                        escrow: keystore version
 //!     80    8 created    milliseconds since 1970
 //!     88   16 chain      wal: chain up to the start; else zero
 //!    104   24 zero       rejected unless zero

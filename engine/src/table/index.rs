@@ -18,8 +18,9 @@
 //! where that is possible.
 //!
 //! Valid if and only if: the fields fill the index exactly; no key is longer than a tree key can be;
-//! separators do not descend; first <= last; parts follow each other without a gap from the start of
-//! the run or section to its head; entries add up to what the level above says.
+//! first <= last; separators do not descend from `first` on and end at or above `last` (at it in an
+//! index of sections); no part is empty; blocks follow each other without a gap, sections in order, from
+//! the start of the run or section to its head; entries add up to what the level above says.
 //!
 //! A large run is cut into sections of about 4 MiB, each with its own index and filter, so that no
 //! cached piece grows with the size of a table and a cold read fetches about 100 KiB at most before

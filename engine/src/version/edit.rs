@@ -56,6 +56,8 @@ pub(crate) enum NodeState {
     Serving = 1,
     /// Restored from a backup, and nobody has accepted it yet: refuses writes.
     AwaitingAcceptance = 2,
+    /// Follows a primary. Its log's watermarks are that primary's: what they call durable need not be here.
+    Following = 3,
 }
 
 impl NodeState {
@@ -63,6 +65,7 @@ impl NodeState {
         match value {
             1 => Some(NodeState::Serving),
             2 => Some(NodeState::AwaitingAcceptance),
+            3 => Some(NodeState::Following),
             _ => None,
         }
     }

@@ -12,7 +12,8 @@
 //!   beyond [`ROLL_BYTES`] begin a new one.
 //! - A failed sync is final ([`ErrorKind::ReadOnly`] until reopened): nobody knows what is on the disk.
 //!   A full disk is not: the edit is void, its new tables go, and the next edit begins a new manifest.
-//! - File numbers are never given out twice, not across a crash either.
+//! - File numbers are never given out twice while a file of that number is there, not across a crash
+//!   either. (A number whose file a crash took is free again: identity and keys come from the header.)
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};

@@ -9,7 +9,7 @@
 //!      4     4  len       whole record, RECORD_HEADER_BYTES ..= RECORD_BYTES_MAX
 //!      8     1  kind      1 batch, 2 close; 0 never written
 //!      9     1  zero
-//!     10     2  sections  1 for a batch, 0 for a close
+//!     10     2  sections  their number: writers put 1 in a batch, 0 in a close
 //!     12     4  zero
 //!     16     8  lsn       stream position of this record's first byte
 //!     24     8  epoch     of the primary that wrote it
@@ -37,7 +37,8 @@
 //!
 //! A record is valid if and only if: (1) len is in range and inside the bytes at hand; (2) crc32
 //! matches; (3) lsn is the position it stands at; (4) kind is known; (5) zero bytes are zero;
-//! (6) durable <= lsn; (7) the sections fill it exactly. Its chain is checked against the one before.
+//! (6) durable <= lsn; (7) the sections fill it exactly and are as many as it says, none in a close. Whoever
+//! walks a segment also checks (8) its epoch against the header's and (9) its chain against the one before.
 //!
 //! Invariants: no record spans segments; the chain after a piece of stream is
 //! SHA-256(chain before ‖ piece)[..16], over segment headers and records alike.
@@ -208,7 +209,7 @@ pub(crate) fn parse_record(bytes: &[u8], at: Lsn) -> Result<Record<'_>, Invalid>
         next_section(&mut rest).ok_or(Invalid::Damaged("section"))?;
         count = count.saturating_add(1);
     }
-    if count != sections || (kind == RecordKind::Close && count != 0) {
+    if count != sections || (kind == RecordKind::Batch) == (count == 0) {
         return Err(Invalid::Damaged("section count"));
     }
     Ok(record)

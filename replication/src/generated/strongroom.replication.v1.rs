@@ -113,7 +113,7 @@ pub mod primary_message {
     }
 }
 /// The stream begins. Set by the primary.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HelloOk {
     /// The primary's reign, for the whole stream.
     #[prost(fixed64, tag = "1")]
@@ -130,6 +130,9 @@ pub struct HelloOk {
     /// Milliseconds, above 0; it is never silent for longer.
     #[prost(uint32, tag = "5")]
     pub heartbeat_ms: u32,
+    /// The primary's name, 1 to 64 of A-Z a-z 0-9 . _ -.
+    #[prost(string, tag = "6")]
+    pub node: ::prost::alloc::string::String,
 }
 /// The standby's WAL is no prefix of the primary's: it needs a base copy. Set by the primary.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

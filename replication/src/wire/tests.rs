@@ -114,12 +114,13 @@ fn primary_messages_encoded_then_decoded_equal() {
     let bytes = Bytes::from_static(b"records");
     let table = [
         (
-            encode_ok(Epoch(5), Lsn(7), Lsn(9), 1 << 20, 1000),
+            encode_ok(Epoch(5), Lsn(7), Lsn(9), 1 << 20, 1000, "a"),
             FromPrimary::Ok {
                 epoch: Epoch(5),
                 start: Lsn(7),
                 end: Lsn(9),
                 heartbeat_ms: 1000,
+                node: "a".into(),
             },
         ),
         (

@@ -270,3 +270,56 @@ async fn shutdown_twice_then_fine_and_the_directory_is_free() {
     let a = pair.start_a().await;
     assert_eq!(a.state().role, NodeRole::Waiting);
 }
+
+/// What a promotion leaves when the process dies in the middle of it: the record of step 2, and the engine
+/// with or without its new epoch.
+async fn promotion_cut_short(durable: bool) -> (Pair, strongroom::Epoch) {
+    let pair = Pair::new().await;
+    let (a, b) = pair.start().await;
+    put(&a, "acme", "k", "v", Durability::Replicated).await.unwrap();
+    let epoch = a.state().epoch;
+    pair.cut();
+    b.shutdown().await.unwrap();
+    if durable {
+        let (data, keys, options) = (pair.b.data.clone(), pair.b.keys.clone(), pair.engine.clone());
+        blocking(move || {
+            let builder = strongroom::Engine::builder(data)
+                .shared_keys(keys)
+                .options(options);
+            builder
+                .role(strongroom::Role::Standby)
+                .open()
+                .unwrap()
+                .promote()
+                .unwrap();
+        })
+        .await;
+    }
+    let record = format!("strongroom node role, format 1\npromoting from {}\n", epoch.0);
+    std::fs::write(pair.b.side("role"), record).unwrap();
+    pair.mend();
+    // The old primary has gone on all the time.
+    let b = pair.start_b().await;
+    if durable {
+        let served = role(&b, NodeRole::Primary).await;
+        assert_eq!(served.epoch, epoch.promoted().reopened());
+        role(&a, NodeRole::Standby).await;
+        put(&b, "acme", "k2", "v", Durability::Replicated).await.unwrap();
+    } else {
+        role(&b, NodeRole::Standby).await;
+        put(&a, "acme", "k2", "v", Durability::Replicated).await.unwrap();
+        assert_eq!(a.state().epoch, epoch);
+    }
+    assert_eq!(all(&a, "acme").await, all(&b, "acme").await);
+    (pair, epoch)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn promotion_cut_short_before_its_epoch_was_durable_then_still_a_standby() {
+    promotion_cut_short(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn promotion_cut_short_after_its_epoch_was_durable_then_primary_and_the_old_one_follows() {
+    promotion_cut_short(true).await;
+}

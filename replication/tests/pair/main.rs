@@ -7,6 +7,7 @@ mod harness;
 mod protocol;
 mod refusals;
 mod seeding;
+mod soak;
 mod streaming;
 
 /// The committed stubs, for peers that do not behave.

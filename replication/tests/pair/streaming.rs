@@ -28,6 +28,7 @@ async fn replicated_write_then_durable_and_readable_on_the_standby() {
     assert!(seen.applied <= seen.durable && seen.durable <= seen.received && seen.received <= seen.sent);
     let upstream = b.status().upstream.unwrap();
     assert!(upstream.connected && upstream.error.is_none());
+    assert_eq!(upstream.node.as_deref(), Some("a"));
     assert_eq!(upstream.epoch, a.state().epoch);
     a.shutdown().await.unwrap();
     b.shutdown().await.unwrap();

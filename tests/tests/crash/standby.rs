@@ -17,7 +17,7 @@ use std::time::Duration;
 use strongroom::io::sim::{CrashMode, Fault, SimFs, Times};
 use strongroom::keys::{EscrowSecret, KeyChanges};
 use strongroom::{
-    BaseCopyReceiver, Engine, ErrorKind, Lsn, Options, Result, Role, checkpoint_files, restore,
+    BaseCopyReceiver, Engine, Epoch, ErrorKind, Lsn, Options, Result, Role, checkpoint_files, restore,
 };
 use strongroom_tests::dice::{Dice, fresh_seed};
 use strongroom_tests::keys::SimKeys;
@@ -108,6 +108,8 @@ struct Told {
     knows_third: bool,
     /// 1: `promote` was called, 2: it returned Ok.
     promoted: u8,
+    /// The reign it returned: never to be used by another opening.
+    epoch: Epoch,
     /// Keys put after the promotion: submitted, acknowledged.
     puts: (u64, u64),
 }
@@ -178,8 +180,12 @@ fn live(fs: &SimFs, keys: &SimKeys, sent: &Sent, told: &Mutex<Told>) -> Result<(
     let engine = open(fs, keys, Role::Standby)?;
     follow(&engine, sent, told, sent.wal.len(), &mut dice)?;
     told.lock().unwrap().promoted = 1;
-    engine.promote()?;
-    told.lock().unwrap().promoted = 2;
+    let promotion = engine.promote()?;
+    {
+        let mut told = told.lock().unwrap();
+        told.promoted = 2;
+        told.epoch = promotion.epoch;
+    }
     for i in 0..3 {
         told.lock().unwrap().puts.0 = i + 1;
         engine
@@ -222,6 +228,10 @@ fn examine(fs: &SimFs, keys: &SimKeys, sent: &Sent, told: &Told) -> std::result:
         let (fs, keys) = (fs.fork(), keys.fork());
         let engine = match open(&fs, &keys, *role) {
             Ok(engine) => engine,
+            // Not promoted yet: then it is a standby, which the other pass opens.
+            Err(e) if told.promoted == 1 && *role == Role::Primary && e.kind() == ErrorKind::NotPrimary => {
+                continue;
+            }
             Err(e) if told.finished => return Err(format!("{role:?} does not open: {e:?}")),
             Err(e) if matches!(e.kind(), ErrorKind::Invalid | ErrorKind::NotFound) => {
                 copy(&fs, &keys, sent).map_err(|e| format!("cannot be started over: {e:?}"))?;
@@ -251,6 +261,13 @@ fn examine(fs: &SimFs, keys: &SimKeys, sent: &Sent, told: &Told) -> std::result:
             // A primary has written on; as a standby it had received everything.
             Role::Primary => sent.points.last().expect("points").0,
         };
+        if *role == Role::Primary && engine.status().epoch <= told.epoch {
+            return Err(format!(
+                "reopened in epoch {}, after {}",
+                engine.status().epoch,
+                told.epoch
+            ));
+        }
         if told.promoted > 0 {
             check_puts(&mut found, told)?;
         }
@@ -450,6 +467,81 @@ fn every_operation_of_a_restore_may_be_the_last() {
                     check(&image, &keys, &what);
                 }
             }
+        }
+    }
+}
+
+/// A fence and the acceptance of a restored database are decisions: once the call has returned, no crash
+/// undoes them.
+#[test]
+fn every_operation_of_a_decision_may_be_the_last() {
+    let mut world = World::new(options());
+    world.open().unwrap();
+    world.create_tenant(&name_of_tenant(1)).unwrap();
+    world.put(&name_of_tenant(1), "a", 1, 30).unwrap();
+    let escrow = world.engine().escrow(&world.secret.recipient()).unwrap();
+    world.engine().checkpoint("/srv/copy").unwrap();
+    world.close().unwrap();
+    let io = world.fs.io(fresh_seed());
+    restore(
+        "/srv/copy",
+        &escrow,
+        &world.secret,
+        DIR,
+        world.keys.provider(),
+        &io,
+    )
+    .unwrap();
+    let (fs, keys) = (&world.fs, &world.keys);
+
+    let newer = Epoch::FIRST.promoted().promoted().promoted();
+    let decided = Arc::new(Mutex::new(0));
+    let moments = Arc::new(Mutex::new(Vec::new()));
+    let (to, decided_then, keys_then) = (moments.clone(), decided.clone(), keys.clone());
+    fs.probe(move |op, fork| {
+        to.lock().unwrap().push((
+            op.clone(),
+            fork.clone(),
+            keys_then.fork(),
+            *decided_then.lock().unwrap(),
+        ));
+    });
+    let put = |engine: &Engine| engine.tenant(&name_of_tenant(1))?.keyspace("b")?.put("k", "v");
+    let engine = open(fs, keys, Role::Primary).unwrap();
+    assert_eq!(put(&engine).unwrap_err().kind(), ErrorKind::ReadOnly);
+    engine.accept_restored().unwrap();
+    *decided.lock().unwrap() = 1;
+    put(&engine).unwrap();
+    engine.fence(newer).unwrap();
+    *decided.lock().unwrap() = 2;
+    assert_eq!(put(&engine).unwrap_err().kind(), ErrorKind::Fenced);
+    drop(engine);
+    let engine = open(fs, keys, Role::Primary).unwrap();
+    assert_eq!(put(&engine).unwrap_err().kind(), ErrorKind::Fenced);
+    engine.close().unwrap();
+    fs.clear_probe();
+
+    for (op, fs, keys, decided) in std::mem::take(&mut *moments.lock().unwrap()) {
+        for (mode, seed) in [
+            (CrashMode::DropAll, 0),
+            (CrashMode::KeepAll, 0),
+            (CrashMode::KeepRandom, 1),
+        ] {
+            let what = format!("before operation {op:?}, {mode:?} with seed {seed}");
+            let (image, keys) = (fs.crashed_image(mode, seed), keys.fork());
+            let engine = open(&image, &keys, Role::Primary).unwrap_or_else(|e| panic!("{what}: {e:?}"));
+            let status = engine.status();
+            match decided {
+                0 => assert_eq!(status.fenced_by, None, "{what}"),
+                1 => assert!(!status.awaiting_acceptance, "{what}: acceptance is forgotten"),
+                _ => assert_eq!(status.fenced_by, Some(newer), "{what}: the fence is forgotten"),
+            }
+            let expected = match (status.awaiting_acceptance, status.fenced_by) {
+                (_, Some(_)) => Err(ErrorKind::Fenced),
+                (true, None) => Err(ErrorKind::ReadOnly),
+                (false, None) => Ok(()),
+            };
+            assert_eq!(put(&engine).map(drop).map_err(|e| e.kind()), expected, "{what}");
         }
     }
 }
