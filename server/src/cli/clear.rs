@@ -473,7 +473,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (mut kinds, mut entries, mut records) = (Vec::new(), 0, 0);
         for path in database(dir.path()) {
-            if path.file_name().is_some_and(|name| name == "LOCK") {
+            // The lock, and space set aside for deleting when the disk is full: no content.
+            if path
+                .file_name()
+                .is_some_and(|name| name == "LOCK" || name == "reserve")
+            {
                 assert!(!is_ours(&path));
                 continue;
             }
@@ -514,7 +518,7 @@ mod tests {
                 Detail::Wal(_) => good.len(),
             };
             let copy = dir.path().join("copy");
-            for byte in 0..clear {
+            for byte in (0..clear).filter(|byte| *byte < HEADER_BYTES + 200 || byte % 13 == 0) {
                 let mut bad = good.clone();
                 bad[byte] ^= 1 << (byte % 8);
                 std::fs::write(&copy, &bad).unwrap();

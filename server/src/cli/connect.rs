@@ -27,12 +27,16 @@ use figment::Figment;
 use figment::providers::{Format, Toml};
 use serde::{Deserialize, Serialize};
 use strongroom_client::proto::admin::{Role, StatusResponse};
-use strongroom_client::{AdminClient, AdminConfig, Client, ClientConfig};
+use strongroom_client::{AdminClient, AdminConfig, Client, ClientConfig, Kind};
 
 use super::exit::{self, Exit, Failure, Outcome};
+use super::probe;
 
 /// Environment variable with the token itself.
 pub const TOKEN_ENV: &str = "STRONGROOM_TOKEN";
+
+/// How long a node may take to say how it is.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// A profile file.
 #[derive(Clone, Default, Debug, Serialize, Deserialize)]
@@ -266,9 +270,37 @@ pub struct Target {
 impl Target {
     /// Connects.
     pub async fn connect(&self) -> Outcome<AdminClient> {
-        AdminClient::connect(self.config.clone())
-            .await
-            .map_err(|error| Failure::from(error).during(&self.address))
+        Ok(self.ask().await?.0)
+    }
+
+    /// Connects and asks for the status, within a few seconds: only an answer shows that the server
+    /// takes the certificate.
+    pub async fn ask(&self) -> Outcome<(AdminClient, StatusResponse)> {
+        let both = async {
+            let client = AdminClient::connect(self.config.clone()).await?;
+            let status = client.status().await?;
+            Ok::<_, strongroom_client::ClientError>((client, status))
+        };
+        let error = match tokio::time::timeout(ANSWER, both).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) => error,
+            Err(_) => {
+                return Err(Failure::failed(format!(
+                    "{}: no answer within {ANSWER:?}",
+                    self.address
+                )));
+            }
+        };
+        if error.kind() == Kind::Unavailable {
+            let c = &self.config;
+            let name = c.server_name.as_deref();
+            if let Some(alert) = probe::refusal(&self.address, name, &c.ca_pem, &c.cert_pem, &c.key_pem).await
+            {
+                let text = format!("{}: the server refused the certificate ({alert})", self.address);
+                return Err(Failure::new(Exit::Refused, text));
+            }
+        }
+        Err(Failure::from(error).during(&self.address))
     }
 }
 
@@ -332,7 +364,7 @@ impl AdminArgs {
         }
         let mut seen = Vec::new();
         for target in &targets {
-            match ask(target).await {
+            match target.ask().await {
                 Ok((client, status)) if status.role == Role::Primary as i32 && status.serving => {
                     return Ok(client);
                 }
@@ -344,25 +376,6 @@ impl AdminArgs {
             Exit::NotPrimary,
             format!("none of the nodes is a serving primary\n{}", seen.join("\n")),
         ))
-    }
-}
-
-/// Connects and asks for the status, within a few seconds.
-pub async fn ask(target: &Target) -> Outcome<(AdminClient, StatusResponse)> {
-    let both = async {
-        let client = target.connect().await?;
-        let status = client
-            .status()
-            .await
-            .map_err(|error| Failure::from(error).during(&target.address))?;
-        Ok((client, status))
-    };
-    match tokio::time::timeout(Duration::from_secs(5), both).await {
-        Ok(result) => result,
-        Err(_) => Err(Failure::failed(format!(
-            "{}: no answer within 5 s",
-            target.address
-        ))),
     }
 }
 

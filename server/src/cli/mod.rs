@@ -22,7 +22,8 @@ mod load;
 pub mod ndjson;
 pub mod output;
 pub mod pair;
-pub mod pki;
+mod pki;
+mod probe;
 mod promote;
 mod scan;
 mod serve;
@@ -35,6 +36,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::drill;
+pub use dev::ended as interrupted;
 use exit::{Exit, Failure, Outcome};
 use output::Format;
 

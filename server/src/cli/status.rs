@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use strongroom_client::proto::admin::{Peer, Role, StatusResponse};
 
-use super::connect::{AdminArgs, ask};
+use super::connect::AdminArgs;
 use super::data::epoch;
 use super::exit::{Exit, Failure, Outcome};
 use super::output::{self, Format};
@@ -28,7 +28,7 @@ pub async fn run(args: StatusArgs, format: Format) -> Outcome {
     let mut asked = Vec::new();
     for target in targets {
         asked.push(tokio::spawn(async move {
-            let answer = ask(&target).await;
+            let answer = target.ask().await;
             (target.address, answer.map(|(_, status)| status))
         }));
     }
