@@ -100,7 +100,7 @@ fn unknown_tag_is_told_from_malformed_fields() {
         ("too short", field(3, &[0; 7])),
         ("too long", field(3, &[0; 9])),
         ("no such level", field(2, &[7, 0, 0, 0, 0, 0, 0, 0, 0])),
-        ("no such node state", field(9, &[3])),
+        ("no such node state", field(9, &[4])),
         ("node state zero", field(9, &[0])),
         ("value cut", vec![3, 8, 0, 0, 0, 1]),
         ("length cut", vec![3, 8]),
