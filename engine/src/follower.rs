@@ -40,7 +40,8 @@ pub struct StandbyProgress {
     pub durable: Lsn,
     /// Last record applied.
     pub applied: Lsn,
-    /// Chain at `durable`.
+    /// Chain at the end of the last whole record received: the one at `durable` if nothing was appended since the
+    /// last sync.
     pub chain: Chain,
 }
 
