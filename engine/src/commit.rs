@@ -13,6 +13,7 @@
 use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::hooks::planted;
 use crate::inner::{CommitState, Inner, Mode};
 use crate::options::Background;
 use crate::types::{Durability, KeyspaceId, Position, TenantId};
@@ -86,7 +87,7 @@ impl Inner {
             }
             position
         };
-        if durability >= Durability::Local {
+        if durability >= Durability::Local && !planted!(AcknowledgeBeforeSync) {
             self.wal.sync_to(position.lsn)?;
         }
         if durability == Durability::Replicated {

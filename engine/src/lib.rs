@@ -19,6 +19,10 @@
 #![warn(missing_docs)]
 #![deny(unsafe_code)]
 
+#[cfg(any(test, feature = "sim"))]
+pub mod hooks;
+#[cfg(not(any(test, feature = "sim")))]
+mod hooks;
 pub mod io;
 pub mod keys;
 

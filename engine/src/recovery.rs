@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::hooks::rare;
 use crate::io::Io;
 use crate::seal::{FileHeader, FileKeys};
 use crate::types::{Chain, Epoch, Lsn, SeqNo};
@@ -285,6 +286,7 @@ impl Scan {
     pub fn cut(&self, io: &Io, dir: &Path) -> Result<()> {
         match &self.torn {
             Some(Torn::Tail(path, len)) => {
+                rare!(TornTailCut);
                 let file = io
                     .vfs
                     .open_rw(path)
@@ -293,6 +295,7 @@ impl Scan {
                     .map_err(|e| Error::io("cutting a torn tail", path, e))?;
             }
             Some(Torn::Header(path)) => {
+                rare!(TornHeaderRemoved);
                 io.vfs
                     .remove_file(path)
                     .map_err(|e| Error::io("removing a torn segment", path, e))?;
