@@ -2,16 +2,20 @@
 //! told; it forks when a test forks the disk, so that both are of one moment.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use strongroom::keys::{Destruction, KekVersion, KeyProvider};
 use strongroom::{Error, ErrorKind, Result};
 use zeroize::Zeroizing;
 
+const TOKEN_BYTES: usize = 48;
+const TOKEN_END: [u8; TOKEN_BYTES - 8] = [0x5a; TOKEN_BYTES - 8];
+
 #[derive(Clone, Default)]
 struct Held {
     versions: BTreeMap<u64, bool>,
+    /// Wrapped so far: makes tokens different.
+    wraps: u64,
     /// What each wrapped token stands for: version, root, context.
     wrapped: BTreeMap<Vec<u8>, (u64, [u8; 32], Vec<u8>)>,
 }
@@ -34,6 +38,21 @@ impl SimKeys {
     /// As the engine takes it.
     pub fn provider(&self) -> Arc<dyn KeyProvider> {
         Arc::new(self.clone())
+    }
+
+    /// Live versions whose wrapped roots are in these bytes: under any other nothing was kept.
+    pub fn versions_in<'a>(&self, files: impl Iterator<Item = &'a [u8]>) -> BTreeSet<u64> {
+        let held = self.0.lock().unwrap();
+        let mut found = BTreeSet::new();
+        for bytes in files {
+            let tokens = bytes.windows(TOKEN_BYTES).filter(|w| w.ends_with(&TOKEN_END));
+            found.extend(
+                tokens
+                    .filter_map(|token| held.wrapped.get(token))
+                    .map(|(of, ..)| *of),
+            );
+        }
+        found
     }
 
     /// Versions that are not destroyed.
@@ -64,13 +83,14 @@ impl KeyProvider for SimKeys {
     }
 
     fn wrap(&self, version: KekVersion, root: &[u8; 32], context: &[u8]) -> Result<Vec<u8>> {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
         let mut held = self.0.lock().unwrap();
         if held.versions.get(&version.0) != Some(&true) {
             return Err(refused("no such version"));
         }
-        let mut token = vec![0x5a; 48];
-        token[..8].copy_from_slice(&NEXT.fetch_add(1, Ordering::Relaxed).to_le_bytes());
+        let mut token = vec![0; TOKEN_BYTES];
+        held.wraps += 1;
+        token[8..].copy_from_slice(&TOKEN_END);
+        token[..8].copy_from_slice(&held.wraps.to_le_bytes());
         held.wrapped
             .insert(token.clone(), (version.0, *root, context.to_vec()));
         Ok(token)

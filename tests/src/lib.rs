@@ -8,9 +8,11 @@
 //! canary   words that must never reach a disk in clear
 //! dice     seeded choices
 //! kill     a child process that writes until it is killed, and what must be left of it
+//! layers   the list of simulations the binary `sim` runs; runner: runs them and adds up
+//! sim      the engine simulation: one seed, one run
 //! ```
 //!
-//! The suites are `tests/{crash,model,format,kill}`; every failure prints the seed or the operation
+//! The suites are `tests/{crash,model,format,kill,sim}`; every failure prints the seed or the operation
 //! that repeats it.
 
 #![allow(
@@ -23,5 +25,8 @@ pub mod canary;
 pub mod dice;
 pub mod keys;
 pub mod kill;
+pub mod layers;
 pub mod oracle;
+pub mod runner;
+pub mod sim;
 pub mod world;

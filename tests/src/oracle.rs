@@ -223,6 +223,22 @@ impl Oracle {
         stamp
     }
 
+    /// Changes that failed and are still open: each doubles what is allowed.
+    pub fn failures(&self) -> usize {
+        let wal = self.wal[self.settled..].iter().map(|(_, o)| *o);
+        let keystore = self.keystore.iter().map(|(_, o)| *o);
+        wal.chain(keystore).filter(|o| *o == Outcome::Failed).count()
+    }
+
+    /// Changes acknowledged so far.
+    pub fn acknowledged(&self) -> u64 {
+        let wal = self.wal.iter().map(|(_, o)| *o);
+        let keystore = self.keystore.iter().map(|(_, o)| *o);
+        wal.chain(keystore)
+            .filter(|o| *o == Outcome::Acknowledged)
+            .count() as u64
+    }
+
     /// Every key ever written to a live tenant: those that are gone must read as absent.
     pub fn keys_ever(&self) -> BTreeSet<(String, String, Bytes)> {
         let live = self.live(|_, outcome| outcome == Outcome::Acknowledged);

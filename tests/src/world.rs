@@ -8,9 +8,11 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use bytes::Bytes;
-use strongroom::io::sim::{CrashMode, Op as DiskOp, SimFs};
+use strongroom::io::Io;
+use strongroom::io::sim::{CrashMode, Op as DiskOp, SimClock, SimFs, SimRng};
 use strongroom::keys::EscrowSecret;
 use strongroom::{
     Durability, Engine, Error, ErrorKind, Keyspace, Options, Result, Tenant, TenantOptions, restore,
@@ -58,6 +60,8 @@ pub struct World {
     pub options: Options,
     /// Opens checkpoints.
     pub secret: Arc<EscrowSecret>,
+    /// Clock and random bytes that go on over crashes; without, every opening has new ones.
+    machine: Option<(Arc<SimClock>, Arc<SimRng>)>,
     known: Arc<Mutex<Known>>,
     engine: Option<Engine>,
     values: u64,
@@ -83,9 +87,38 @@ impl World {
             keys: SimKeys::new(),
             options,
             secret: Arc::new(EscrowSecret::generate().unwrap()),
+            machine: None,
             known: Arc::default(),
             engine: None,
             values: 0,
+        }
+    }
+
+    /// An empty machine whose every random byte follows from `seed`, over all openings: then a (key,
+    /// nonce) pair that repeats after a crash is noticed, and a second run writes the same bytes.
+    pub fn seeded(options: Options, seed: u64) -> World {
+        World {
+            machine: Some((Arc::default(), Arc::new(SimRng::new(seed)))),
+            ..World::new(options)
+        }
+    }
+
+    /// The clock of a seeded world goes on by so much.
+    pub fn advance(&self, by: Duration) {
+        if let Some((clock, _)) = &self.machine {
+            clock.advance(by);
+        }
+    }
+
+    /// What an engine on `fs` runs on.
+    pub fn io_on(&self, fs: &SimFs) -> Io {
+        match &self.machine {
+            Some((clock, rng)) => Io {
+                vfs: Arc::new(fs.clone()),
+                clock: clock.clone(),
+                rng: rng.clone(),
+            },
+            None => fs.io(fresh_seed()),
         }
     }
 
@@ -156,7 +189,7 @@ impl World {
         let engine = Engine::builder(DIR)
             .shared_keys(self.keys.provider())
             .options(self.options.clone())
-            .io(self.fs.io(fresh_seed()))
+            .io(self.io_on(&self.fs))
             .open()?;
         self.engine = Some(engine);
         Ok(())
@@ -188,6 +221,11 @@ impl World {
         let before = self.fs.fork();
         self.open()
             .map_err(|e| format!("does not open: {e:?}{}", listing(&before)))?;
+        self.verify()
+    }
+
+    /// Finds out what is there after an opening: an allowed state, which counts from now on.
+    pub fn verify(&mut self) -> std::result::Result<(), String> {
         let found = read_all(self.engine()).map_err(|e| format!("cannot be read: {e:?}"))?;
         let mut known = self.known();
         match known.oracle.find(&found) {
@@ -252,7 +290,13 @@ impl World {
             .tenant(name)
             .expect("the oracle knows the tenant");
         let ticket = self.known().oracle.delete_tenant(number);
-        let condemned = self.keys.live_versions();
+        // An interrupted deletion may leave a version that never guarded anything: it is not among these.
+        let files = self.fs.files();
+        let keystore = files
+            .iter()
+            .filter(|(path, _)| path.starts_with(format!("{DIR}/keystore")));
+        let condemned = self.keys.versions_in(keystore.map(|(_, bytes)| &bytes[..]));
+        assert!(!condemned.is_empty() || self.fs.crashed(), "no root on the disk");
         self.known().condemned.push((ticket, condemned));
         let result = self.engine().delete_tenant(name);
         self.known()
@@ -498,6 +542,7 @@ impl Moment {
             keys: self.keys.fork(),
             options: self.options.clone(),
             secret: self.secret.clone(),
+            machine: None,
             known: Arc::new(Mutex::new(self.known.clone())),
             engine: None,
             values: fresh_seed() >> 20,

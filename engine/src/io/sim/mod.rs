@@ -177,6 +177,16 @@ impl SimFs {
         self.state().capacity = bytes;
     }
 
+    /// Files that are open, counted by handle.
+    pub fn open_handles(&self) -> u64 {
+        self.state().open.values().sum()
+    }
+
+    /// Locks that are held.
+    pub fn held_locks(&self) -> u64 {
+        self.state().locks.len() as u64
+    }
+
     /// Bytes in files, those without names but still open included.
     pub fn used(&self) -> u64 {
         self.state().used()

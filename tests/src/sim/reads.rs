@@ -1,0 +1,169 @@
+//! Reads against the model: gets, ranges from either end, snapshots.
+//!
+//! While calls that failed are open, one answer cannot be told from the model; then single reads only
+//! must not fail, and [`Run::check`] compares everything with every allowed state.
+
+use std::ops::Bound;
+
+use bytes::Bytes;
+use strongroom::{Error, Keyspace, Snapshot};
+
+use super::generate::KEYS;
+use super::run::{Done, Run, Wrong};
+use crate::dice::Dice;
+use crate::oracle::{Entries, Spaces, read_all};
+use crate::world::{key_of, name_of_space, name_of_tenant};
+
+/// Snapshots held at a time.
+const HELD_MAX: usize = 4;
+
+/// A snapshot and what it must go on showing.
+pub struct Held {
+    /// Of which tenant.
+    pub tenant: String,
+    /// Its keyspaces.
+    pub content: Spaces,
+    snapshot: Snapshot,
+}
+
+impl Run {
+    fn certain_reads(&self) -> bool {
+        self.world.known().oracle.failures() == 0
+    }
+
+    /// What a keyspace must hold, if it exists for certain.
+    fn entries(&self, tenant: &str, space: &str) -> Option<Entries> {
+        match self.certain_reads() && self.certain(tenant) {
+            true => self.world.visible().remove(tenant)?.remove(space),
+            false => None,
+        }
+    }
+
+    fn handle(&self, tenant: &str, space: &str) -> Result<Keyspace, Error> {
+        self.world.engine().tenant(tenant)?.open_keyspace(space)
+    }
+
+    /// Gets one key.
+    pub fn get(&mut self, tenant: u64, space: u64, key: u64) -> Done {
+        let (tenant, space) = (name_of_tenant(tenant), name_of_space(&space.to_string()));
+        let Some(entries) = self.entries(&tenant, &space) else {
+            return Ok(());
+        };
+        let key = key_of(key);
+        let found = self.handle(&tenant, &space)?.get(&key)?;
+        self.trace
+            .number(found.as_ref().map_or(0, |v| v.len() as u64 + 1));
+        match found.as_ref() == entries.get(&key) {
+            true => Ok(()),
+            false => Err(Wrong::Failure("get gives something else".into())),
+        }
+    }
+
+    /// Reads a range: forwards, backwards, or from both ends until they meet.
+    pub fn range(&mut self, tenant: u64, space: u64, seed: u64) -> Done {
+        let (tenant, space) = (name_of_tenant(tenant), name_of_space(&space.to_string()));
+        let Some(entries) = self.entries(&tenant, &space) else {
+            return Ok(());
+        };
+        let mut dice = Dice::new(seed);
+        let (a, b) = (dice.below(KEYS), dice.below(KEYS));
+        let mut bound = |key| match dice.below(3) {
+            0 => Bound::Unbounded,
+            1 => Bound::Included(key_of(key)),
+            _ => Bound::Excluded(key_of(key)),
+        };
+        let range = (bound(a.min(b)), bound(a.max(b)));
+        if a == b && matches!(range, (Bound::Excluded(_), Bound::Excluded(_))) {
+            return Ok(()); // no range, to the model either
+        }
+        let mut expected = entries.range::<Bytes, _>((range.0.as_ref(), range.1.as_ref()));
+        let mut found = self.handle(&tenant, &space)?.range(range.clone());
+        let front_percent = *dice.pick(&[0, 50, 100]);
+        let most = dice.below(2 * KEYS);
+        for _ in 0..most {
+            let (expected, found) = match dice.percent(front_percent) {
+                true => (expected.next(), found.next()),
+                false => (expected.next_back(), found.next_back()),
+            };
+            let found = found.transpose()?;
+            if found.as_ref().map(|(k, v)| (k, v)) != expected {
+                return Err(Wrong::Failure("a range gives something else".into()));
+            }
+            if found.is_none() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a snapshot.
+    pub fn snapshot(&mut self, tenant: u64) -> Done {
+        let tenant = name_of_tenant(tenant);
+        if !self.certain(&tenant) || !self.certain_reads() || self.held.len() >= HELD_MAX {
+            return Ok(());
+        }
+        let snapshot = self.world.engine().tenant(&tenant)?.snapshot();
+        let content = self.world.visible().remove(&tenant).unwrap_or_default();
+        self.held.push(Held {
+            tenant,
+            content,
+            snapshot,
+        });
+        Ok(())
+    }
+
+    /// Reads a snapshot in full, both ways and key by key.
+    pub fn read_snapshot(&mut self, which: u64) -> Done {
+        if self.held.is_empty() {
+            return Ok(());
+        }
+        let held = &self.held[which as usize % self.held.len()];
+        for (name, entries) in &held.content {
+            let space = self.handle(&held.tenant, name)?;
+            let found: Entries = held
+                .snapshot
+                .range::<&[u8]>(&space, ..)
+                .collect::<Result<_, _>>()?;
+            if found != *entries {
+                return Err(Wrong::Failure("a snapshot's range has changed".into()));
+            }
+            let back = held.snapshot.range::<&[u8]>(&space, ..).rev();
+            let back: Vec<_> = back.collect::<Result<_, _>>()?;
+            let expected = entries.iter().rev().map(|(k, v)| (k.clone(), v.clone()));
+            if !back.into_iter().eq(expected) {
+                return Err(Wrong::Failure("a snapshot's range backwards has changed".into()));
+            }
+            for key in (0..KEYS).map(key_of) {
+                if held.snapshot.get(&space, &key)?.as_ref() != entries.get(&key) {
+                    return Err(Wrong::Failure("a snapshot's get has changed".into()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads everything and compares it with what is allowed.
+    pub fn check(&mut self) -> Done {
+        if self.certain_reads() {
+            let expected = self.world.visible();
+            let found = read_all(self.world.engine())?;
+            return match found == expected {
+                true => Ok(()),
+                false => {
+                    let mut text = "reads other than it must:".to_string();
+                    crate::oracle::difference(&expected, &found, &mut text);
+                    Err(Wrong::Failure(text))
+                }
+            };
+        }
+        let found = read_all(self.world.engine())?;
+        let known = self.world.known();
+        match known.oracle.find(&found) {
+            Some(_) => Ok(()),
+            None => Err(Wrong::Failure(format!(
+                "reads no allowed state: {}",
+                known.oracle.explain(&found)
+            ))),
+        }
+    }
+}
