@@ -12,18 +12,21 @@ use strongroom::{Durability, Engine, Options, TenantOptions};
 use strongroom_benches::{key, open, resident_kib};
 
 const ENTRIES: u64 = 3;
+/// Names the directory that a child opens to measure its memory.
+const CHILD: &str = "STRONGROOM_TENANTS_CHILD";
 const VALUE: [u8; 100] = [0x5a; 100];
 
 fn main() {
+    if let Some(dir) = std::env::var_os(CHILD) {
+        return print_resident(std::path::Path::new(&dir));
+    }
     // cargo passes flags such as --bench; none of them is ours.
     let count: u64 = std::env::var("STRONGROOM_TENANTS")
         .ok()
         .and_then(|n| n.parse().ok())
         .unwrap_or(100_000);
     println!("tenants: {count} of {ENTRIES} entries, cache 16 MiB, memtable 16 MiB");
-    let mut options = Options::default();
-    options.cache_bytes = 16 << 20;
-    options.memtable_bytes = 16 << 20;
+    let options = options();
     let base = resident_kib();
 
     let dir = tempfile::tempdir().unwrap();
@@ -58,12 +61,8 @@ fn main() {
         resident_kib().saturating_sub(base)
     );
     reopen("clean", &engine, dir.path(), &options, count * ENTRIES, true);
+    resident_in_a_new_process(dir.path(), count);
     let engine = open(dir.path(), options.clone()).unwrap();
-    let kib = resident_kib().saturating_sub(base);
-    println!(
-        "  resident after reopen:  {kib:8} KiB above the start, {} B a tenant",
-        kib * 1024 / count
-    );
     let start = Instant::now();
     let mut found = 0;
     for name in &names {
@@ -115,6 +114,31 @@ fn main() {
         count * ENTRIES,
         true,
     );
+}
+
+fn options() -> Options {
+    let mut options = Options::default();
+    options.cache_bytes = 16 << 20;
+    options.memtable_bytes = 16 << 20;
+    options
+}
+
+/// Opens in a process of its own, where no allocator keeps what an engine before it used.
+fn resident_in_a_new_process(dir: &std::path::Path, count: u64) {
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .env(CHILD, dir)
+        .output()
+        .unwrap();
+    let kib: u64 = String::from_utf8_lossy(&child.stdout).trim().parse().unwrap();
+    let each = kib * 1024 / count;
+    println!("  resident after reopen:  {kib:8} KiB above the start, in a new process; {each} B a tenant");
+}
+
+fn print_resident(dir: &std::path::Path) {
+    let base = resident_kib();
+    let engine = open(dir, options()).unwrap();
+    println!("{}", resident_kib().saturating_sub(base));
+    engine.close().unwrap();
 }
 
 fn write(tenant: &strongroom::Tenant, keyspace: &strongroom::Keyspace, first: u64, count: u64) {
