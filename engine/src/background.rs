@@ -15,9 +15,11 @@ use crate::compaction::survey::VersionEdges;
 use crate::compaction::{self, DroppedKeyspace, Limits, Plan, Survey, Work};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flush;
+use crate::hooks::planted;
 use crate::inner::{Background, Inner, Mode};
 use crate::options;
 use crate::types::{Epoch, SeqNo};
+use crate::version::table_path;
 
 /// How long the thread waits before it tries a failed job again: a full disk may have got room.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
@@ -45,7 +47,9 @@ impl Inner {
         let Some(oldest) = self.mem.read().immutables.front().cloned() else {
             return Ok(false);
         };
-        self.wal.sync_to(oldest.end)?;
+        if !planted!(FlushAheadOfLog) {
+            self.wal.sync_to(oldest.end)?;
+        }
         let state = self.versions.state();
         let versions = self.live_versions();
         let work = Work {
@@ -61,6 +65,9 @@ impl Inner {
             oldest.end.max(state.flushed),
             oldest.seqno,
         )?;
+        if planted!(LogPurgedBeforeEdit) {
+            self.wal.purge(oldest.end)?;
+        }
         self.versions.log_and_apply(edit)?;
         self.mem.write().immutables.pop_front();
         self.purge_wal()?;
@@ -102,7 +109,9 @@ impl Inner {
             })
             .collect();
         // A deletion of a keyspace that a crash could still take back must not cost its data.
-        self.wal.sync_to(self.wal.written())?;
+        if !planted!(KeyspaceDropNotSynced) {
+            self.wal.sync_to(self.wal.written())?;
+        }
         let version = self.versions.current();
         // Counts deletions of tenants: each takes a live one away, creations add to both.
         let destructions = self
@@ -126,6 +135,11 @@ impl Inner {
             ..self.work(&versions, state.highest_epoch)
         };
         let edit = compaction::compact(&work, &version, &plan)?;
+        if planted!(InputsRemovedBeforeEdit) {
+            for (_, number) in &edit.removed {
+                let _ = self.io.vfs.remove_file(&table_path(&self.dir, *number));
+            }
+        }
         self.versions.log_and_apply(edit)?;
         Ok(true)
     }
@@ -135,6 +149,9 @@ impl Inner {
     fn live_versions(&self) -> Vec<SeqNo> {
         let snapshots = self.snapshots.lock();
         let mut versions: Vec<SeqNo> = snapshots.keys().copied().collect();
+        if planted!(SnapshotsIgnored) {
+            versions.clear();
+        }
         let visible = self.visible();
         if versions.last() != Some(&visible) {
             versions.push(visible);

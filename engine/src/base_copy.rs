@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::checkpoint::checkpoint_files;
 use crate::error::{Error, ErrorKind, Result};
+use crate::hooks::planted;
 use crate::io::{File, Io, durable};
 use crate::keys::{EscrowSecret, KeyChanges, KeyProvider, open_escrow};
 use crate::keystore::Keystore;
@@ -123,6 +124,9 @@ impl BaseCopyReceiver {
             return Err(Error::new(ErrorKind::Invalid, "the base copy is not complete").at(&self.dir));
         }
         for (name, (file, _)) in &self.files {
+            if planted!(BaseCopyNotSynced) {
+                break;
+            }
             file.sync()
                 .map_err(|e| Error::io("sync of a base copy", &self.dir.join(name), e))?;
         }
@@ -238,7 +242,7 @@ fn take_identity(io: &Io, dir: &Path, provider: Arc<dyn KeyProvider>) -> Result<
     let epoch: Epoch = versions.state().highest_epoch.promoted();
     versions.log_and_apply(Edit {
         database_id: Some(database_id),
-        state: Some(NodeState::AwaitingAcceptance),
+        state: (!planted!(RestoreServesAtOnce)).then_some(NodeState::AwaitingAcceptance),
         highest_epoch: Some(epoch),
         fenced_by: Some(Epoch::ZERO),
         ..Edit::default()

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::hooks::planted;
 use crate::inner::{CommitState, Inner, Mode};
 use crate::seal::{FileHeader, FileKind};
 use crate::types::{Chain, Epoch, EpochStart, Lsn, SeqNo};
@@ -181,7 +182,7 @@ impl Inner {
                 ));
             }
         };
-        if record.chain != commit.tail.chain {
+        if record.chain != commit.tail.chain && !planted!(ChainNotChecked) {
             return Err(diverged("another chain"));
         }
         if record.epoch != commit.tail.epoch {
@@ -288,13 +289,15 @@ impl Inner {
             start,
             chain: commit.tail.chain,
         };
-        self.versions.log_and_apply(Edit {
-            epoch: Some(begin),
-            fenced_by: Some(Epoch::ZERO),
-            state: Some(NodeState::Serving),
-            reach: Some(start),
-            ..Edit::default()
-        })?;
+        if !planted!(PromotionNotDurable) {
+            self.versions.log_and_apply(Edit {
+                epoch: Some(begin),
+                fenced_by: Some(Epoch::ZERO),
+                state: Some(NodeState::Serving),
+                reach: Some(start),
+                ..Edit::default()
+            })?;
+        }
         self.apply_queue(commit, start)?;
         commit.tail.epoch = epoch;
         self.wal.start_segment(&mut commit.tail)?;
@@ -322,6 +325,9 @@ impl Inner {
         if commit.mode != Mode::Standby {
             commit.mode = Mode::Fenced(by);
             self.gate.fence(by);
+        }
+        if planted!(FenceNotDurable) {
+            return Ok(());
         }
         self.versions.log_and_apply(Edit {
             highest_epoch: Some(by),

@@ -21,6 +21,7 @@ use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::follower::Follower;
 use crate::gate::Gate;
+use crate::hooks::planted;
 use crate::inner::{Background, CommitState, Inner, MemState, Mode};
 use crate::io::{DirLock, Io, durable};
 use crate::keys::KeyProvider;
@@ -335,7 +336,11 @@ fn start(
         commit: Mutex::new(CommitState {
             mode: Mode::Closed,
             tail,
-            seqno,
+            seqno: if planted!(SequenceReused) {
+                state.seqno
+            } else {
+                seqno
+            },
             follower: Follower::new(scan.end, None, false),
         }),
         mem: RwLock::new(MemState {
@@ -422,7 +427,12 @@ fn take_role(inner: &Inner, scan: &Scan, role: Role) -> Result<()> {
                 ..Edit::default()
             })?;
             commit.tail.epoch = epoch;
-            inner.wal.start_segment(&mut commit.tail)?;
+            match &scan.newest {
+                Some(header) if planted!(SegmentReused) => inner
+                    .wal
+                    .resume_segment_verbatim(&mut commit.tail, header.clone())?,
+                _ => inner.wal.start_segment(&mut commit.tail)?,
+            }
             inner.gate.begin(epoch);
             commit.mode = match state.state {
                 NodeState::Serving | NodeState::Following => Mode::Primary,

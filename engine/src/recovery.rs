@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::hooks::rare;
+use crate::hooks::{planted, rare};
 use crate::io::Io;
 use crate::seal::{FileHeader, FileKeys};
 use crate::types::{Chain, Epoch, Lsn, SeqNo};
@@ -50,10 +50,10 @@ pub(crate) fn judge_damage(damage: Damage) -> Verdict {
     if !damage.newest_segment {
         return Verdict::Refuse("damage in a segment that was complete");
     }
-    if damage.at < damage.reach {
+    if damage.at < damage.reach && !planted!(CutBelowReach) {
         return Verdict::Refuse("damage below the position the manifest knows to be durable");
     }
-    if damage.later_watermark.is_some_and(|w| w > damage.at) {
+    if damage.later_watermark.is_some_and(|w| w > damage.at) && !planted!(CutBelowWatermark) {
         return Verdict::Refuse("damage below the durable watermark of a later record");
     }
     Verdict::Cut
@@ -133,7 +133,7 @@ pub(crate) fn scan(io: &Io, dir: &Path, flushed: Lsn, reach: Lsn, own_watermarks
         let next = live.get(i + 1).map(|s| s.start);
         found.walk(io, segment, next, i == 0, reach)?;
     }
-    if found.end < reach {
+    if found.end < reach && !planted!(CutBelowReach) {
         return Err(match live.last() {
             Some(s) => Error::corruption(&s.path, s.len, "end of the write-ahead log", reach, found.end),
             None => missing(found.end),
@@ -327,7 +327,7 @@ impl Scan {
         let len = self.end.0.saturating_sub(segment.start.0);
         let mut offset = self.durable.0.saturating_sub(segment.start.0);
         let mut chunk = vec![0; REWRITE_BYTES.min(len.saturating_sub(offset) as usize)];
-        while offset < len {
+        while offset < len && !planted!(TailNotRewritten) {
             let take = (len - offset).min(REWRITE_BYTES as u64) as usize;
             let Some(bytes) = chunk.get_mut(..take) else { break };
             file.read_exact_at(bytes, offset)

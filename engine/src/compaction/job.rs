@@ -12,6 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::hooks::planted;
 use crate::read::cursor::{Cursor, Entry, EntryKind};
 use crate::read::level::{LevelCursor, table_for, tables_of};
 use crate::read::merge::MergeCursor;
@@ -182,7 +183,9 @@ impl Job<'_> {
             let keep = match retention.judge(entry.seqno, entry.kind == EntryKind::Delete, drop) {
                 Verdict::Keep => true,
                 Verdict::Drop => false,
-                Verdict::KeepUnlessBottom => below.may_hold(&entry.key)?,
+                Verdict::KeepUnlessBottom => {
+                    !planted!(CompactionDropsDeletes) && below.may_hold(&entry.key)?
+                }
             };
             if keep {
                 if self.plan.action == Action::Erase {

@@ -6,5 +6,86 @@ crate::named_states! {
         // ---- write-ahead log
         /// commits at Local are acknowledged before the sync
         AcknowledgeBeforeSync,
+        /// a new segment begins before the old one is durable
+        RotateWithoutSync,
+        /// the directory is not synced after a segment was created
+        SegmentNameNotSynced,
+        /// a failed sync is tried again, and its success believed
+        FailedSyncRetried,
+        /// what a full disk left of an append stays, and the next goes behind it
+        TornAppendLeft,
+        /// a primary goes on in the segment that it finds
+        SegmentReused,
+        /// versions that are in the log only are given out again
+        SequenceReused,
+        // ---- recovery
+        /// the log is cut below what the manifest knows to be durable
+        CutBelowReach,
+        /// the log is cut below the durable watermark of a later record
+        CutBelowWatermark,
+        /// what was not known to be durable is synced, but not written again
+        TailNotRewritten,
+        // ---- flush and manifest
+        /// a memtable becomes a table before its log is durable
+        FlushAheadOfLog,
+        /// log is removed before the edit that makes it unnecessary is durable
+        LogPurgedBeforeEdit,
+        /// the bytes of a new table are not synced
+        TableNotSynced,
+        /// the directory is not synced after tables were created
+        TableNameNotSynced,
+        /// an edit counts before it is durable
+        EditNotSynced,
+        /// a manifest takes edits after a failed sync
+        ManifestFailureForgotten,
+        /// the directory is not synced after CURRENT was replaced
+        CurrentNameNotSynced,
+        /// tables that were compacted go before the edit is durable
+        InputsRemovedBeforeEdit,
+        // ---- keystore
+        /// the bytes of a new base are not synced
+        KeystoreBaseNotSynced,
+        /// the directory is not synced after a base got its name
+        KeystoreNameNotSynced,
+        /// a new tenant counts before its keys are durable
+        KeyLogNotSynced,
+        /// a deleted tenant's keys are carried over into the next base
+        DeletedKeyKept,
+        /// the old root's wrapping key is not destroyed
+        OldRootKept,
+        // ---- tree and reads
+        /// a compaction drops a delete that hides something below
+        CompactionDropsDeletes,
+        /// flush and compaction drop versions that snapshots need
+        SnapshotsIgnored,
+        /// a keyspace's data is dropped before its deletion is durable
+        KeyspaceDropNotSynced,
+        /// a range skips a delete, but not what it hides
+        DeleteSkippedAlone,
+        /// the block cache tells tables apart by nothing
+        CacheKeyedByOffset,
+        // ---- sealing
+        /// the associated data leaves out where a piece stands
+        OffsetNotBound,
+        /// key commitments are not compared
+        CommitmentNotChecked,
+        /// nonces repeat
+        NonceRepeats,
+        /// files share identity and salt
+        SaltReused,
+        // ---- copies
+        /// a checkpoint's names are not synced
+        CheckpointNamesNotSynced,
+        /// a base copy's bytes are not synced before it may be opened
+        BaseCopyNotSynced,
+        /// a restored database takes writes without being accepted
+        RestoreServesAtOnce,
+        // ---- standby
+        /// received records need not continue the chain
+        ChainNotChecked,
+        /// a promoted node serves before its epoch is durable
+        PromotionNotDurable,
+        /// a fence is not recorded
+        FenceNotDurable,
     }
 }

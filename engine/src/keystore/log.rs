@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::base::ROOT_VERSION;
 use super::format::{self, FRAME_HEAD_BYTES, Frame, LOG_BYTES_MAX, LOG_HEAD_BYTES};
 use crate::error::{Error, Result};
+use crate::hooks::planted;
 use crate::io::{File, Io, durable};
 use crate::keys::KeyChanges;
 use crate::seal::{Aad, Dek, FileHeader, FileKey, FileKind, Nonces, Piece, SEAL_OVERHEAD};
@@ -85,9 +86,11 @@ impl LogWriter {
         self.file
             .write_all_at(&frame, self.end)
             .map_err(|e| AppendFailed::Write(io("writing the file", e)))?;
-        self.file
-            .sync()
-            .map_err(|e| AppendFailed::Sync(io("syncing the file", e)))?;
+        if !planted!(KeyLogNotSynced) {
+            self.file
+                .sync()
+                .map_err(|e| AppendFailed::Sync(io("syncing the file", e)))?;
+        }
         self.end += frame.len() as u64;
         self.ordinal += 1;
         Ok(())

@@ -8,6 +8,7 @@ use super::format;
 use super::log::{AppendFailed, LogWriter};
 use super::{Keystore, State, Writer};
 use crate::error::{Error, ErrorKind, Result};
+use crate::hooks::planted;
 use crate::io::durable;
 use crate::keys::{Destruction, KekVersion, KeyChanges};
 use crate::seal::Dek;
@@ -225,6 +226,9 @@ impl Keystore {
             }
             file.write_all_at(chunks, head.len() as u64)
                 .map_err(|e| Failure::Harmless(Error::io("writing", &tmp, e)))?;
+            if planted!(KeystoreBaseNotSynced) {
+                return Ok(());
+            }
             file.sync().map_err(|e| failure("syncing the file", e))
         };
         match write() {
@@ -235,6 +239,10 @@ impl Keystore {
             }
             // The file stays: it names the KEK version for the next open.
             Err(last) => return Err(last),
+        }
+        if planted!(KeystoreNameNotSynced) {
+            let renamed = self.io.vfs.rename(&tmp, &path);
+            return renamed.map(|()| log).map_err(|e| failure("renaming", e));
         }
         if let Err(error) = durable::publish(&self.io, &tmp, &path) {
             // Take the name back: a second attempt must not take it for durable. If only that reaches the
@@ -261,7 +269,10 @@ impl Keystore {
             // Comes back here when it has written a base.
             return self.replace(writer, None, Root::Same, true);
         }
-        let destruction = self.provider.destroy_version(version)?;
+        let destruction = match planted!(OldRootKept) {
+            true => Destruction::Destroyed,
+            false => self.provider.destroy_version(version)?,
+        };
         writer.superseded = None;
         writer.stale_mark = true;
         Ok(Some(destruction))

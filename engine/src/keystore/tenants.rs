@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use crate::TenantInfo;
 use crate::error::{Error, ErrorKind, Result};
+use crate::hooks::planted;
 use crate::keys::{KeyChanges, TenantEntry, TenantKeys};
 use crate::seal::{Dek, KeyLookup};
 use crate::types::{DekVersion, TenantId};
@@ -264,6 +265,7 @@ impl Tenants {
         };
         let replaced = |id: &TenantId| match changes {
             None => false,
+            Some(_) if planted!(DeletedKeyKept) => false,
             Some(c) if c.full => true,
             Some(c) => {
                 c.deleted.binary_search(id).is_ok() || c.upserts.binary_search_by_key(id, |t| t.id).is_ok()

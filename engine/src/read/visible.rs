@@ -8,6 +8,7 @@
 use bytes::Bytes;
 
 use crate::error::Result;
+use crate::hooks::planted;
 use crate::read::cursor::{Cursor, Entry, EntryKind};
 use crate::types::SeqNo;
 
@@ -164,6 +165,10 @@ impl<C: Cursor> VisibleCursor<C> {
             if entry.kind == EntryKind::Put {
                 self.current = Current::Source;
                 return Ok(());
+            }
+            if planted!(DeleteSkippedAlone) {
+                self.source.next()?;
+                continue;
             }
             let key = entry.key.clone();
             self.skip_versions(&key)?;

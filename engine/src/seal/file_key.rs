@@ -26,6 +26,7 @@ use super::{
     TAG_BYTES,
 };
 use crate::error::{Error, ErrorKind, Result};
+use crate::hooks::planted;
 use crate::types::{DekVersion, TenantId};
 
 const CTX_BYTES: usize = 1 + 1 + 8 + 4 + 16 + 8 + 8;
@@ -79,7 +80,9 @@ impl Aad {
         out[4] = self.piece as u8;
         out[8..16].copy_from_slice(&self.tenant.0.to_le_bytes());
         out[16..32].copy_from_slice(&self.file);
-        out[32..40].copy_from_slice(&self.offset.to_le_bytes());
+        if !planted!(OffsetNotBound) {
+            out[32..40].copy_from_slice(&self.offset.to_le_bytes());
+        }
         out[40..44].copy_from_slice(&self.plain_len.to_le_bytes());
         out[48..56].copy_from_slice(&self.a.to_le_bytes());
         out[56..64].copy_from_slice(&self.b.to_le_bytes());
@@ -110,7 +113,7 @@ impl FileKey {
 
     /// Whether a stored commitment is this key's, in constant time. False: wrong key, or damaged header.
     pub fn matches(&self, commitment: &[u8]) -> bool {
-        self.commitment.as_slice().ct_eq(commitment).into()
+        planted!(CommitmentNotChecked) || self.commitment.as_slice().ct_eq(commitment).into()
     }
 
     /// Appends `nonce ‖ ciphertext ‖ tag` of `plain` to `out`; leaves `out` as it was on error.

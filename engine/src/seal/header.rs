@@ -28,6 +28,7 @@
 use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::hooks::planted;
 use crate::io::Io;
 use crate::types::{Chain, Epoch};
 
@@ -93,8 +94,10 @@ impl FileHeader {
     /// A header for a new file, with a fresh identity and salt from `io.rng`.
     pub fn new(io: &Io, kind: FileKind, epoch: Epoch, number: u64, chain: Chain) -> Result<FileHeader> {
         let (mut file_id, mut salt) = ([0u8; 16], [0u8; 32]);
-        super::nonce::fill(&*io.rng, &mut file_id)?;
-        super::nonce::fill(&*io.rng, &mut salt)?;
+        if !planted!(SaltReused) {
+            super::nonce::fill(&*io.rng, &mut file_id)?;
+            super::nonce::fill(&*io.rng, &mut salt)?;
+        }
         Ok(FileHeader {
             kind,
             file_id,

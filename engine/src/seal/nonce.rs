@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::NONCE_BYTES;
 use crate::error::{Error, ErrorKind, Result};
+use crate::hooks::planted;
 use crate::io::Rng;
 
 /// The nonces of one file being written. Exactly one for each file and writer.
@@ -43,6 +44,9 @@ impl Nonces {
             }
         };
         let mut nonce = [0u8; NONCE_BYTES];
+        if planted!(NonceRepeats) {
+            return Ok(nonce);
+        }
         let (counter, random) = nonce.split_at_mut(4);
         counter.copy_from_slice(&seq.to_be_bytes());
         fill(&*self.rng, random)?;

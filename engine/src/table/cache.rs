@@ -15,6 +15,7 @@ use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 use super::block::Block;
 use super::filter::Filter;
 use super::index::Index;
+use crate::hooks::planted;
 use crate::types::TenantId;
 
 /// What stands between two shards of the cache: fewer, larger ones keep section heads admissible.
@@ -58,6 +59,13 @@ impl Item {
 
 /// File number and offset of a sealed piece.
 type Place = (u64, u64);
+
+fn place(file: u64, offset: u64) -> Place {
+    if planted!(CacheKeyedByOffset) {
+        return (0, offset);
+    }
+    (file, offset)
+}
 
 #[derive(Clone)]
 struct Weigh;
@@ -116,14 +124,14 @@ impl BlockCache {
     }
 
     pub(super) fn block(&self, file: u64, offset: u64) -> Option<Arc<Block>> {
-        match self.pieces.as_ref()?.get(&(file, offset))?.piece {
+        match self.pieces.as_ref()?.get(&place(file, offset))?.piece {
             Piece::Block(block) => Some(block),
             Piece::Head(_) => None,
         }
     }
 
     pub(super) fn head(&self, file: u64, offset: u64) -> Option<Arc<Head>> {
-        match self.pieces.as_ref()?.get(&(file, offset))?.piece {
+        match self.pieces.as_ref()?.get(&place(file, offset))?.piece {
             Piece::Head(head) => Some(head),
             Piece::Block(_) => None,
         }
@@ -131,7 +139,7 @@ impl BlockCache {
 
     pub(super) fn keep_block(&self, file: u64, offset: u64, tenant: TenantId, block: &Arc<Block>) {
         self.keep(
-            (file, offset),
+            place(file, offset),
             Item {
                 tenant,
                 piece: Piece::Block(block.clone()),
@@ -141,7 +149,7 @@ impl BlockCache {
 
     pub(super) fn keep_head(&self, file: u64, offset: u64, tenant: TenantId, head: &Arc<Head>) {
         self.keep(
-            (file, offset),
+            place(file, offset),
             Item {
                 tenant,
                 piece: Piece::Head(head.clone()),
@@ -161,7 +169,7 @@ impl BlockCache {
 
     pub(super) fn forget(&self, file: u64, offset: u64) {
         if let Some(pieces) = &self.pieces {
-            pieces.remove(&(file, offset));
+            pieces.remove(&place(file, offset));
         }
     }
 

@@ -24,6 +24,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::hooks::planted;
 use crate::io::{Io, durable};
 use crate::seal::{FileHeader, FileKind};
 use crate::types::{Chain, Epoch};
@@ -63,6 +64,10 @@ impl Current {
     /// Makes the staged `CURRENT` the one that counts, durably. After an error either may count.
     pub fn publish(io: &Io, db: &Path) -> Result<()> {
         let path = path(db);
+        if planted!(CurrentNameNotSynced) {
+            let renamed = io.vfs.rename(&durable::tmp_name(&path), &path);
+            return renamed.map_err(|e| Error::io("renaming the file", &path, e));
+        }
         durable::publish(io, &durable::tmp_name(&path), &path)
     }
 

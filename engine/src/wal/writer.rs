@@ -10,6 +10,7 @@ use super::format::{
 };
 use super::{Wal, segment_name};
 use crate::error::{Error, ErrorKind, Result};
+use crate::hooks::planted;
 use crate::io::File;
 use crate::seal::{FileHeader, FileKind, Nonces, SEAL_OVERHEAD};
 use crate::types::{Chain, Epoch, Lsn, SeqNo, TenantId};
@@ -181,7 +182,7 @@ impl Wal {
 
     fn install_segment(&self, tail: &mut Tail, header: FileHeader) -> Result<()> {
         self.mend(tail)?;
-        if tail.segment.is_some() {
+        if tail.segment.is_some() && !planted!(RotateWithoutSync) {
             // Everything in the old segment is durable before the new one exists: a gap between
             // segments can then never be a torn tail.
             self.sync_to(tail.end)?;
@@ -201,7 +202,11 @@ impl Wal {
             let _ = vfs.remove_file(&path);
             return Err(Error::io("writing a segment header", &path, e));
         }
-        if let Err(e) = file.sync().and_then(|()| vfs.sync_dir(&self.dir)) {
+        let named = || match planted!(SegmentNameNotSynced) {
+            true => Ok(()),
+            false => vfs.sync_dir(&self.dir),
+        };
+        if let Err(e) = file.sync().and_then(|()| named()) {
             let error = Error::io("sync of a new segment", &path, e);
             self.poison(&error);
             return Err(error);
@@ -233,7 +238,10 @@ impl Wal {
         let Some(segment) = &tail.segment else {
             return Err(Error::new(ErrorKind::Io, "no segment is open"));
         };
-        let offset = tail.end.0.saturating_sub(segment.header.number);
+        let mut offset = tail.end.0.saturating_sub(segment.header.number);
+        if planted!(TornAppendLeft) {
+            offset = segment.file.len().unwrap_or(offset);
+        }
         if let Err(e) = segment.file.write_all_at(bytes, offset) {
             let full = matches!(
                 e.kind(),
@@ -242,7 +250,7 @@ impl Wal {
             let error = Error::io("appending to the write-ahead log", &segment.path, e);
             // A full disk is not final: the torn part is taken back, now or before the next append.
             if full {
-                tail.torn = segment.file.set_len(offset).is_err();
+                tail.torn = !planted!(TornAppendLeft) && segment.file.set_len(offset).is_err();
             } else {
                 self.poison(&error);
             }
