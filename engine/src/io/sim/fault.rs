@@ -33,6 +33,11 @@ pub enum OpKind {
 }
 
 impl OpKind {
+    /// Whether it needs a file descriptor.
+    fn opens(self) -> bool {
+        matches!(self, OpKind::Create | OpKind::Lock)
+    }
+
     /// Whether a full disk refuses it.
     fn allocates(self) -> bool {
         matches!(
@@ -60,6 +65,8 @@ pub enum Calls {
     Changing,
     /// Those that only look: [`SimFs::reads`](super::SimFs::reads) counts them.
     Reading,
+    /// Those that need a file descriptor, of both kinds: [`SimFs::opens`](super::SimFs::opens) counts them.
+    Opening,
 }
 
 /// How often a fault strikes.
@@ -67,7 +74,8 @@ pub enum Calls {
 pub enum Times {
     /// At its operation only.
     Once,
-    /// At its operation and all later ones. A full disk (`StorageFull`) goes on removing and syncing.
+    /// At its operation and all later ones. A full disk (`StorageFull`, `QuotaExceeded`) goes on removing
+    /// and syncing.
     Forever,
 }
 
@@ -118,6 +126,14 @@ impl Fault {
             ..Fault::io_error(at, times)
         }
     }
+
+    /// No file descriptor is left at the `at`-th call that needs one.
+    pub fn no_descriptor(at: u64, times: Times) -> Fault {
+        Fault {
+            calls: Calls::Opening,
+            ..Fault::io_error(at, times)
+        }
+    }
 }
 
 /// What becomes of an operation.
@@ -132,6 +148,7 @@ pub(super) enum Verdict {
 pub(super) struct Plan {
     pub(super) ops: u64,
     pub(super) reads: u64,
+    pub(super) opens: u64,
     pub(super) faults: Vec<Fault>,
     /// Operation from which the machine is off, and whether a write there is half done.
     pub(super) crash_at: Option<(u64, bool)>,
@@ -154,22 +171,36 @@ impl Plan {
                 half_write,
             };
         }
+        let struck = self
+            .faults
+            .iter()
+            .find_map(|f| f.verdict(Calls::Changing, self.ops, Some(kind)));
+        struck.unwrap_or_else(|| self.open_one(kind.opens()))
+    }
+
+    /// Counts a call that needs a descriptor and decides about it.
+    fn open_one(&mut self, opens: bool) -> Verdict {
+        if !opens {
+            return Verdict::Execute;
+        }
+        self.opens += 1;
         self.faults
             .iter()
-            .find_map(|f| f.verdict(Calls::Changing, self.ops, Some(kind)))
+            .find_map(|f| f.verdict(Calls::Opening, self.opens, None))
             .unwrap_or(Verdict::Execute)
     }
 
     /// Counts one reading call and decides about it.
-    pub(super) fn read(&mut self) -> Verdict {
+    pub(super) fn read(&mut self, opens: bool) -> Verdict {
         if self.crashed {
             return OFF;
         }
         self.reads += 1;
-        self.faults
+        let struck = self
+            .faults
             .iter()
-            .find_map(|f| f.verdict(Calls::Reading, self.reads, None))
-            .unwrap_or(Verdict::Execute)
+            .find_map(|f| f.verdict(Calls::Reading, self.reads, None));
+        struck.unwrap_or_else(|| self.open_one(opens))
     }
 }
 
@@ -183,9 +214,7 @@ impl Fault {
         let strikes = self.calls == calls
             && match self.times {
                 Times::Once => now == self.at,
-                Times::Forever if self.kind == io::ErrorKind::StorageFull => {
-                    now >= self.at && kind.is_none_or(OpKind::allocates)
-                }
+                Times::Forever if is_full(self.kind) => now >= self.at && kind.is_none_or(OpKind::allocates),
                 Times::Forever => now >= self.at,
             };
         strikes.then_some(Verdict::Fail {
@@ -193,6 +222,10 @@ impl Fault {
             half_write: self.half_write,
         })
     }
+}
+
+fn is_full(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// The error of a struck call.

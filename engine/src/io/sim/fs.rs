@@ -54,7 +54,7 @@ impl SimFs {
     }
 
     fn open_file(&self, path: &Path, writable: bool) -> io::Result<Arc<dyn File>> {
-        let mut state = self.reading()?;
+        let mut state = self.reading_by(true)?;
         match state.lookup(path)? {
             (ino, Node::File(_)) => Ok(self.handle(&mut state, ino, path, writable)),
             _ => Err(io::ErrorKind::IsADirectory.into()),
@@ -260,7 +260,7 @@ impl Vfs for SimFs {
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
-        let state = self.reading()?;
+        let state = self.reading_by(true)?;
         let (_, Node::Dir(dir)) = state.lookup(path)? else {
             return Err(io::ErrorKind::NotADirectory.into());
         };

@@ -143,6 +143,11 @@ impl SimFs {
         self.state().plan.reads
     }
 
+    /// Calls that needed a file descriptor so far.
+    pub fn opens(&self) -> u64 {
+        self.state().plan.opens
+    }
+
     /// Turns the machine off at operation `op` (from 1, counted as [`SimFs::ops`]): it and all later
     /// calls fail. With `half_write`, if that operation is a write its first half gets done.
     pub fn crash_at(&self, op: u64, half_write: bool) {
@@ -348,8 +353,13 @@ impl SimFs {
     }
 
     fn reading(&self) -> io::Result<MutexGuard<'_, State>> {
+        self.reading_by(false)
+    }
+
+    /// A reading call that needs a descriptor of its own, or not.
+    fn reading_by(&self, opens: bool) -> io::Result<MutexGuard<'_, State>> {
         let mut state = self.state();
-        let verdict = state.plan.read();
+        let verdict = state.plan.read(opens);
         state.pass(verdict)?;
         Ok(state)
     }

@@ -285,6 +285,20 @@ fn faults_strike_their_operation_once_or_from_then_on() {
 }
 
 #[test]
+fn descriptors_run_out_for_calls_that_open_only() {
+    let (fs, file) = disk_with(b"x");
+    fs.fail(Fault::no_descriptor(fs.opens() + 2, Times::Forever));
+    fs.open(path(F)).unwrap();
+    assert!(fs.open(path(F)).is_err());
+    assert!(fs.create(path("/d/g")).is_err());
+    assert!(fs.list(path("/d")).is_err());
+    file.write_all_at(b"y", 0).unwrap();
+    assert_eq!(file.len().unwrap(), 1);
+    fs.clear_faults();
+    fs.create(path("/d/g")).unwrap();
+}
+
+#[test]
 fn full_disk_takes_what_fits_and_recovers_by_removal() {
     let (fs, file) = disk_with(b"1234");
     fs.set_capacity(Some(6));
