@@ -2,7 +2,7 @@
 //! any byte of a request message is read.
 //!
 //! - [`TenantGate`]: the node serves, and the bearer token is good. It leaves the [`Access`] in the request: the
-//!   only way handlers learn of a tenant.
+//!   only way handlers learn of a tenant. The answer says in which epoch the call was let in.
 //! - [`AdminGate`]: the connection's certificate, verified against the listener's own authority, carries the URI
 //!   name `strongroom://role/admin`. What is missing or unreadable counts as no role.
 
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use strongroom::{Engine, Epoch, Tenant};
-use strongroom_client::Kind;
+use strongroom_client::{EPOCH_KEY, Kind};
 use strongroom_replication::Node;
 use tonic::Status;
 use tonic::body::Body;
@@ -188,10 +188,13 @@ where
                     let (parts, body) = request.into_parts();
                     let (body, room) = shared.budget.limit(body);
                     access.room = room;
+                    let epoch = access.epoch.0;
                     let mut request = http::Request::from_parts(parts, body);
                     request.headers_mut().remove(http::header::AUTHORIZATION);
                     request.extensions_mut().insert(access);
-                    inner.call(request).await
+                    let mut response = inner.call(request).await?;
+                    response.headers_mut().insert(EPOCH_KEY, epoch.into());
+                    Ok(response)
                 }
             }
         })

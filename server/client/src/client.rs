@@ -4,18 +4,24 @@
 //! never reached one, goes to the next endpoint until `failover_timeout` has passed. A write whose outcome is
 //! unknown comes back as [`Kind::Unknown`] at once, unless the caller vouched for repeating it. Reads are
 //! repeated freely.
+//!
+//! *Invariant:* answers never go back in time. Each carries the epoch it was given in, and one from an older epoch
+//! than this client (or a clone of it) has seen is not returned: it comes from a primary that does not know yet that
+//! it was replaced. A read then goes on to the next endpoint; a write has an unknown outcome.
 
 use std::fmt;
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
-use tonic::metadata::{Ascii, MetadataValue};
+use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
 
+use crate::EPOCH_KEY;
 use crate::channel::{self, Dial};
 use crate::config::ClientConfig;
 use crate::error::{ClientError, Kind, Result};
@@ -157,6 +163,8 @@ struct Shared {
     credentials: Credentials,
     connect_timeout: Duration,
     failover_timeout: Duration,
+    /// Highest epoch that an answer was given in.
+    epoch: AtomicU64,
     current: Mutex<Current>,
     /// Held while connecting, so that many callers make one connection.
     connecting: tokio::sync::Mutex<()>,
@@ -210,6 +218,7 @@ impl Client {
                 },
                 connect_timeout: config.connect_timeout,
                 failover_timeout: config.failover_timeout,
+                epoch: AtomicU64::new(0),
                 current: Mutex::new(Current {
                     index: 0,
                     generation: 0,
@@ -318,7 +327,7 @@ impl Client {
         let (node, opened) = self
             .call(Repeat::Read, &pb::OpenSnapshotRequest {}, async |n: Node, r| {
                 let opened = n.stub().open_snapshot(r).await?;
-                Ok(Response::new((n, opened.into_inner())))
+                Ok(opened.map(|opened| (n, opened)))
             })
             .await?;
         Ok(Snapshot::new(node, &opened))
@@ -367,7 +376,10 @@ impl Client {
                     let generation = node.generation;
                     let request = node.request(message.clone());
                     match call(node, request).await {
-                        Ok(response) => return Ok(response.into_inner()),
+                        Ok(response) if !self.is_old(response.metadata()) => {
+                            return Ok(response.into_inner());
+                        }
+                        Ok(_) => (generation, repeat.answered_by_an_old_primary()),
                         Err(status) => (
                             generation,
                             ClientError::from_status(&status, repeat != Repeat::Read),
@@ -392,6 +404,14 @@ impl Client {
             }
         }
         Err(ClientError::new(Kind::Internal, "no attempt was made"))
+    }
+
+    /// Whether an answer comes from an older epoch than one before it; takes note of its epoch.
+    fn is_old(&self, metadata: &MetadataMap) -> bool {
+        let epoch = metadata
+            .get(EPOCH_KEY)
+            .and_then(|text| text.to_str().ok()?.parse().ok());
+        epoch.is_some_and(|epoch: u64| epoch < self.shared.epoch.fetch_max(epoch, Ordering::SeqCst))
     }
 
     fn current(&self) -> std::sync::MutexGuard<'_, Current> {
@@ -458,6 +478,15 @@ enum Repeat {
 impl Repeat {
     fn after(self, kind: Kind) -> bool {
         kind.is_elsewhere() || (kind == Kind::Unknown && self == Repeat::UnknownWrite)
+    }
+
+    /// What the answer of a replaced primary means: nothing to a reader, and what it wrote may not last.
+    fn answered_by_an_old_primary(self) -> ClientError {
+        let kind = match self {
+            Repeat::Read => Kind::Fenced,
+            Repeat::Write | Repeat::UnknownWrite => Kind::Unknown,
+        };
+        ClientError::new(kind, "answered by a node that is no longer the primary")
     }
 }
 

@@ -63,3 +63,7 @@ pub use proto::kv::{Durability, Position};
 
 /// Largest message either side accepts: a 64 MiB value with its key and frame, with room to spare.
 pub const MESSAGE_BYTES_MAX: usize = 80 << 20;
+
+/// Metadata key, on every answer of the key-value service that a token was good for, of the epoch the node took the
+/// call in (decimal, as in [`Position::epoch`]).
+pub const EPOCH_KEY: &str = "strongroom-epoch";

@@ -5,7 +5,9 @@ mod admin;
 mod connections;
 mod data;
 mod lifecycle;
+mod link;
 mod pair;
+mod partition;
 mod pki;
 
 use std::future::Future;

@@ -17,7 +17,7 @@ use crate::pki::{Authority, Pair};
 use crate::{refused, within};
 
 /// Two nodes' directories and certificates.
-struct TestPair {
+pub struct TestPair {
     dir: TempDir,
     tenants_ca: Authority,
     admin_ca: Authority,
@@ -25,7 +25,7 @@ struct TestPair {
 }
 
 impl TestPair {
-    fn new() -> TestPair {
+    pub fn new() -> TestPair {
         strongroom_server::install_crypto_provider();
         let dir = tempfile::tempdir().unwrap();
         let tenants_ca = Authority::new(dir.path(), "tenants");
@@ -46,7 +46,7 @@ impl TestPair {
         }
     }
 
-    fn config(&self, node: &str, replication: &str) -> Config {
+    pub fn config(&self, node: &str, replication: &str) -> Config {
         let text = format!(
             r#"
 [node]
@@ -84,7 +84,7 @@ tls = {{ cert = "replica-node.crt", key = "replica-node.pem", ca = "replica-ca.c
             .await
     }
 
-    async fn admin(&self, app: &App) -> AdminClient {
+    pub async fn admin(&self, app: &App) -> AdminClient {
         let endpoint = format!("https://{}", app.addresses().admin);
         let (cert, key) = (self.operator.cert_pem(), self.operator.key_pem());
         AdminClient::connect(AdminConfig::new(endpoint, self.admin_ca.pem(), cert, key))
@@ -92,12 +92,13 @@ tls = {{ cert = "replica-node.crt", key = "replica-node.pem", ca = "replica-ca.c
             .unwrap()
     }
 
-    async fn client(&self, nodes: &[&App], token: &str) -> Client {
+    pub async fn client(&self, nodes: &[&App], token: &str) -> Client {
         let endpoints = nodes
             .iter()
             .map(|app| format!("https://{}", app.addresses().tenants));
         let mut config = ClientConfig::new(endpoints, token);
         config.ca_pem = Some(self.tenants_ca.pem());
+        config.failover_timeout = Duration::from_secs(5);
         within("connection", Client::connect(config)).await.unwrap()
     }
 
@@ -123,11 +124,11 @@ where
     .await
 }
 
-async fn status_until(admin: &AdminClient, what: &str, satisfied: impl Fn(&pb::StatusResponse) -> bool) {
+pub async fn status_until(admin: &AdminClient, what: &str, satisfied: impl Fn(&pb::StatusResponse) -> bool) {
     until(what, async || admin.status().await.unwrap(), satisfied).await;
 }
 
-fn replicated() -> WriteOptions {
+pub fn replicated() -> WriteOptions {
     WriteOptions::new().durability(Durability::Replicated)
 }
 
