@@ -115,12 +115,7 @@ impl Dirs {
 
     /// Durable when it returns.
     pub(crate) fn record(&self, role: Recorded) -> Result<()> {
-        let line = match role {
-            Recorded::Primary => "primary".to_string(),
-            Recorded::Standby => "standby".to_string(),
-            Recorded::Promoting { from } => format!("promoting from {}", from.0),
-        };
-        self.write_synced("role", &format!("{ROLE_HEAD}\n{line}\n"))
+        self.write_synced("role", &role_text(role))
     }
 
     fn write_synced(&self, name: &str, text: &str) -> Result<()> {
@@ -229,19 +224,43 @@ fn parse_list(text: &str) -> BTreeSet<u64> {
         .collect()
 }
 
+pub(crate) fn role_text(role: Recorded) -> String {
+    let line = match role {
+        Recorded::Primary => "primary".to_string(),
+        Recorded::Standby => "standby".to_string(),
+        Recorded::Promoting { from } => format!("promoting from {}", from.0),
+    };
+    format!("{ROLE_HEAD}\n{line}\n")
+}
+
+/// For fuzzing: whether this is a recorded role, which then must read back as the same bytes.
+#[cfg(feature = "sim")]
+pub(crate) fn role_reads_back(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return false;
+    };
+    let Some(role) = parse_role(text) else {
+        return false;
+    };
+    assert!(role_text(role) == text, "a role reads back as other bytes");
+    true
+}
+
+/// Exactly what [`role_text`] writes, and nothing else.
 fn parse_role(text: &str) -> Option<Recorded> {
     let mut lines = text.lines();
     if lines.next() != Some(ROLE_HEAD) {
         return None;
     }
-    match lines.next()? {
-        "primary" => Some(Recorded::Primary),
-        "standby" => Some(Recorded::Standby),
+    let role = match lines.next()? {
+        "primary" => Recorded::Primary,
+        "standby" => Recorded::Standby,
         line => {
             let from = line.strip_prefix("promoting from ")?.parse().ok()?;
-            Some(Recorded::Promoting { from: Epoch(from) })
+            Recorded::Promoting { from: Epoch(from) }
         }
-    }
+    };
+    (role_text(role) == text).then_some(role)
 }
 
 fn exists(path: &Path) -> Result<bool> {
@@ -359,6 +378,9 @@ mod tests {
             format!("{ROLE_HEAD}\n"),
             format!("{ROLE_HEAD}\nPrimary\n"),
             format!("{ROLE_HEAD}\npromoting from x\n"),
+            format!("{ROLE_HEAD}\npromoting from +1\n"),
+            format!("{ROLE_HEAD}\nprimary"),
+            format!("{ROLE_HEAD}\nprimary\nstandby\n"),
         ];
         for text in texts {
             fs::write(dirs.side.join("role"), &text).unwrap();

@@ -262,6 +262,22 @@ impl Keys {
     }
 }
 
+/// For fuzzing: whether this is a key file, which then must read back as the same bytes.
+#[cfg(any(test, feature = "sim"))]
+pub(super) fn parses_and_reads_back(bytes: &[u8]) -> bool {
+    let Some(keys) = std::str::from_utf8(bytes)
+        .ok()
+        .and_then(|text| Keys::parse(text).ok())
+    else {
+        return false;
+    };
+    assert!(
+        keys.to_text().as_bytes() == bytes,
+        "a key file reads back as other bytes"
+    );
+    true
+}
+
 fn load(io: &Io, path: &Path) -> Result<Keys> {
     let read = |e: std::io::Error| refused("the key file cannot be read").with_source(e).at(path);
     let file = io.vfs.open(path).map_err(|e| match e.kind() {
@@ -306,10 +322,9 @@ fn gone(version: KekVersion) -> Error {
 }
 
 fn parse_number(text: &str) -> Option<u64> {
-    // Digits only: `parse` would take a sign.
-    text.bytes()
-        .all(|b| b.is_ascii_digit())
-        .then(|| text.parse().ok())?
+    // As it is written: `parse` would take a sign and zeroes before.
+    let number: u64 = text.parse().ok()?;
+    (number.to_string() == text).then_some(number)
 }
 
 /// Appends lower-case hexadecimal digits.
@@ -419,6 +434,13 @@ mod tests {
         }
         keys.keys.swap(0, 1);
         assert!(Keys::parse(&keys.to_text()).is_err());
+        // Numbers as they are written, and in no other way.
+        for (written, instead) in [("\nnext ", "\nnext 0"), ("\nnext ", "\nnext +")] {
+            let text = good.replacen(written, instead, 1);
+            let (body, _) = text.rsplit_once("check ").unwrap();
+            let text = format!("{body}check {:08x}\n", crc32fast::hash(body.as_bytes()));
+            assert_eq!(Keys::parse(&text).err(), Some("its next line"), "{instead:?}");
+        }
         let text = good.replace("key file 1:", "key file 2:");
         assert_eq!(
             Keys::parse(&text).err(),

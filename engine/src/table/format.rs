@@ -338,7 +338,7 @@ pub(super) enum FooterError {
     Newer(u16),
 }
 
-fn checksum(directory: &[u8], footer: &[u8]) -> u32 {
+pub(super) fn checksum(directory: &[u8], footer: &[u8]) -> u32 {
     let mut crc = crc32fast::Hasher::new();
     crc.update(directory);
     crc.update(footer);
@@ -361,8 +361,9 @@ pub(super) fn check_directory(
     if stored.map(u32::from_le_bytes) != Some(checksum(&directory, covered)) {
         return Err(Malformed("the checksum of directory and footer"));
     }
+    let whole = directory.len().is_multiple_of(RUN_BYTES);
     let directory = Directory(directory.into_boxed_slice());
-    if directory.len() as u64 != footer.tenants || footer.tenants == 0 {
+    if !whole || directory.len() as u64 != footer.tenants || footer.tenants == 0 {
         return Err(Malformed("as many records as the footer says"));
     }
     let mut at = FileHeader::BYTES as u64;
