@@ -71,6 +71,8 @@ macro_rules! named_states {
 #[cfg(any(test, feature = "sim"))]
 mod bugs;
 #[cfg(any(test, feature = "sim"))]
+pub mod parsers;
+#[cfg(any(test, feature = "sim"))]
 mod states;
 
 #[cfg(any(test, feature = "sim"))]

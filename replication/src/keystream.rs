@@ -36,7 +36,7 @@ const WAIT: Duration = Duration::from_millis(250);
 const RESERVE_BYTES_MAX: usize = 1 << 20;
 
 /// Cuts an encoded change.
-fn chunks(version: u64, encoded: &[u8]) -> impl Iterator<Item = v1::KeysChunk> {
+pub(crate) fn chunks(version: u64, encoded: &[u8]) -> impl Iterator<Item = v1::KeysChunk> {
     let total_bytes = encoded.len() as u64;
     encoded.chunks(CHUNK_BYTES_MAX).scan(0, move |next, part| {
         let offset = *next;
@@ -53,11 +53,11 @@ fn chunks(version: u64, encoded: &[u8]) -> impl Iterator<Item = v1::KeysChunk> {
 }
 
 /// An encoded change and the version it leads to.
-type Whole = (u64, Zeroizing<Vec<u8>>);
+pub(crate) type Whole = (u64, Zeroizing<Vec<u8>>);
 
 /// Puts a change together again.
 #[derive(Default)]
-struct Assembly {
+pub(crate) struct Assembly {
     version: u64,
     total: u64,
     bytes: Zeroizing<Vec<u8>>,
@@ -65,7 +65,7 @@ struct Assembly {
 
 impl Assembly {
     /// Takes the next chunk; the whole change when it was the last.
-    fn push(&mut self, chunk: v1::KeysChunk) -> std::result::Result<Option<Whole>, Malformed> {
+    pub(crate) fn push(&mut self, chunk: v1::KeysChunk) -> std::result::Result<Option<Whole>, Malformed> {
         self.take(&chunk)?;
         if (self.bytes.len() as u64) < self.total {
             return Ok(None);

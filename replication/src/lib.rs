@@ -82,6 +82,8 @@ mod keystream;
 mod marks;
 mod node;
 mod options;
+#[cfg(feature = "sim")]
+pub mod parsers;
 mod progress;
 mod promote;
 mod receiver;

@@ -94,7 +94,7 @@ impl KvService {
 }
 
 /// `None`: the engine's default.
-fn durability(number: i32) -> Result<Option<Durability>, Status> {
+pub(crate) fn durability(number: i32) -> Result<Option<Durability>, Status> {
     match pb::Durability::try_from(number) {
         Ok(pb::Durability::Unspecified) => Ok(None),
         Ok(pb::Durability::Buffered) => Ok(Some(Durability::Buffered)),
@@ -112,18 +112,8 @@ fn commit(
     operations: &[pb::Operation],
     durability: Option<Durability>,
 ) -> strongroom::Result<Position> {
-    // Limits first: a call that cannot succeed creates no keyspace.
-    for operation in operations {
-        check_key(&operation.key)?;
-        if operation
-            .value
-            .as_ref()
-            .is_some_and(|value| value.len() > strongroom::VALUE_BYTES_MAX)
-        {
-            let text = format!("a value has up to {} bytes", strongroom::VALUE_BYTES_MAX);
-            return Err(Error::new(ErrorKind::Invalid, text));
-        }
-    }
+    // A call that cannot succeed creates no keyspace.
+    check_operations(operations)?;
     let mut batch = access.tenant.batch();
     if let Some(durability) = durability {
         batch = batch.durability(durability);
@@ -143,7 +133,23 @@ fn commit(
     batch.commit()
 }
 
-fn check_key(key: &[u8]) -> strongroom::Result<()> {
+/// Checks the limits of keys and values.
+pub(crate) fn check_operations(operations: &[pb::Operation]) -> strongroom::Result<()> {
+    for operation in operations {
+        check_key(&operation.key)?;
+        if operation
+            .value
+            .as_ref()
+            .is_some_and(|value| value.len() > strongroom::VALUE_BYTES_MAX)
+        {
+            let text = format!("a value has up to {} bytes", strongroom::VALUE_BYTES_MAX);
+            return Err(Error::new(ErrorKind::Invalid, text));
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn check_key(key: &[u8]) -> strongroom::Result<()> {
     if (1..=strongroom::KEY_BYTES_MAX).contains(&key.len()) {
         return Ok(());
     }
@@ -226,7 +232,7 @@ impl Scan {
     }
 }
 
-fn bound(bound: Option<pb::Bound>) -> strongroom::Result<Bound<Bytes>> {
+pub(crate) fn bound(bound: Option<pb::Bound>) -> strongroom::Result<Bound<Bytes>> {
     let Some(bound) = bound else {
         return Ok(Bound::Unbounded);
     };

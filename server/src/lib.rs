@@ -4,6 +4,8 @@
 //! config > app > listener (TCP, TLS) > auth (certificate, token) > kv_service, admin_service > Node, Engine
 //! ```
 //!
+//! `ndjson` and `template` read what `strongroom load` is given.
+//!
 //! The tenant of a call comes from its credential and from nowhere else. Errors and logs carry no key, no value
 //! and no name of a tenant.
 #![warn(missing_docs)]
@@ -16,7 +18,11 @@ pub mod telemetry;
 
 pub mod auth;
 pub mod listener;
+pub mod ndjson;
+#[cfg(feature = "sim")]
+pub mod parsers;
 pub mod status;
+pub mod template;
 pub mod tls;
 
 mod admin_service;

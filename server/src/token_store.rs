@@ -133,6 +133,43 @@ impl Record {
     }
 }
 
+/// For fuzzing: whether this is a token, or a record of one, which then must read back.
+#[cfg(feature = "sim")]
+pub(crate) mod parsers {
+    use super::{Record, Token, TokenId};
+
+    pub fn token(bytes: &[u8]) -> bool {
+        let Some(token) = std::str::from_utf8(bytes).ok().and_then(Token::parse) else {
+            return false;
+        };
+        let text = token.text();
+        assert!(
+            text.as_bytes().eq_ignore_ascii_case(bytes),
+            "a token reads back otherwise"
+        );
+        assert!(TokenId::parse(&token.id.to_string()) == Some(token.id));
+        true
+    }
+
+    pub fn record(bytes: &[u8]) -> bool {
+        let Ok(record) = Record::decode(bytes) else {
+            return false;
+        };
+        assert!(record.encode() == bytes, "a record reads back as other bytes");
+        true
+    }
+
+    pub fn record_samples() -> Vec<Vec<u8>> {
+        let record = Record {
+            tenant: strongroom::TenantId(3),
+            created_ms: 1_700_000_000_000,
+            salt: [1; 16],
+            hash: [2; 32],
+        };
+        vec![record.encode()]
+    }
+}
+
 fn hash(salt: &[u8; 16], secret: &[u8; 32]) -> [u8; 32] {
     Sha256::new()
         .chain_update(DOMAIN)

@@ -37,7 +37,7 @@ use crate::types::{Chain, Epoch};
 const INFO: &[u8] = b"strongroom/1/escrow";
 const PUBLIC_PREFIX: &str = "srescrow1";
 const SECRET_PREFIX: &str = "srescrowsecret1";
-const CLEAR_BYTES: usize = FileHeader::BYTES + 32 + 32 + 8 + 4;
+pub(super) const CLEAR_BYTES: usize = FileHeader::BYTES + 32 + 32 + 8 + 4;
 const SECRET_FILE_BYTES_MAX: u64 = 4096;
 /// Where errors about escrow bytes point: they are handed over without a name.
 const NAME: &str = "escrow";
@@ -211,6 +211,12 @@ pub(crate) fn open_escrow(bytes: &[u8], secret: &EscrowSecret) -> Result<KeyChan
         ));
     }
     Ok(changes)
+}
+
+/// The secret that a seed makes.
+#[cfg(any(test, feature = "sim"))]
+pub(super) fn secret_of(seed: &[u8; 32]) -> EscrowSecret {
+    EscrowSecret(X25519HkdfSha256::derive_keypair(seed).0)
 }
 
 fn to_text(prefix: &str, key: &[u8]) -> Zeroizing<String> {

@@ -17,6 +17,8 @@ mod escrow;
 mod key_file;
 #[cfg(any(test, feature = "sim"))]
 mod memory;
+#[cfg(any(test, feature = "sim"))]
+pub(crate) mod parsers;
 mod provider;
 mod wrap;
 

@@ -33,6 +33,8 @@ mod base;
 mod format;
 mod log;
 mod open;
+#[cfg(any(test, feature = "sim"))]
+pub(crate) mod parsers;
 mod replace;
 mod reserve;
 mod tenants;

@@ -190,7 +190,7 @@ fn array<const N: usize>(raw: &[u8; FileHeader::BYTES], offset: usize) -> [u8; N
     out
 }
 
-fn checksum(raw: &[u8; FileHeader::BYTES]) -> u32 {
+pub(super) fn checksum(raw: &[u8; FileHeader::BYTES]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&raw[..12]);
     hasher.update(&raw[16..]);

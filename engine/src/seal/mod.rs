@@ -21,6 +21,8 @@ mod file_keys;
 mod header;
 mod nonce;
 #[cfg(any(test, feature = "sim"))]
+pub(crate) mod parsers;
+#[cfg(any(test, feature = "sim"))]
 mod recorder;
 mod secret;
 #[cfg(test)]

@@ -15,6 +15,8 @@ mod filter;
 mod format;
 mod index;
 mod iter;
+#[cfg(any(test, feature = "sim"))]
+pub(crate) mod parsers;
 mod reader;
 #[cfg(test)]
 mod tests;

@@ -81,7 +81,7 @@ impl Current {
         Current::decode(&path, &bytes)
     }
 
-    fn encode(&self, header: &FileHeader) -> Vec<u8> {
+    pub(super) fn encode(&self, header: &FileHeader) -> Vec<u8> {
         let (length, digest) = self.closed.unwrap_or_default();
         let mut out = Vec::with_capacity(BYTES);
         out.extend_from_slice(&header.encode());

@@ -45,7 +45,7 @@ use super::edit::{BadEdit, Edit, Full};
 use super::parse_number;
 
 /// Header, commitment, key version, checksum.
-const HEAD_BYTES: usize = FileHeader::BYTES + 16 + 4 + 4;
+pub(super) const HEAD_BYTES: usize = FileHeader::BYTES + 16 + 4 + 4;
 /// Length and checksum before each sealed piece.
 const FRAME_HEAD_BYTES: usize = 8;
 /// Largest sealed piece: a full state of some nine million tables.
@@ -452,7 +452,7 @@ fn frame_at(bytes: &[u8]) -> std::result::Result<&[u8], &'static str> {
     Ok(sealed)
 }
 
-fn frame_crc(len: u32, sealed: &[u8]) -> u32 {
+pub(super) fn frame_crc(len: u32, sealed: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&len.to_le_bytes());
     hasher.update(sealed);

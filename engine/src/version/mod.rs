@@ -23,6 +23,8 @@
 pub(crate) mod current;
 pub(crate) mod edit;
 pub(crate) mod manifest;
+#[cfg(any(test, feature = "sim"))]
+pub(crate) mod parsers;
 pub(crate) mod set;
 #[cfg(test)]
 pub(crate) mod testing;

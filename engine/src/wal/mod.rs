@@ -14,6 +14,8 @@
 
 pub(crate) mod cursor;
 pub(crate) mod format;
+#[cfg(any(test, feature = "sim"))]
+pub(crate) mod parsers;
 pub(crate) mod reader;
 pub(crate) mod writer;
 

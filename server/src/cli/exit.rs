@@ -168,6 +168,12 @@ impl From<ClientError> for Failure {
     }
 }
 
+impl From<strongroom_server::template::BadTemplate> for Failure {
+    fn from(error: strongroom_server::template::BadTemplate) -> Failure {
+        Failure::usage(error.to_string())
+    }
+}
+
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Failure {
         Failure::usage(error.0)

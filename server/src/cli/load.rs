@@ -21,14 +21,14 @@ use clap::Args;
 use serde_json::json;
 use strongroom::{NAME_BYTES_MAX, VALUE_BYTES_MAX};
 use strongroom_client::{Batch, Client};
+use strongroom_server::ndjson::{Broken, Lines, Object};
+use strongroom_server::template::Template;
 use tokio::sync::mpsc;
 
 use super::connect::DataArgs;
 use super::data::Until;
-use super::exit::{Exit, Failure, Outcome};
-use super::ndjson::{Broken, Lines, Object};
+use super::exit::{self, Exit, Failure, Outcome};
 use super::output::{self, Format};
-use super::template::Template;
 
 /// A batch is sent when it has so many bytes, whatever --batch says.
 const BATCH_BYTES: usize = 4 << 20;
@@ -232,7 +232,10 @@ pub async fn run(args: LoadArgs, format: Format) -> Outcome {
         .file
         .as_deref()
         .filter(|path| *path != std::path::Path::new("-"));
-    let open = || file.map_or_else(Lines::stdin, Lines::file);
+    let open = || match file {
+        Some(path) => Lines::file(path).map_err(exit::at(path)),
+        None => Ok(Lines::stdin()?),
+    };
     let name = file.map_or_else(|| "standard input".to_owned(), |path| path.display().to_string());
     let mut total = 0;
     // A pipe with a name (`<(…)`) cannot be read twice either.

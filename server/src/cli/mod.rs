@@ -19,7 +19,6 @@ mod form;
 mod inspect;
 mod keys;
 mod load;
-pub mod ndjson;
 pub mod output;
 pub mod pair;
 mod pki;
@@ -28,7 +27,6 @@ mod promote;
 mod scan;
 mod serve;
 mod status;
-pub mod template;
 mod tenant;
 
 use std::process::ExitCode;

@@ -11,9 +11,10 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use crate::cli::exit::{Failure, Outcome};
-use crate::cli::ndjson::{Lines, Object};
-use crate::cli::template::Template;
+use strongroom_server::ndjson::{Lines, Object};
+use strongroom_server::template::Template;
+
+use crate::cli::exit::{self, Failure, Outcome};
 
 /// Carried in the binary: see server/data/README.md.
 const SAMPLE: &[u8] = include_bytes!("../../data/sample.ndjson.zst");
@@ -58,7 +59,10 @@ impl Data {
     /// Reads `path`, or the sample. Names the first broken line.
     pub fn read(path: Option<&Path>, mark: &str) -> Outcome<Data> {
         let (lines, origin) = match path {
-            Some(path) => (Lines::file(path)?, path.display().to_string()),
+            Some(path) => (
+                Lines::file(path).map_err(exit::at(path))?,
+                path.display().to_string(),
+            ),
             None => (Lines::bytes(SAMPLE)?, "the built-in sample".to_owned()),
         };
         Data::collect(lines, mark, origin)

@@ -19,8 +19,6 @@ use std::fmt;
 use serde_json::value::RawValue;
 use strongroom::KEY_BYTES_MAX;
 
-use super::exit::Failure;
-
 /// A parsed template.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Template {
@@ -35,15 +33,35 @@ enum Part {
     Line { width: Option<usize> },
 }
 
+/// A text that is no template, and why.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BadTemplate(String);
+
+impl fmt::Display for BadTemplate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// Why a line makes no key.
 #[derive(PartialEq, Eq, Debug)]
 pub enum NoKey {
     /// The object lacks the field.
     Missing(String),
     /// The field is not text or an integer as the template needs.
-    Kind { field: String, want: &'static str },
+    Kind {
+        /// Which.
+        field: String,
+        /// What it must be.
+        want: &'static str,
+    },
     /// The integer does not fit its form.
-    TooLarge { field: String, bytes: usize },
+    TooLarge {
+        /// Which.
+        field: String,
+        /// What the form holds.
+        bytes: usize,
+    },
     /// The key has no byte, or too many.
     Length(usize),
 }
@@ -63,8 +81,8 @@ impl fmt::Display for NoKey {
 
 impl Template {
     /// Reads a template.
-    pub fn parse(text: &str) -> Result<Template, Failure> {
-        let bad = |what: String| Failure::usage(format!("key template {text:?}: {what}"));
+    pub fn parse(text: &str) -> Result<Template, BadTemplate> {
+        let bad = |what: String| BadTemplate(format!("key template {text:?}: {what}"));
         let mut parts = Vec::new();
         let mut literal = Vec::new();
         let mut rest = text;
@@ -318,12 +336,11 @@ mod tests {
     }
 
     #[test]
-    fn broken_templates_are_usage_errors() {
+    fn broken_templates_are_refused() {
         for text in [
             "", "constant", "{", "}", "{}", "{a", "{a:be3}", "{:be4}", "{#:hex}", r"\q{a}", r"\x1", r"{a}\",
         ] {
-            let failure = Template::parse(text).unwrap_err();
-            assert_eq!(failure.exit, crate::cli::exit::Exit::Usage, "{text}");
+            assert!(Template::parse(text).is_err(), "{text}");
         }
     }
 }

@@ -13,8 +13,6 @@ use ruzstd::decoding::StreamingDecoder;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::exit::{self, Outcome};
-
 /// Longest line: a value of the largest size, a key, and their JSON.
 pub const LINE_BYTES_MAX: usize = 72 << 20;
 
@@ -118,22 +116,22 @@ pub struct Lines {
 
 impl Lines {
     /// From a file; compressed if it begins like zstd, whatever its name.
-    pub fn file(path: &Path) -> Outcome<Lines> {
-        Lines::read(File::open(path).map_err(exit::at(path))?)
-            .map_err(|failure| failure.during(path.display()))
+    pub fn file(path: &Path) -> std::io::Result<Lines> {
+        Lines::read(File::open(path)?)
     }
 
     /// From standard input, which may be compressed too.
-    pub fn stdin() -> Outcome<Lines> {
+    pub fn stdin() -> std::io::Result<Lines> {
         Lines::read(std::io::stdin())
     }
 
     /// From bytes in memory.
-    pub fn bytes(bytes: &'static [u8]) -> Outcome<Lines> {
+    pub fn bytes(bytes: &'static [u8]) -> std::io::Result<Lines> {
         Lines::read(bytes)
     }
 
-    fn read(input: impl Read + Send + 'static) -> Outcome<Lines> {
+    /// From whatever can be read.
+    pub fn read(input: impl Read + Send + 'static) -> std::io::Result<Lines> {
         let mut input = BufReader::with_capacity(256 << 10, input);
         // A pipe may hand over fewer bytes than the magic at first; text never begins with its first byte.
         let zstd = match input.fill_buf()? {
@@ -247,7 +245,7 @@ mod tests {
 
     #[test]
     fn the_sample_unpacks() {
-        let sample: &'static [u8] = include_bytes!("../../data/sample.ndjson.zst");
+        let sample: &'static [u8] = include_bytes!("../data/sample.ndjson.zst");
         let all: Vec<_> = Lines::bytes(sample).unwrap().map(Result::unwrap).collect();
         assert_eq!(all.len(), 5000);
         let object = Object::parse(&all[0].bytes).unwrap();
@@ -256,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_truncated_zstd_file_is_a_broken_line_not_an_end() {
-        let sample: &'static [u8] = include_bytes!("../../data/sample.ndjson.zst");
+        let sample: &'static [u8] = include_bytes!("../data/sample.ndjson.zst");
         let results: Vec<_> = Lines::bytes(&sample[..sample.len() / 2])
             .unwrap()
             .take(5001)
@@ -269,7 +267,7 @@ mod tests {
 
     #[test]
     fn frames_one_after_the_other_are_one_input() {
-        let sample: &'static [u8] = include_bytes!("../../data/sample.ndjson.zst");
+        let sample: &'static [u8] = include_bytes!("../data/sample.ndjson.zst");
         let twice: &'static [u8] = Vec::leak([sample, sample].concat());
         assert_eq!(Lines::bytes(twice).unwrap().map(Result::unwrap).count(), 10_000);
     }

@@ -1,0 +1,239 @@
+//! Records, the operations of a section, and whole segments, for fuzzing.
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+
+use super::format::{
+    RECORD_HEADER_BYTES, RecordFields, RecordKind, extend_chain, finish_record, parse_ops, parse_record,
+    push_op, push_section_header, record_len, start_record,
+};
+use super::reader::{SegmentFile, SegmentScan, Step};
+use super::segment_name;
+use crate::hooks::parsers::{Parser, disk_with, get_u32};
+use crate::read::cursor::EntryKind;
+use crate::seal::parsers::repair_header;
+use crate::seal::{FileHeader, FileKind};
+use crate::types::{Chain, DekVersion, Epoch, Lsn, SeqNo, TenantId};
+
+pub(crate) const PARSERS: &[Parser] = &[
+    Parser {
+        name: "wal_record",
+        check: check_record,
+        repair: repair_record,
+        samples: record_samples,
+        memory: Parser::MEMORY,
+        memory_per_byte: Parser::MEMORY_PER_BYTE,
+    },
+    Parser {
+        name: "wal_operations",
+        check: check_operations,
+        repair: Parser::no_repair,
+        samples: operation_samples,
+        memory: Parser::MEMORY,
+        memory_per_byte: Parser::MEMORY_PER_BYTE,
+    },
+    Parser {
+        name: "wal_segment",
+        check: check_segment,
+        repair: repair_segment,
+        samples: segment_samples,
+        memory: Parser::MEMORY,
+        memory_per_byte: Parser::MEMORY_PER_BYTE,
+    },
+];
+
+/// Where the records of samples stand: behind a header.
+const START: Lsn = Lsn(FileHeader::BYTES as u64);
+
+fn check_record(bytes: &[u8]) -> bool {
+    let Ok(record) = parse_record(bytes, START) else {
+        return false;
+    };
+    assert_eq!(
+        record_len(bytes),
+        Ok(record.bytes.len()),
+        "two lengths of one record"
+    );
+    assert_eq!(record.end(), START.advance(record.bytes.len() as u64));
+    let again = {
+        let sections: Vec<_> = record.sections().collect();
+        let time = record.bytes.get(40..).and_then(|rest| rest.first_chunk::<8>());
+        let fields = RecordFields {
+            kind: record.kind,
+            lsn: record.lsn,
+            epoch: record.epoch,
+            seqno: record.seqno,
+            time_ms: time.copied().map_or(0, u64::from_le_bytes),
+            durable: record.durable,
+            chain: record.chain,
+        };
+        let mut out = Vec::new();
+        start_record(&fields, sections.len() as u16, &mut out);
+        for s in &sections {
+            push_section_header(
+                s.tenant,
+                s.version,
+                s.ops,
+                s.commitment,
+                s.sealed.len() as u32,
+                &mut out,
+            );
+            out.extend_from_slice(s.sealed);
+        }
+        finish_record(&mut out);
+        out
+    };
+    assert!(again == record.bytes, "a record reads back as other bytes");
+    true
+}
+
+fn check_operations(bytes: &[u8]) -> bool {
+    let Some((count, plain)) = bytes.split_first_chunk::<4>() else {
+        return false;
+    };
+    let count = u32::from_le_bytes(*count);
+    let Some(ops) = parse_ops(&Bytes::copy_from_slice(plain), count) else {
+        return false;
+    };
+    let mut again = Vec::new();
+    for op in &ops {
+        if let Some((keyspace, key)) = op.key.split_first_chunk::<4>() {
+            push_op(op.kind, *keyspace, key, &op.value, &mut again);
+        }
+    }
+    assert!(again == plain, "operations read back as other bytes");
+    true
+}
+
+fn check_segment(bytes: &[u8]) -> bool {
+    let path = PathBuf::from("/wal").join(segment_name(Lsn::ZERO));
+    let io = disk_with(&path, bytes).io(1);
+    let segment = SegmentFile {
+        start: Lsn::ZERO,
+        path,
+        len: bytes.len() as u64,
+    };
+    let Ok(mut scan) = SegmentScan::open(&io, &segment) else {
+        return false;
+    };
+    let mut records = 0u32;
+    let damaged = loop {
+        let before = scan.position();
+        match scan.step() {
+            Ok(Step::Record(record)) => {
+                assert_eq!(scan.position(), before.advance(record.len() as u64));
+                records += 1;
+            }
+            Ok(Step::End) => break false,
+            Ok(Step::Damaged(_)) => break true,
+            Err(e) => panic!("the disk does not fail: {e}"),
+        }
+    };
+    assert_eq!(
+        damaged,
+        scan.position() != Lsn(bytes.len() as u64),
+        "an end that is none"
+    );
+    if damaged {
+        assert!(scan.later_watermark().is_ok(), "the disk does not fail");
+    }
+    records > 0 && !damaged
+}
+
+fn repair_record(bytes: &mut [u8]) {
+    if (RECORD_HEADER_BYTES..1 << 20).contains(&bytes.len()) {
+        finish_record(bytes);
+    }
+}
+
+/// Goes from record to record by their lengths, and makes checksum and chain fit.
+fn repair_segment(bytes: &mut [u8]) {
+    repair_header(bytes);
+    let Some((header, mut rest)) = bytes.split_at_mut_checked(FileHeader::BYTES) else {
+        return;
+    };
+    let before = header.get(88..).and_then(|rest| rest.first_chunk::<16>());
+    let mut chain = extend_chain(Chain(before.copied().unwrap_or_default()), header);
+    while let Some(len) = get_u32(rest, 4).map(|len| len as usize) {
+        if len < RECORD_HEADER_BYTES {
+            return;
+        }
+        let Some((record, after)) = std::mem::take(&mut rest).split_at_mut_checked(len) else {
+            return;
+        };
+        if let Some(field) = record.get_mut(56..RECORD_HEADER_BYTES) {
+            field.copy_from_slice(&chain.0);
+        }
+        finish_record(record);
+        chain = extend_chain(chain, record);
+        rest = after;
+    }
+}
+
+fn record(kind: RecordKind, at: Lsn, chain: Chain, sections: &[&[u8]]) -> Vec<u8> {
+    let fields = RecordFields {
+        kind,
+        lsn: at,
+        epoch: Epoch::FIRST,
+        seqno: SeqNo(7),
+        time_ms: 1_700_000_000_000,
+        durable: START,
+        chain,
+    };
+    let mut out = Vec::new();
+    start_record(&fields, sections.len() as u16, &mut out);
+    for (index, sealed) in sections.iter().enumerate() {
+        let tenant = TenantId(index as u64 + 1);
+        push_section_header(tenant, DekVersion(1), 2, [9; 16], sealed.len() as u32, &mut out);
+        out.extend_from_slice(sealed);
+    }
+    finish_record(&mut out);
+    out
+}
+
+fn record_samples() -> Vec<Vec<u8>> {
+    vec![
+        record(RecordKind::Batch, START, Chain([3; 16]), &[&[0xaa; 30]]),
+        record(
+            RecordKind::Batch,
+            START,
+            Chain([3; 16]),
+            &[&[1; 40], &[], &[2; 200]],
+        ),
+        record(RecordKind::Close, START, Chain([4; 16]), &[]),
+    ]
+}
+
+fn operation_samples() -> Vec<Vec<u8>> {
+    let mut out = 3u32.to_le_bytes().to_vec();
+    push_op(EntryKind::Put, [0, 0, 0, 1], b"key", b"value", &mut out);
+    push_op(EntryKind::Delete, [0, 0, 0, 2], b"gone", b"", &mut out);
+    push_op(EntryKind::Put, [0; 4], b"", &[5; 300], &mut out);
+    vec![out, 0u32.to_le_bytes().to_vec()]
+}
+
+fn segment_samples() -> Vec<Vec<u8>> {
+    let header = FileHeader {
+        kind: FileKind::Wal,
+        file_id: [1; 16],
+        salt: [2; 32],
+        epoch: Epoch::FIRST,
+        number: 0,
+        created_ms: 1_700_000_000_000,
+        chain: Chain::default(),
+    };
+    let mut out = header.encode().to_vec();
+    let mut chain = extend_chain(header.chain, &out);
+    for (kind, sections) in [
+        (RecordKind::Batch, &[&[0xbb; 60][..]][..]),
+        (RecordKind::Batch, &[&[0xcc; 600], &[1; 28]]),
+        (RecordKind::Close, &[]),
+    ] {
+        let record = record(kind, Lsn(out.len() as u64), chain, sections);
+        chain = extend_chain(chain, &record);
+        out.extend_from_slice(&record);
+    }
+    let torn = out.get(..out.len() - 40).unwrap_or_default().to_vec();
+    vec![out, torn]
+}

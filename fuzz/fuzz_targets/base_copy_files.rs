@@ -1,0 +1,2 @@
+#![no_main]
+strongroom_libfuzzer::entry!("base_copy_files");
