@@ -4,8 +4,8 @@
 //! Files are made with mode 0600 and directories with 0700: what they hold is sealed, but sizes and
 //! times are nobody else's business either.
 //!
-//! Interrupted calls and short reads and writes are retried here, by the standard library's `*_at`
-//! and `sync_*` functions. A failed `fdatasync` is passed on as it is and never retried: Linux drops
+//! Interrupted calls and short reads and writes are retried here, by [`fill`] and [`drain`]; interrupted
+//! syncs by the standard library. A failed `fdatasync` is passed on as it is and never retried: Linux drops
 //! the error with the dirty pages, so that a second call would report success for lost bytes
 //! (Rebello et al., ATC'20).
 //!
@@ -31,15 +31,56 @@ const DIR_MODE: u32 = 0o700;
 /// More than any process id needs; what a lock file holds beyond it is not ours.
 const PID_BYTES_MAX: usize = 20;
 
+/// Reads all of `buf` by calls of `read` that may give less or be interrupted.
+fn fill(
+    mut buf: &mut [u8],
+    mut offset: u64,
+    mut read: impl FnMut(&mut [u8], u64) -> io::Result<usize>,
+) -> io::Result<()> {
+    while !buf.is_empty() {
+        match read(buf, offset) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(n) => {
+                buf = buf.get_mut(n..).unwrap_or_default();
+                offset = offset.saturating_add(n as u64);
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// Writes all of `bytes` by calls of `write` that may take less or be interrupted. A call that takes
+/// nothing would be repeated for ever: it is an error.
+fn drain(
+    mut bytes: &[u8],
+    mut offset: u64,
+    mut write: impl FnMut(&[u8], u64) -> io::Result<usize>,
+) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match write(bytes, offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => {
+                bytes = bytes.get(n..).unwrap_or_default();
+                offset = offset.saturating_add(n as u64);
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
 struct OsFile(StdFile);
 
 impl File for OsFile {
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        self.0.read_exact_at(buf, offset)
+        fill(buf, offset, |part, at| self.0.read_at(part, at))
     }
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write_all_at(bytes, offset)
+        drain(bytes, offset, |part, at| self.0.write_at(part, at))
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -256,6 +297,71 @@ mod tests {
             OsVfs.open(&dir.path().join("none")).err().unwrap().kind(),
             io::ErrorKind::NotFound
         );
+    }
+
+    /// Answers of a call in turn: so many bytes, or an error.
+    fn answers<const N: usize>(of: [io::Result<usize>; N]) -> impl FnMut(usize) -> io::Result<usize> {
+        let mut next = of.into_iter();
+        move |most| match next.next() {
+            Some(Ok(n)) => Ok(n.min(most)),
+            Some(Err(e)) => Err(e),
+            None => Ok(most),
+        }
+    }
+
+    fn interrupted() -> io::Result<usize> {
+        Err(io::ErrorKind::Interrupted.into())
+    }
+
+    #[test]
+    fn short_and_interrupted_reads_go_on_where_they_stopped() {
+        let disk: Vec<u8> = (0..100).collect();
+        let mut answer = answers([interrupted(), Ok(1), Ok(7), interrupted(), interrupted(), Ok(30)]);
+        let mut buf = [0; 60];
+        fill(&mut buf, 20, |part, at| {
+            let n = answer(part.len())?;
+            part[..n].copy_from_slice(&disk[at as usize..at as usize + n]);
+            Ok(n)
+        })
+        .unwrap();
+        assert_eq!(buf, disk[20..80]);
+        fill(&mut [], 0, |_, _| panic!("nothing to read")).unwrap();
+    }
+
+    #[test]
+    fn read_past_the_end_and_failed_read_are_errors() {
+        let mut answer = answers([Ok(3), interrupted(), Ok(0)]);
+        let ended = fill(&mut [0; 8], 0, |part, _| answer(part.len())).unwrap_err();
+        assert_eq!(ended.kind(), io::ErrorKind::UnexpectedEof);
+        let mut answer = answers([Ok(3), Err(io::ErrorKind::Other.into())]);
+        let failed = fill(&mut [0; 8], 0, |part, _| answer(part.len())).unwrap_err();
+        assert_eq!(failed.kind(), io::ErrorKind::Other);
+    }
+
+    #[test]
+    fn short_and_interrupted_writes_go_on_where_they_stopped() {
+        let mut disk = vec![0; 100];
+        let bytes: Vec<u8> = (1..61).collect();
+        let mut answer = answers([Ok(2), interrupted(), Ok(1), Ok(40), interrupted()]);
+        drain(&bytes, 20, |part, at| {
+            let n = answer(part.len())?;
+            disk[at as usize..at as usize + n].copy_from_slice(&part[..n]);
+            Ok(n)
+        })
+        .unwrap();
+        assert_eq!(disk[20..80], bytes);
+        assert!(disk[..20].iter().chain(&disk[80..]).all(|b| *b == 0));
+        drain(&[], 0, |_, _| panic!("nothing to write")).unwrap();
+    }
+
+    #[test]
+    fn write_that_takes_nothing_and_failed_write_are_errors() {
+        let mut answer = answers([Ok(3), Ok(0)]);
+        let stuck = drain(&[0; 8], 0, |part, _| answer(part.len())).unwrap_err();
+        assert_eq!(stuck.kind(), io::ErrorKind::WriteZero);
+        let mut answer = answers([interrupted(), Err(io::ErrorKind::StorageFull.into())]);
+        let failed = drain(&[0; 8], 0, |part, _| answer(part.len())).unwrap_err();
+        assert_eq!(failed.kind(), io::ErrorKind::StorageFull);
     }
 
     #[test]

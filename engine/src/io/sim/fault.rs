@@ -1,7 +1,11 @@
 //! What goes wrong, and when: faults are counted in operations, so that every one can be tried.
 
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
+
+use super::cruelty::{Misdeed, Strike};
+use super::names::Ino;
 
 /// A call that changes files, names or their durability. Each counts as one operation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -153,6 +157,10 @@ pub(super) struct Plan {
     /// Operation from which the machine is off, and whether a write there is half done.
     pub(super) crash_at: Option<(u64, bool)>,
     pub(super) crashed: bool,
+    /// From which operation or reading call on, and what.
+    pub(super) misdeeds: Vec<(u64, Misdeed)>,
+    pub(super) spoilt: Vec<(Ino, Range<u64>)>,
+    pub(super) strikes: Vec<Strike>,
 }
 
 impl Plan {
@@ -188,6 +196,17 @@ impl Plan {
             .iter()
             .find_map(|f| f.verdict(Calls::Opening, self.opens, None))
             .unwrap_or(Verdict::Execute)
+    }
+
+    /// The fault behind a verdict, by its usual name.
+    pub(super) fn struck(&self, verdict: Verdict) -> Option<&'static str> {
+        match verdict {
+            Verdict::Fail { kind, .. } if !self.crashed => Some(match kind {
+                io::ErrorKind::StorageFull => "ENOSPC",
+                _ => "EIO",
+            }),
+            _ => None,
+        }
     }
 
     /// Counts one reading call and decides about it.

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::cruelty::{Misdeed, flip};
 use super::fault::{OpKind, Verdict};
 use super::image::{FileNode, check_range};
 use super::names::{Change, DirNode, Ino};
@@ -54,7 +55,7 @@ impl SimFs {
     }
 
     fn open_file(&self, path: &Path, writable: bool) -> io::Result<Arc<dyn File>> {
-        let mut state = self.reading_by(true)?;
+        let mut state = self.opening(path)?;
         match state.lookup(path)? {
             (ino, Node::File(_)) => Ok(self.handle(&mut state, ino, path, writable)),
             _ => Err(io::ErrorKind::IsADirectory.into()),
@@ -70,11 +71,6 @@ impl State {
             dir.change(time, other, change);
         }
     }
-
-    fn room(&self) -> u64 {
-        self.capacity
-            .map_or(u64::MAX, |capacity| capacity.saturating_sub(self.used()))
-    }
 }
 
 impl SimFile {
@@ -89,10 +85,21 @@ impl SimFile {
 
 impl File for SimFile {
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        match self.fs.reading()?.nodes.get(&self.ino) {
-            Some(Node::File(file)) => file.current().read(buf, offset),
-            _ => Err(io::ErrorKind::NotFound.into()),
+        let mut state = self.fs.reading(&self.path)?;
+        if state.is_spoilt(self.ino, offset, buf.len() as u64) {
+            state.strike("bad sector", None, &self.path);
+            return Err(super::fault::error(io::ErrorKind::Other, false));
         }
+        match state.nodes.get(&self.ino) {
+            Some(Node::File(file)) => file.current().read(buf, offset)?,
+            _ => return Err(io::ErrorKind::NotFound.into()),
+        }
+        let now = state.plan.reads;
+        if let Some(Misdeed::FlipInRead { bit }) = state.due(now, true) {
+            flip(buf, bit);
+            state.strike("flip in a read", None, &self.path);
+        }
+        Ok(())
     }
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
@@ -108,12 +115,16 @@ impl File for SimFile {
             }
             return Err(super::fault::error(kind, state.plan.crashed));
         }
+        if let Some(misdeed) = state.due(time, false) {
+            return state.miswrite(misdeed, (self.ino, &self.path), bytes, offset);
+        }
         let room = state.room();
         let file = state.file_mut(self.ino)?;
         let growth = (offset + bytes.len() as u64).saturating_sub(file.current().len());
         if growth > room {
             let fits = (bytes.len() as u64).saturating_sub(growth - room);
             file.write(time, &bytes[..fits as usize], offset);
+            state.strike("ENOSPC", Some(OpKind::Write), &self.path);
             return Err(io::ErrorKind::StorageFull.into());
         }
         file.write(time, bytes, offset);
@@ -121,10 +132,19 @@ impl File for SimFile {
     }
 
     fn sync(&self) -> io::Result<()> {
+        self.fs.wait_for_hook(&self.path);
         let (mut state, verdict) = self.fs.change(OpKind::Sync, &self.path);
         match verdict {
             Verdict::Execute if self.fs.is_a_lie(OpKind::Sync, &self.path, state.plan.ops) => {}
-            Verdict::Execute => state.file_mut(self.ino)?.sync(),
+            Verdict::Execute if state.full_at_sync(self.ino) => {
+                state.strike("ENOSPC", Some(OpKind::Sync), &self.path);
+                state.file_mut(self.ino)?.fail_sync();
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            Verdict::Execute => {
+                state.file_mut(self.ino)?.sync();
+                state.sync_names_too();
+            }
             Verdict::Fail { .. } if state.plan.crashed => {}
             Verdict::Fail { .. } => state.file_mut(self.ino)?.fail_sync(),
         }
@@ -144,6 +164,7 @@ impl File for SimFile {
         let (time, room) = (state.plan.ops, state.room());
         let file = state.file_mut(self.ino)?;
         if len.saturating_sub(file.current().len()) > room {
+            state.strike("ENOSPC", Some(OpKind::SetLen), &self.path);
             return Err(io::ErrorKind::StorageFull.into());
         }
         file.set_len(time, len);
@@ -151,7 +172,7 @@ impl File for SimFile {
     }
 
     fn len(&self) -> io::Result<u64> {
-        match self.fs.reading()?.nodes.get(&self.ino) {
+        match self.fs.reading(&self.path)?.nodes.get(&self.ino) {
             Some(Node::File(file)) => Ok(file.current().len()),
             _ => Err(io::ErrorKind::NotFound.into()),
         }
@@ -179,6 +200,7 @@ impl Vfs for SimFs {
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let mut state = self.changing(OpKind::Create, path)?;
+        state.check_handles(path)?;
         let (dir, name) = state.parent(path)?;
         if state.lookup(path).is_ok() {
             return Err(io::ErrorKind::AlreadyExists.into());
@@ -260,7 +282,7 @@ impl Vfs for SimFs {
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
-        let state = self.reading_by(true)?;
+        let state = self.opening(path)?;
         let (_, Node::Dir(dir)) = state.lookup(path)? else {
             return Err(io::ErrorKind::NotADirectory.into());
         };
@@ -280,6 +302,7 @@ impl Vfs for SimFs {
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let mut state = self.changing(OpKind::SyncDir, path)?;
+        state.check_handles(path)?;
         let (ino, Node::Dir(node)) = state.lookup(path)? else {
             return Err(io::ErrorKind::NotADirectory.into());
         };
@@ -313,11 +336,12 @@ impl Vfs for SimFs {
     }
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
-        Ok(self.reading()?.lookup(path).is_ok())
+        Ok(self.reading(path)?.lookup(path).is_ok())
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn DirLock>> {
         let mut state = self.changing(OpKind::Lock, path)?;
+        state.check_handles(path)?;
         let (dir, name) = state.parent(path)?;
         match state.lookup(path) {
             Ok((_, Node::File(_))) => {}

@@ -237,6 +237,11 @@ impl FileNode {
         self.unsynced.len() as u64
     }
 
+    /// Whether it is longer than what is durable of it.
+    pub(super) fn has_grown(&self) -> bool {
+        self.current.len() > self.durable.len()
+    }
+
     /// Whether a crash may leave other bytes than are read now.
     pub(super) fn is_settled(&self) -> bool {
         self.unsynced.is_empty() && !self.lossy

@@ -9,6 +9,9 @@
 //!    directories as well, and is certain once both are synced. See [`CrashMode`].
 //! 3. Open files survive the removal or renaming of their names; locks do not survive a crash.
 //! 4. A failed sync ([`Fault`]) leaves bytes readable that no later sync makes durable.
+//! 5. What else may go wrong is switched on: a full disk at a write or only at the sync, too few handles,
+//!    syncs that hang or make names durable too, renames that leave both names, bad sectors, and calls
+//!    that return Ok and do something else ([`Misdeed`]).
 //!
 //! Operations are counted, so that a test can run a scenario once and then try every one of them as
 //! the moment of a crash: by [`SimFs::crash_at`], which also tries how the engine copes with calls
@@ -19,6 +22,8 @@
 //! of changes to the very same sector or of dependent changes to the same name.
 
 mod clock;
+mod crash;
+mod cruelty;
 mod fault;
 mod fs;
 mod image;
@@ -34,14 +39,15 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 pub use clock::SimClock;
+pub use cruelty::{Misdeed, Strike};
 pub use fault::{Calls, Fault, Op, OpKind, Times};
 pub use rng::SimRng;
 
 use super::Io;
+use cruelty::{Manners, SyncHook};
 use fault::{Plan, Verdict};
-use image::{Content, Fate, FileNode, Length};
+use image::{Content, FileNode};
 use names::{DirNode, Ino};
-use rng::SplitMix;
 
 /// What a crash leaves of changes that were not synced.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,7 +81,7 @@ struct State {
     locks: BTreeSet<PathBuf>,
     /// Moves between directories of which one is synced: by time, which one.
     half_synced: BTreeMap<u64, Ino>,
-    capacity: Option<u64>,
+    manners: Manners,
 }
 
 type Probe = Box<dyn FnMut(&Op, &SimFs) + Send>;
@@ -85,6 +91,7 @@ struct Shared {
     state: Mutex<State>,
     probe: Mutex<Option<Probe>>,
     lie: Mutex<Option<Lie>>,
+    before_sync: Mutex<Option<SyncHook>>,
 }
 
 /// A simulated file system: a handle, cheap to clone; all clones are one file system.
@@ -107,7 +114,7 @@ impl SimFs {
             open: BTreeMap::new(),
             locks: BTreeSet::new(),
             half_synced: BTreeMap::new(),
-            capacity: None,
+            manners: Manners::default(),
         })
     }
 
@@ -116,6 +123,7 @@ impl SimFs {
             state: Mutex::new(state),
             probe: Mutex::new(None),
             lie: Mutex::new(None),
+            before_sync: Mutex::new(None),
         }))
     }
 
@@ -173,13 +181,9 @@ impl SimFs {
     pub fn clear_faults(&self) {
         let plan = &mut self.state().plan;
         plan.faults.clear();
+        plan.misdeeds.clear();
+        plan.spoilt.clear();
         plan.crash_at = None;
-    }
-
-    /// Bytes the disk has room for, or no limit. Past it, writes put down what fits and fail with
-    /// `StorageFull`; room returns when files are removed.
-    pub fn set_capacity(&self, bytes: Option<u64>) {
-        self.state().capacity = bytes;
     }
 
     /// Files that are open, counted by handle.
@@ -342,6 +346,9 @@ impl SimFs {
         drop(probe);
         let mut state = self.state();
         let verdict = state.plan.change(kind);
+        if let Some(what) = state.plan.struck(verdict) {
+            state.strike(what, Some(kind), path);
+        }
         (state, verdict)
     }
 
@@ -352,14 +359,23 @@ impl SimFs {
         Ok(state)
     }
 
-    fn reading(&self) -> io::Result<MutexGuard<'_, State>> {
-        self.reading_by(false)
+    fn reading(&self, path: &Path) -> io::Result<MutexGuard<'_, State>> {
+        self.reading_by(path, false)
     }
 
-    /// A reading call that needs a descriptor of its own, or not.
-    fn reading_by(&self, opens: bool) -> io::Result<MutexGuard<'_, State>> {
+    /// A reading call that needs a descriptor of its own.
+    fn opening(&self, path: &Path) -> io::Result<MutexGuard<'_, State>> {
+        let mut state = self.reading_by(path, true)?;
+        state.check_handles(path)?;
+        Ok(state)
+    }
+
+    fn reading_by(&self, path: &Path, opens: bool) -> io::Result<MutexGuard<'_, State>> {
         let mut state = self.state();
         let verdict = state.plan.read(opens);
+        if let Some(what) = state.plan.struck(verdict) {
+            state.strike(what, None, path);
+        }
         state.pass(verdict)?;
         Ok(state)
     }
@@ -474,124 +490,6 @@ impl State {
             }
         }
         self.nodes.retain(|ino, _| alive.contains(ino));
-    }
-
-    fn crashed(&self, mode: CrashMode, seed: u64) -> SimFs {
-        let manner = match mode {
-            CrashMode::DropAll => Manner {
-                data: Fate::Drop,
-                names: Keep::None,
-                odd_one: None,
-            },
-            CrashMode::KeepAll => Manner {
-                data: Fate::Keep,
-                names: Keep::All,
-                odd_one: None,
-            },
-            CrashMode::KeepRandom => self.manner(seed),
-        };
-        let mut rng = SplitMix::new(seed ^ 0x6372_6173_6865_6421);
-        let nodes = self.nodes.iter().map(|(ino, node)| {
-            let node = match node {
-                Node::File(file) => {
-                    let fate = match manner.odd_one {
-                        Some((odd, fate)) if odd == *ino => fate,
-                        _ => manner.data,
-                    };
-                    Node::File(Arc::new(FileNode::settled(file.crash(fate, &mut rng))))
-                }
-                Node::Dir(dir) => Node::Dir(Arc::new(DirNode::settled(
-                    dir.crash(|time| manner.names.keeps(time, seed)),
-                ))),
-            };
-            (*ino, node)
-        });
-        let mut state = State {
-            nodes: nodes.collect(),
-            next: self.next,
-            plan: Plan {
-                ops: 0,
-                ..Plan::default()
-            },
-            open: BTreeMap::new(),
-            locks: BTreeSet::new(),
-            half_synced: BTreeMap::new(),
-            capacity: self.capacity,
-        };
-        let mut reachable = BTreeSet::new();
-        let mut ahead = vec![ROOT];
-        while let Some(ino) = ahead.pop() {
-            if reachable.insert(ino)
-                && let Some(dir) = state.dir(ino)
-            {
-                ahead.extend(dir.current().values());
-            }
-        }
-        state.nodes.retain(|ino, _| reachable.contains(ino));
-        SimFs::from_state(state)
-    }
-
-    /// One of the manners in which disks lose things.
-    fn manner(&self, seed: u64) -> Manner {
-        let mut rng = SplitMix::new(seed);
-        let keep = [32, 128, 224][rng.below(3) as usize];
-        let length = [Length::Newest, Length::Oldest, Length::Any, Length::Any][rng.below(4) as usize];
-        let each = Fate::Each {
-            keep,
-            length,
-            torn: rng.chance(64),
-            garbage: rng.chance(64),
-        };
-        let unsettled: Vec<Ino> = self
-            .nodes
-            .iter()
-            .filter(|(_, n)| n.unsynced() > 0)
-            .map(|(ino, _)| *ino)
-            .collect();
-        let one = unsettled
-            .get(rng.below(unsettled.len() as u64) as usize)
-            .copied()
-            .unwrap_or(ROOT);
-        let (data, names, odd_one) = match rng.below(8) {
-            0..=2 => (each, Keep::Some(keep), None),
-            3 => {
-                let time = 1 + rng.below(self.plan.ops.max(1));
-                (Fate::Until(time), Keep::Until(time), None)
-            }
-            4 => (Fate::Keep, Keep::All, Some((one, each))),
-            5 => (Fate::Drop, Keep::All, Some((one, each))),
-            6 => (each, Keep::All, None),
-            _ => (each, Keep::None, None),
-        };
-        Manner { data, names, odd_one }
-    }
-}
-
-/// How one crash treats what was not synced.
-struct Manner {
-    data: Fate,
-    names: Keep,
-    /// A file treated otherwise than the rest.
-    odd_one: Option<(Ino, Fate)>,
-}
-
-#[derive(Clone, Copy)]
-enum Keep {
-    None,
-    All,
-    Until(u64),
-    /// In so many of 256 cases.
-    Some(u64),
-}
-
-impl Keep {
-    fn keeps(self, time: u64, seed: u64) -> bool {
-        match self {
-            Keep::None => false,
-            Keep::All => true,
-            Keep::Until(last) => time <= last,
-            Keep::Some(parts) => SplitMix::new(seed.wrapping_add(time.wrapping_mul(0x9e37))).chance(parts),
-        }
     }
 }
 

@@ -107,13 +107,20 @@ impl DirNode {
         &self.unsynced
     }
 
-    /// The names after a crash; `keep` decides by time, so that both halves of a move share a fate.
-    pub(super) fn crash(&self, keep: impl Fn(u64) -> bool) -> BTreeMap<String, Ino> {
+    /// The names after a crash; `keep` decides by time, so that both halves of a move share a fate, and
+    /// `double` of which renames in one directory the old name stays beside the new one.
+    pub(super) fn crash(
+        &self,
+        keep: impl Fn(u64) -> bool,
+        double: impl Fn(u64) -> bool,
+    ) -> BTreeMap<String, Ino> {
         let mut names = self.durable.clone();
-        self.unsynced
-            .iter()
-            .filter(|u| keep(u.time))
-            .for_each(|u| u.change.apply(&mut names));
+        for u in self.unsynced.iter().filter(|u| keep(u.time)) {
+            match &u.change {
+                Change::Rename { to, ino, .. } if double(u.time) => drop(names.insert(to.clone(), *ino)),
+                change => change.apply(&mut names),
+            }
+        }
         names
     }
 

@@ -1,5 +1,8 @@
 //! Each rule of the simulated file system, by itself.
 
+mod cruel;
+
+use super::image::Content;
 use super::*;
 use crate::io::{Clock, File, Vfs};
 use std::time::Duration;
