@@ -83,6 +83,8 @@ pub struct Oracle {
     /// Fold of `wal[..settled]`, in which every outcome is final.
     base: State,
     settled: usize,
+    /// How long the log was at each sync, without repetition.
+    syncs: Vec<usize>,
     tenants: usize,
 }
 
@@ -151,6 +153,9 @@ impl Oracle {
     }
 
     fn make_durable(&mut self, last: usize) {
+        if self.syncs.last().is_none_or(|synced| *synced < last + 1) {
+            self.syncs.push(last + 1);
+        }
         for (_, outcome) in self.wal[self.settled..=last].iter_mut() {
             if *outcome == Outcome::Accepted {
                 *outcome = Outcome::Acknowledged;
@@ -275,6 +280,31 @@ impl Oracle {
             }
         }
         None
+    }
+
+    /// Whether `found` is a whole state of the log that lacks at most what the last sync made durable, and
+    /// at most the last tenant: what damage to the very end of a log may cost unseen, since it looks like
+    /// the end of a write that the power cut.
+    pub fn lacks_only_an_end(&self, found: &Content) -> bool {
+        let from = self.syncs.iter().rev().nth(1).copied().unwrap_or(0);
+        let mut state = State::new();
+        for (change, outcome) in &self.wal[..from] {
+            if *outcome == Outcome::Acknowledged {
+                apply(&mut state, change);
+            }
+        }
+        let all = self.live(|_, o| o == Outcome::Acknowledged);
+        let last = self
+            .keystore
+            .iter()
+            .rposition(|(_, o)| *o == Outcome::Acknowledged);
+        let fewer = self.live(|i, o| o == Outcome::Acknowledged && Some(i) != last);
+        let mut hit = false;
+        self.walk(from, from, state, &mut BTreeSet::new(), &mut |state, _| {
+            hit |= content(state, &all) == *found || content(state, &fewer) == *found;
+            hit
+        });
+        hit
     }
 
     /// Takes what was found for what is: open changes become acknowledged or absent.

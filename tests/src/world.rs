@@ -8,7 +8,6 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
 use bytes::Bytes;
 use strongroom::io::Io;
@@ -103,11 +102,12 @@ impl World {
         }
     }
 
-    /// The clock of a seeded world goes on by so much.
-    pub fn advance(&self, by: Duration) {
-        if let Some((clock, _)) = &self.machine {
-            clock.advance(by);
-        }
+    /// The clock of a seeded world; one that nobody reads in another.
+    pub fn clock(&self) -> Arc<SimClock> {
+        self.machine
+            .as_ref()
+            .map(|(clock, _)| clock.clone())
+            .unwrap_or_default()
     }
 
     /// What an engine on `fs` runs on.
@@ -124,7 +124,13 @@ impl World {
 
     /// The same machine a second time: forks disk, provider and knowledge, as after a kill.
     pub fn fork(&self) -> World {
-        self.moment("fork").world()
+        let mut world = self.moment("fork").world();
+        if self.machine.is_some() {
+            // Values go on from elsewhere, but by no other random number.
+            world.machine = self.machine.clone();
+            world.values = self.values + (1 << 32);
+        }
+        world
     }
 
     /// This moment, to be examined later.

@@ -99,6 +99,23 @@ acts! {
     Fail { kind, after, forever },
     /// So many bytes of room are left on the disk.
     Room { bytes },
+    /// The same, found out only when a file is synced.
+    LateRoom { bytes },
+    /// Reads of a part of one of the files fail: `what` chooses the kind of file, `which` among them.
+    Spoil { what, which, sector },
+    /// So many more handles may be open.
+    Handles { spare },
+    /// Every sync takes so long.
+    HangSyncs { ms },
+    /// A second process tries to open the database.
+    SecondOpener {},
+    /// Keys and names at the limits and beyond.
+    Limits { tenant, space, synced },
+    /// On a copy of the machine: damages a file (see `what` at `Spoil`) by one of the ways, with the
+    /// engine closed or `live`, and asks everything of it.
+    Damage { what, which, way, seed, live },
+    /// On a copy of the machine: a write goes wrong unseen, work goes on, then the engine is opened again.
+    Misdo { misdeed, after, seed },
     /// Takes all faults away.
     Repair {},
     /// The clock jumps by so many milliseconds.

@@ -61,6 +61,7 @@ impl Run {
         let keys = SimKeys::new();
         let restore_on = |fs: &SimFs, io: strongroom::io::Io| {
             fs.set_capacity(None);
+            fs.set_handles_max(None);
             let secret = &self.world.secret;
             restore(&copy.path, &copy.escrow, secret, TO, keys.provider(), &io)
         };
@@ -70,7 +71,7 @@ impl Run {
             match result {
                 Err(_) if fs.crashed() => {
                     fs = fs.crashed_image(CrashMode::KeepRandom, seed);
-                    self.counters.add("restores cut and begun again", 1);
+                    self.counters.add(counted::row(56), 1);
                     self.refuses_to_open(&fs, &keys)?;
                 }
                 Err(e) => return Err(Wrong::Failure(format!("a restore fails: {e:?}"))),
@@ -114,6 +115,7 @@ impl Run {
 
     fn holds(&mut self, fs: &SimFs, keys: &SimKeys, role: Role, content: &Content) -> Done {
         self.counters.add("copies compared", 1);
+        self.counters.add(counted::row(58), 1);
         let engine = self.open_copy(fs, keys, role);
         let engine = engine.map_err(|e| format!("a copy does not open: {e:?}"))?;
         let found = read_all(&engine).map_err(|e| format!("a copy cannot be read: {e:?}"))?;
@@ -138,6 +140,7 @@ impl Run {
         let full = self.world.engine().key_changes(0);
         let disk = self.world.fs.fork();
         disk.set_capacity(None);
+        disk.set_handles_max(None);
         let files = checkpoint_files(&from, &self.world.io_on(&disk))?;
         let keys = SimKeys::new();
         let mut other = SimFs::new();
@@ -151,7 +154,7 @@ impl Run {
                 drop(receiver);
                 other = other.crashed_image(CrashMode::KeepRandom, seed);
                 self.refuses_to_open(&other, &keys)?;
-                self.counters.add("base copies cut and begun again", 1);
+                self.counters.add(counted::row(46), 1);
                 continue;
             }
             receiver.finish().map_err(failed)?;

@@ -11,6 +11,8 @@ pub enum Nature {
     Crashes,
     /// Crashes and every fault that a call reports.
     Faults,
+    /// Crashes, and damage that no call reports.
+    Damage,
 }
 
 /// Names in use.
@@ -84,6 +86,12 @@ const OPERATIONS: &[(u64, Maker)] = &[
     (6, |_| Act::Reopen {}),
     (4, |_| Act::Kill {}),
     (3, |d| Act::ClockJump { ms: d.below(1 << 40) }),
+    (2, |_| Act::SecondOpener {}),
+    (3, |d| Act::Limits {
+        tenant: d.below(TENANTS),
+        space: d.below(SPACES),
+        synced: synced(d),
+    }),
 ];
 
 const CRASHES: &[(u64, Maker)] = &[
@@ -127,6 +135,31 @@ const FAULTS: &[(u64, Maker)] = &[
     }),
     (6, |d| Act::Room {
         bytes: d.below(20_000),
+    }),
+    (5, |d| Act::LateRoom {
+        bytes: d.below(20_000),
+    }),
+    (6, |d| Act::Spoil {
+        what: d.below(4),
+        which: d.below(8),
+        sector: d.below(64),
+    }),
+    (4, |d| Act::Handles { spare: d.below(4) }),
+    (3, |_| Act::HangSyncs { ms: 10_000 }),
+];
+
+const DAMAGES: &[(u64, Maker)] = &[
+    (100, |d| Act::Damage {
+        what: d.below(4),
+        which: d.below(8),
+        way: d.below(9),
+        seed: d.below(1 << 32),
+        live: d.below(2),
+    }),
+    (50, |d| Act::Misdo {
+        misdeed: d.below(5),
+        after: d.below(20),
+        seed: d.below(1 << 32),
     }),
 ];
 
@@ -178,12 +211,17 @@ pub fn case(profile: &str, nature: Nature, seed: u64) -> Case {
     let mut schedule = Dice::new(seed ^ 0x7363_6865_6475_6c65);
     let mut operations = Stream::new(seed ^ 0x6f70_7321, OPERATIONS);
     let mut crashes = Stream::new(seed ^ 0x6372_6173_6821, CRASHES);
-    let mut faults = Stream::new(seed ^ 0x6661_756c_7421, FAULTS);
+    let of_nature = match nature {
+        Nature::Damage => DAMAGES,
+        _ => FAULTS,
+    };
+    let mut faults = Stream::new(seed ^ 0x6661_756c_7421, of_nature);
     let length = 30 + schedule.below(120);
     let crash_percent = *schedule.pick(&[0, 2, 4, 8]);
     let fault_percent = match nature {
         Nature::Crashes => 0,
         Nature::Faults => *schedule.pick(&[0, 3, 6, 10]),
+        Nature::Damage => *schedule.pick(&[3, 6, 10]),
     };
     let mut acts = vec![Act::CreateTenant { tenant: 0 }, Act::CreateTenant { tenant: 1 }];
     for _ in 0..length {
@@ -197,7 +235,7 @@ pub fn case(profile: &str, nature: Nature, seed: u64) -> Case {
         };
         acts.extend(act);
         // A fault that stays is taken away some time: most of a run must be able to write.
-        if fault_percent > 0 && schedule.percent(4) {
+        if nature == Nature::Faults && schedule.percent(4) {
             acts.push(Act::Repair {});
         }
     }

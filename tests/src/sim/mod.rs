@@ -8,6 +8,9 @@
 //! run       does a case, judges every answer
 //! reads     gets, ranges, snapshots against the model
 //! copies    checkpoints, restores and base copies
+//! faults    faults that a call reports
+//! damage    files damaged and writes gone wrong, on a copy of the machine
+//! strikes   what struck, by kind and by row of the fault list
 //! trace     hash over all that was seen
 //! reduce    cuts a failing case down
 //! ```
@@ -16,11 +19,14 @@
 
 mod case;
 mod copies;
+mod damage;
+mod faults;
 mod generate;
 mod knobs;
 mod reads;
 mod reduce;
 mod run;
+mod strikes;
 mod trace;
 
 use std::path::{Path, PathBuf};
@@ -47,6 +53,12 @@ pub const LAYER: Layer = Layer {
             ci_fresh: 500,
             soak_weight: 2,
         },
+        Profile {
+            name: "engine-damage",
+            ci_fixed: 1000,
+            ci_fresh: 500,
+            soak_weight: 2,
+        },
     ],
     run: of_seed,
     replay: Some(of_text),
@@ -56,6 +68,7 @@ pub const LAYER: Layer = Layer {
 fn nature(profile: &str) -> Nature {
     match profile {
         "engine-crashes" => Nature::Crashes,
+        "engine-damage" => Nature::Damage,
         _ => Nature::Faults,
     }
 }

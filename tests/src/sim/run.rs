@@ -12,7 +12,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use strongroom::io::sim::{CrashMode, Fault, Times};
+use strongroom::io::sim::CrashMode;
 use strongroom::{Durability, Error, ErrorKind};
 
 use super::case::{Act, Case};
@@ -69,7 +69,7 @@ pub struct Run {
     /// Kinds of error that faults since the last opening explain.
     explained: Vec<ErrorKind>,
     /// Names about which a failed call left it open whether they exist.
-    doubtful: BTreeSet<String>,
+    pub doubtful: BTreeSet<String>,
     /// How a planned power cut leaves the disk.
     planned: (CrashMode, u64),
 }
@@ -85,7 +85,11 @@ pub fn run(case: &Case) -> Outcome {
         doubtful: BTreeSet::new(),
         planned: (CrashMode::DropAll, 0),
     };
+    let mut manners = Dice::new(case.seed ^ 0x6d61_6e6e_6572);
+    run.world.fs.set_names_with_files(manners.percent(30));
+    run.world.fs.set_weak_renames(manners.percent(30));
     let result = run.all(&case.acts);
+    run.count_strikes();
     let acknowledged = run.world.known().oracle.acknowledged();
     run.counters.add(counted::ACKNOWLEDGED, acknowledged);
     Outcome {
@@ -112,6 +116,15 @@ impl Run {
             let done = self.act(act);
             let judged = self.judge(done);
             judged.map_err(|e| format!("act {n}, {act}: {e}"))?;
+            self.count_strikes();
+            if self.world.fs.crashed()
+                && matches!(
+                    act,
+                    Act::Flush {} | Act::Compact {} | Act::Step { .. } | Act::DeleteTenant { .. }
+                )
+            {
+                self.counters.add(counted::row(10), 1);
+            }
             self.settle().map_err(|e| format!("after act {n}, {act}: {e}"))?;
             if n % DIGEST_EVERY == 0 {
                 self.trace.number(self.world.fs.digest());
@@ -229,17 +242,47 @@ impl Run {
                 Ok(())
             }
             Act::Room { bytes } => {
-                let fs = &self.world.fs;
-                fs.set_capacity(Some(fs.used() + bytes));
-                self.explain(&[ErrorKind::NoSpace]);
+                self.room(bytes, false);
                 Ok(())
             }
+            Act::LateRoom { bytes } => {
+                self.room(bytes, true);
+                Ok(())
+            }
+            Act::Spoil { what, which, sector } => {
+                self.spoil(what, which, sector);
+                self.explain(&[ErrorKind::Io, ErrorKind::ReadOnly]);
+                Ok(())
+            }
+            Act::Handles { spare } => {
+                self.handles(spare);
+                Ok(())
+            }
+            Act::HangSyncs { ms } => {
+                self.hang_syncs(ms);
+                Ok(())
+            }
+            Act::SecondOpener {} => self.second_opener(),
+            Act::Limits {
+                tenant,
+                space,
+                synced,
+            } => self.limits(tenant, space, synced),
+            Act::Damage {
+                what,
+                which,
+                way,
+                seed,
+                live,
+            } => self.damage((what, which), way, seed, live == 1),
+            Act::Misdo { misdeed, after, seed } => self.misdo(misdeed, after, seed),
             Act::Repair {} => {
                 self.take_faults_away();
                 Ok(())
             }
             Act::ClockJump { ms } => {
-                self.world.advance(Duration::from_millis(ms));
+                self.counters.add(counted::row(20), 1);
+                self.world.clock().advance(Duration::from_millis(ms));
                 Ok(())
             }
         }
@@ -302,7 +345,8 @@ impl Run {
         Ok(result?)
     }
 
-    fn write(&mut self, tenant: u64, ops: Vec<Op>, synced: u64) -> Done {
+    /// Commits a batch to a tenant that certainly lives.
+    pub fn write(&mut self, tenant: u64, ops: Vec<Op>, synced: u64) -> Done {
         let name = name_of_tenant(tenant);
         let place = |space: &String| format!("{name}/{space}");
         if !self.certain(&name)
@@ -341,37 +385,9 @@ impl Run {
         (0..count).map(operation).collect()
     }
 
-    // ---- faults ----
-
-    fn explain(&mut self, kinds: &[ErrorKind]) {
+    /// These kinds of error are allowed until the next opening.
+    pub fn explain(&mut self, kinds: &[ErrorKind]) {
         self.explained.extend(kinds);
-    }
-
-    fn fail(&mut self, kind: u64, after: u64, forever: bool) {
-        use ErrorKind as K;
-        let fs = &self.world.fs;
-        let times = if forever { Times::Forever } else { Times::Once };
-        let (fault, kinds): (Fault, &[ErrorKind]) = match kind {
-            0 => (
-                Fault::io_error(fs.ops() + after, times),
-                &[K::Io, K::ReadOnly, K::Unknown],
-            ),
-            1 => (
-                Fault::disk_full(fs.ops() + after, times),
-                &[K::NoSpace, K::ReadOnly, K::Unknown],
-            ),
-            _ => (
-                Fault::read_error(fs.reads() + after, times),
-                &[K::Io, K::ReadOnly],
-            ),
-        };
-        fs.fail(fault);
-        self.explain(kinds);
-    }
-
-    fn take_faults_away(&mut self) {
-        self.world.fs.clear_faults();
-        self.world.fs.set_capacity(None);
     }
 
     // ---- ending and beginning ----
@@ -379,8 +395,11 @@ impl Run {
     fn reopen(&mut self) -> Done {
         self.held.clear();
         self.world.close()?;
+        let cuts = self.counters.get(counted::CRASHES);
         self.open(&[])?;
         match self.world.engine().recovery() {
+            // A planned power cut may have struck meanwhile.
+            _ if self.counters.get(counted::CRASHES) > cuts => Ok(()),
             recovery if recovery.clean && recovery.cut_bytes == 0 => Ok(()),
             recovery => Err(Wrong::Failure(format!("after a close in order: {recovery:?}"))),
         }
@@ -388,6 +407,8 @@ impl Run {
 
     fn kill(&mut self) -> Result<(), String> {
         self.counters.add(counted::CRASHES, 1);
+        self.counters.add(counted::fault("kill"), 1);
+        self.counters.add(counted::row(1), 1);
         self.held.clear();
         self.world.kill();
         let certain = self.world.known().oracle.failures() == 0;
@@ -412,6 +433,14 @@ impl Run {
 
     fn lose(&mut self, mode: CrashMode, seed: u64) {
         self.counters.add(counted::CRASHES, 1);
+        self.counters
+            .add(counted::fault(&format!("power cut, {mode:?}")), 1);
+        match mode {
+            CrashMode::DropAll => self.counters.add(counted::row(2), 1),
+            CrashMode::KeepAll => {}
+            CrashMode::KeepRandom => self.counters.add(counted::row(3), 1),
+        }
+        self.count_strikes();
         self.world.fs = self.world.fs.crashed_image(mode, seed);
         self.trace.number(self.world.fs.digest());
     }
@@ -419,7 +448,11 @@ impl Run {
     /// Opens until it works, and compares. Faults may make it fail, then they are taken away.
     fn open(&mut self, cuts: &[u64]) -> Result<(), String> {
         self.doubtful.clear();
+        let cuts_before = self.counters.get(counted::CRASHES);
         for opening in 0..OPENINGS_MAX {
+            if opening > 0 && self.counters.get(counted::CRASHES) > cuts_before {
+                self.counters.add(counted::row(8), 1);
+            }
             if let Some(after) = cuts.get(opening) {
                 let fs = &self.world.fs;
                 fs.crash_at(fs.ops() + after, after % 2 == 0);

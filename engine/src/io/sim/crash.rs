@@ -1,11 +1,13 @@
 //! The file system after a power failure: what becomes of everything that was not synced.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::cruelty::Strike;
 use super::fault::Plan;
 use super::image::{Fate, FileNode, Length};
-use super::names::{DirNode, Ino};
+use super::names::{DirNode, Ino, Unsynced};
 use super::rng::SplitMix;
 use super::{CrashMode, Node, ROOT, SimFs, State};
 
@@ -25,6 +27,14 @@ impl State {
             CrashMode::KeepRandom => self.manner(seed),
         };
         let mut rng = SplitMix::new(seed ^ 0x6372_6173_6865_6421);
+        let mut strikes = Vec::new();
+        let mut strike = |what| {
+            strikes.push(Strike {
+                what,
+                op: None,
+                path: PathBuf::new(),
+            });
+        };
         let nodes = self.nodes.iter().map(|(ino, node)| {
             let node = match node {
                 Node::File(file) => {
@@ -32,23 +42,35 @@ impl State {
                         Some((odd, fate)) if odd == *ino => fate,
                         _ => manner.data,
                     };
-                    Node::File(Arc::new(FileNode::settled(file.crash(fate, &mut rng))))
+                    let left = file.crash(fate, &mut rng);
+                    match fate {
+                        _ if left.len() < file.current().len() => strike("growth lost"),
+                        _ if file.is_settled() || left.same_as(file.current()) => {}
+                        Fate::Each { torn: true, .. } => strike("sectors torn"),
+                        _ => strike("bytes lost"),
+                    }
+                    Node::File(Arc::new(FileNode::settled(left)))
                 }
-                Node::Dir(dir) => Node::Dir(Arc::new(DirNode::settled(dir.crash(
-                    |time| manner.names.keeps(time, seed),
-                    |time| {
-                        let weak = self.manners.weak_renames && mode == CrashMode::KeepRandom;
-                        weak && SplitMix::new(seed ^ time.wrapping_mul(0x51ed)).chance(64)
-                    },
-                )))),
+                Node::Dir(dir) => {
+                    let lost = |u: &&Unsynced| !manner.names.keeps(u.time, seed);
+                    dir.unsynced().iter().filter(lost).for_each(|u| strike(u.loss()));
+                    Node::Dir(Arc::new(DirNode::settled(dir.crash(
+                        |time| manner.names.keeps(time, seed),
+                        |time| {
+                            let weak = self.manners.weak_renames && mode == CrashMode::KeepRandom;
+                            weak && SplitMix::new(seed ^ time.wrapping_mul(0x51ed)).chance(64)
+                        },
+                    ))))
+                }
             };
             (*ino, node)
         });
+        let nodes = nodes.collect();
         let mut state = State {
-            nodes: nodes.collect(),
+            nodes,
             next: self.next,
             plan: Plan {
-                ops: 0,
+                strikes,
                 ..Plan::default()
             },
             open: BTreeMap::new(),

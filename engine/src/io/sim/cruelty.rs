@@ -106,6 +106,7 @@ impl SimFs {
         let hook = self.0.before_sync.lock().clone();
         if let Some(hook) = hook {
             let number = self.ops() + 1;
+            self.state().strike("hanging sync", Some(OpKind::Sync), path);
             hook(&Op {
                 number,
                 kind: OpKind::Sync,

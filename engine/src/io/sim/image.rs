@@ -17,11 +17,13 @@ pub(super) const SECTOR_BYTES: u64 = 512;
 /// No simulated file is larger: a wild offset is an error, not an allocation.
 const FILE_BYTES_MAX: u64 = 4 << 30;
 
+type Page = Option<Arc<[u8; PAGE_BYTES]>>;
+
 /// Bytes in copy-on-write pages; a missing page is zeros.
 #[derive(Clone, Default)]
 pub(super) struct Content {
     len: u64,
-    pages: Vec<Option<Arc<[u8; PAGE_BYTES]>>>,
+    pages: Vec<Page>,
 }
 
 impl Content {
@@ -87,6 +89,16 @@ impl Content {
         {
             Arc::make_mut(last)[inside..].fill(0);
         }
+    }
+
+    /// Whether both hold the same bytes; shared pages are not compared.
+    pub(super) fn same_as(&self, other: &Content) -> bool {
+        let same = |(a, b): (&Page, &Page)| match (a, b) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b) || a == b,
+            (None, None) => true,
+            (Some(page), None) | (None, Some(page)) => page.iter().all(|byte| *byte == 0),
+        };
+        self.len == other.len && self.pages.iter().zip(&other.pages).all(same)
     }
 
     pub(super) fn to_vec(&self) -> Vec<u8> {

@@ -54,6 +54,17 @@ impl Change {
     }
 }
 
+impl Unsynced {
+    /// What a crash does that takes it back.
+    pub(super) fn loss(&self) -> &'static str {
+        match self.change {
+            Change::Set { .. } => "name lost",
+            Change::Unset { .. } => "removal lost",
+            Change::Rename { .. } => "rename lost",
+        }
+    }
+}
+
 /// A name that has come to mean another file meanwhile is left alone.
 fn unset(names: &mut BTreeMap<String, Ino>, name: &str, ino: Ino) {
     if names.get(name) == Some(&ino) {
