@@ -15,7 +15,7 @@ use crate::compaction::survey::VersionEdges;
 use crate::compaction::{self, DroppedKeyspace, Limits, Plan, Survey, Work};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flush;
-use crate::hooks::planted;
+use crate::hooks::{planted, rare};
 use crate::inner::{Background, Inner, Mode};
 use crate::options;
 use crate::types::{Epoch, SeqNo};
@@ -59,12 +59,16 @@ impl Inner {
             next_number: &|| self.versions.next_number(),
             ..self.work(&versions, state.highest_epoch)
         };
-        let edit = flush::flush(
+        let flushed = flush::flush(
             &work,
             &oldest.memtable,
             oldest.end.max(state.flushed),
             oldest.seqno,
-        )?;
+        );
+        if flushed.is_err() {
+            rare!(FlushFailed);
+        }
+        let edit = flushed?;
         if planted!(LogPurgedBeforeEdit) {
             self.wal.purge(oldest.end)?;
         }
@@ -134,7 +138,14 @@ impl Inner {
             next_number: &|| self.versions.next_number(),
             ..self.work(&versions, state.highest_epoch)
         };
-        let edit = compaction::compact(&work, &version, &plan)?;
+        let compacted = compaction::compact(&work, &version, &plan);
+        if let Err(e) = &compacted {
+            rare!(CompactionFailed);
+            if e.kind() == ErrorKind::NoSpace {
+                rare!(CompactionFoundDiskFull);
+            }
+        }
+        let edit = compacted?;
         if planted!(InputsRemovedBeforeEdit) {
             for (_, number) in &edit.removed {
                 let _ = self.io.vfs.remove_file(&table_path(&self.dir, *number));

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::checkpoint::checkpoint_files;
 use crate::error::{Error, ErrorKind, Result};
-use crate::hooks::planted;
+use crate::hooks::{planted, rare};
 use crate::io::{File, Io, durable};
 use crate::keys::{EscrowSecret, KeyChanges, KeyProvider, open_escrow};
 use crate::keystore::Keystore;
@@ -49,6 +49,9 @@ impl BaseCopyReceiver {
         }
         if !unfinished {
             durable::create_synced(&io, &marker)?;
+        }
+        if unfinished {
+            rare!(CopyBegunAgain);
         }
         wipe(&io, &dir, &[INCOMPLETE])?;
         for sub in [TABLES_DIR, WAL_DIR] {

@@ -12,7 +12,7 @@
 use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::hooks::planted;
+use crate::hooks::{planted, rare};
 use crate::inner::{Inner, Mode};
 use crate::io::{Io, durable};
 use crate::open::{CURRENT, TABLES_DIR, WAL_DIR};
@@ -46,6 +46,7 @@ pub(crate) fn checkpoint(inner: &Inner, path: &Path) -> Result<Checkpoint> {
         (version, state, position, inner.wal.durable())
     };
     if durable_now < position.lsn {
+        rare!(CheckpointSyncedLog);
         inner.wal.sync_to(position.lsn)?;
     }
     for dir in [path.to_path_buf(), path.join(TABLES_DIR), path.join(WAL_DIR)] {

@@ -13,7 +13,7 @@
 use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::hooks::planted;
+use crate::hooks::{planted, rare};
 use crate::inner::{CommitState, Inner, Mode};
 use crate::options::Background;
 use crate::types::{Durability, KeyspaceId, Position, TenantId};
@@ -100,6 +100,7 @@ impl Inner {
     /// Waits while flush and compaction are too far behind; does their work itself when nobody else will.
     fn throttle(&self) -> Result<()> {
         while self.behind() {
+            rare!(WriterDidBackgroundWork);
             if self.options.background == Background::Manual {
                 if !self.step()? {
                     return Ok(());

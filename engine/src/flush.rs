@@ -16,6 +16,7 @@ use crate::compaction::job::dropped;
 use crate::compaction::output::{Outputs, cancelled};
 use crate::compaction::retention::{Retention, Verdict};
 use crate::error::Result;
+use crate::hooks::rare;
 use crate::memtable::Memtable;
 use crate::read::cursor::EntryKind;
 use crate::types::{Lsn, SeqNo};
@@ -36,6 +37,7 @@ pub(crate) fn flush(work: &Work<'_>, memtable: &Arc<Memtable>, flushed: Lsn, seq
             return Err(cancelled());
         }
         if !work.keys.is_live(tenant) {
+            rare!(FlushLeftTenantOut);
             continue;
         }
         let mut cursor = memtable.cursor(tenant);
@@ -57,7 +59,10 @@ pub(crate) fn flush(work: &Work<'_>, memtable: &Arc<Memtable>, flushed: Lsn, seq
             cursor.next()?;
         }
     }
-    let added = outputs.finish()?.into_iter().map(|meta| (0, meta)).collect();
+    let added: Vec<_> = outputs.finish()?.into_iter().map(|meta| (0, meta)).collect();
+    if added.is_empty() {
+        rare!(FlushedNothing);
+    }
     Ok(Edit {
         added,
         flushed: Some(flushed),

@@ -21,7 +21,7 @@ use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::follower::Follower;
 use crate::gate::Gate;
-use crate::hooks::planted;
+use crate::hooks::{planted, rare};
 use crate::inner::{Background, CommitState, Inner, MemState, Mode};
 use crate::io::{DirLock, Io, durable};
 use crate::keys::KeyProvider;
@@ -129,6 +129,7 @@ impl Builder {
         durable::create_dir_synced(&io, &dir)?;
         let lock = lock(&io, &dir)?;
         if has(&io, &dir.join(INCOMPLETE))? {
+            rare!(UnfinishedCopyRefused);
             let text = "an unfinished base copy or restore: finish it or start it again";
             return Err(Error::new(ErrorKind::Invalid, text).at(&dir));
         }
@@ -165,6 +166,7 @@ fn lock(io: &Io, dir: &Path) -> Result<Box<dyn DirLock>> {
     let path = dir.join(LOCK);
     io.vfs.lock(&path).map_err(|e| match e.kind() {
         std::io::ErrorKind::WouldBlock => {
+            rare!(SecondOpenerRefused);
             Error::new(ErrorKind::Locked, "another process has the database open")
                 .at(dir)
                 .with_source(e)
@@ -181,6 +183,7 @@ fn is_fresh(io: &Io, dir: &Path) -> Result<bool> {
     }
     if has(io, &dir.join(CREATING))? {
         // A crash in the middle of creation: nothing was ever acknowledged here.
+        rare!(CreationBegunAgain);
         crate::base_copy::wipe(io, dir, &[LOCK, CREATING])?;
         return Ok(true);
     }
@@ -191,6 +194,7 @@ fn is_fresh(io: &Io, dir: &Path) -> Result<bool> {
     match entries.iter().find(|e| e.name != LOCK) {
         None => Ok(true),
         Some(stray) => {
+            rare!(CurrentMissing);
             let found = format!("none, beside {}", stray.name);
             Err(Error::corruption(
                 &dir.join(CURRENT),
@@ -273,6 +277,7 @@ pub(crate) fn check_tenants(dir: &Path, keystore: &Keystore, versions: &VersionS
         .max();
     match newest {
         Some(newest) if newest >= keystore.next_tenant() => {
+            rare!(OlderKeystoreRefused);
             let expected = format!("one that knows tenant {newest}");
             let found = format!("one that ends before tenant {}", keystore.next_tenant());
             Err(Error::corruption(
@@ -372,6 +377,7 @@ fn replay(inner: &Inner, scan: &Scan, flushed: Lsn) -> Result<u64> {
             inner.insert(tenant, seqno, ops);
         }
         if inner.rotate_memtable(end, seqno, false) {
+            rare!(FlushedDuringReplay);
             inner.flush_immutables()?;
         }
         Ok(())
@@ -413,6 +419,7 @@ fn take_role(inner: &Inner, scan: &Scan, role: Role) -> Result<()> {
                 return Err(Error::new(ErrorKind::NotPrimary, text).at(&inner.dir));
             }
             if let Some(by) = state.fenced_by {
+                rare!(OpenedFenced);
                 commit.mode = Mode::Fenced(by);
                 return Ok(());
             }

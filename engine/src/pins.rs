@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::hooks::rare;
 use crate::types::Lsn;
 
 #[derive(Default)]
@@ -66,7 +67,11 @@ impl Pins {
         let bound = Lsn(end.0.saturating_sub(keep_bytes));
         let state = self.state.lock();
         let wanted = |pin: &Pin| if pin.firm { pin.from } else { pin.from.max(bound) };
-        state.pins.values().map(wanted).fold(flushed, Lsn::min)
+        let keep = state.pins.values().map(wanted).fold(flushed, Lsn::min);
+        if keep < flushed {
+            rare!(PinKeptLog);
+        }
+        keep
     }
 }
 

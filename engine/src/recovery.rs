@@ -120,6 +120,7 @@ pub(crate) fn scan(io: &Io, dir: &Path, flushed: Lsn, reach: Lsn, own_watermarks
     found.set_aside_stale(&all, first);
     found.live = all.get(first..).unwrap_or_default().to_vec();
     let missing = |start: Lsn| {
+        rare!(SegmentMissing);
         let path = dir.join(segment_name(start));
         Error::corruption(&path, 0, "write-ahead log", "this segment", "none")
     };
@@ -134,6 +135,7 @@ pub(crate) fn scan(io: &Io, dir: &Path, flushed: Lsn, reach: Lsn, own_watermarks
         found.walk(io, segment, next, i == 0, reach)?;
     }
     if found.end < reach && !planted!(CutBelowReach) {
+        rare!(LogEndsBeforeReach);
         return Err(match live.last() {
             Some(s) => Error::corruption(&s.path, s.len, "end of the write-ahead log", reach, found.end),
             None => missing(found.end),
@@ -152,7 +154,10 @@ fn first_segment(io: &Io, all: &[SegmentFile], flushed: Lsn) -> usize {
         .get(holding)
         .filter(|s| s.start == flushed && holding + 1 == all.len());
     match begins_there {
-        Some(segment) if SegmentScan::open(io, segment).is_err() => holding.saturating_sub(1),
+        Some(segment) if SegmentScan::open(io, segment).is_err() => {
+            rare!(BeganBeforeTornSegment);
+            holding.saturating_sub(1)
+        }
         _ => holding,
     }
 }
@@ -225,6 +230,12 @@ impl Scan {
                 scan.header.epoch,
             ));
         }
+        if next.is_some_and(|next| segment.start.advance(segment.len) > next) {
+            rare!(BytesBehindNextSegmentIgnored);
+        }
+        if !first && segment.len > FileHeader::BYTES as u64 {
+            rare!(ReplayedAcrossSegments);
+        }
         self.clean = false;
         loop {
             match scan.step()? {
@@ -249,7 +260,11 @@ impl Scan {
                             None
                         },
                     };
+                    if scan.offset == FileHeader::BYTES as u64 {
+                        rare!(CutAtSegmentStart);
+                    }
                     if let Verdict::Refuse(why) = judge_damage(damage) {
+                        rare!(DamageRefused);
                         return Err(Error::corruption(&segment.path, scan.offset, "record", why, what));
                     }
                     self.cut_bytes = segment.len.saturating_sub(scan.offset);
@@ -303,6 +318,7 @@ impl Scan {
             None => {}
         }
         for path in &self.stale {
+            rare!(StaleSegmentRemoved);
             io.vfs
                 .remove_file(path)
                 .map_err(|e| Error::io("removing an old segment", path, e))?;
@@ -326,6 +342,9 @@ impl Scan {
             .map_err(|e| Error::io("opening a segment", path, e))?;
         let len = self.end.0.saturating_sub(segment.start.0);
         let mut offset = self.durable.0.saturating_sub(segment.start.0);
+        if offset < len {
+            rare!(TailWrittenAgain);
+        }
         let mut chunk = vec![0; REWRITE_BYTES.min(len.saturating_sub(offset) as usize)];
         while offset < len && !planted!(TailNotRewritten) {
             let take = (len - offset).min(REWRITE_BYTES as u64) as usize;

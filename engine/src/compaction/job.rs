@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::hooks::planted;
+use crate::hooks::{planted, rare};
 use crate::read::cursor::{Cursor, Entry, EntryKind};
 use crate::read::level::{LevelCursor, table_for, tables_of};
 use crate::read::merge::MergeCursor;
@@ -184,7 +184,13 @@ impl Job<'_> {
                 Verdict::Keep => true,
                 Verdict::Drop => false,
                 Verdict::KeepUnlessBottom => {
-                    !planted!(CompactionDropsDeletes) && below.may_hold(&entry.key)?
+                    let kept = !planted!(CompactionDropsDeletes) && below.may_hold(&entry.key)?;
+                    if kept {
+                        rare!(DeleteKept);
+                    } else {
+                        rare!(DeleteDropped);
+                    }
+                    kept
                 }
             };
             if keep {

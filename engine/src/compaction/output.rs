@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::hooks::planted;
+use crate::hooks::{planted, rare};
 use crate::io::durable;
 use crate::read::cursor::Entry;
 use crate::seal::{FileHeader, FileKind};
@@ -55,6 +55,7 @@ impl<'a> Outputs<'a> {
     pub fn at_tenant(&mut self, bytes: u64) -> Result<()> {
         match &self.building {
             Some((_, builder)) if cut_at_tenant(builder.bytes_estimate(), bytes, self.table_bytes) => {
+                rare!(CutBetweenTenants);
                 self.cut()
             }
             _ => Ok(()),
@@ -64,7 +65,10 @@ impl<'a> Outputs<'a> {
     /// The next entry is of another key.
     pub fn at_key(&mut self) -> Result<()> {
         match &self.building {
-            Some((_, builder)) if builder.bytes_estimate() >= self.table_bytes => self.cut(),
+            Some((_, builder)) if builder.bytes_estimate() >= self.table_bytes => {
+                rare!(CutInsideTenant);
+                self.cut()
+            }
             _ => Ok(()),
         }
     }
@@ -110,6 +114,7 @@ impl<'a> Outputs<'a> {
 impl Drop for Outputs<'_> {
     fn drop(&mut self) {
         for (path, _) in &self.done {
+            rare!(FinishedTablesRemoved);
             // The job failed. If this does too, the next open removes the file.
             let _ = durable::remove_if_exists(self.work.io, path);
         }

@@ -22,6 +22,7 @@ use std::cmp::Ordering;
 use bytes::Bytes;
 
 use crate::error::Result;
+use crate::hooks::rare;
 use crate::options::Options;
 use crate::types::{SeqNo, TenantId};
 use crate::version::LEVELS;
@@ -206,6 +207,9 @@ impl Picker<'_> {
             .filter(|(_, table)| table.all_dead)
             .map(|(level, table)| (level, table.number))
             .collect();
+        if !inputs.is_empty() {
+            rare!(DeadTablesErased);
+        }
         let output = LEVELS - 1;
         (!inputs.is_empty()).then_some(Plan {
             action: Action::Erase,
@@ -222,6 +226,7 @@ impl Picker<'_> {
             return Ok(None);
         }
         if may_move && self.level0_fits(&inputs)? {
+            rare!(Level0Moved);
             return Ok(Some(plan(Action::Move, &[(0, &inputs)], 1, reason)));
         }
         let stretch = self.stretch(&inputs)?;
@@ -293,6 +298,7 @@ impl Picker<'_> {
             return Ok(None);
         };
         let reason = if table.dead_bytes > 0 {
+            rare!(DestroyedTenantWrittenOut);
             Reason::Destroyed
         } else {
             Reason::Dropped
@@ -346,7 +352,10 @@ impl Picker<'_> {
             }
         }
         match best {
-            Some((_, table)) => self.down(level, table, Reason::Size).map(Some),
+            Some((_, table)) => {
+                rare!(LevelOverSize);
+                self.down(level, table, Reason::Size).map(Some)
+            }
             None => Ok(None),
         }
     }
@@ -356,6 +365,7 @@ impl Picker<'_> {
         let stretch = self.stretch(&[table])?;
         let below = self.overlapping(level + 1, &stretch)?;
         if below.is_empty() && self.movable(table, &stretch, level + 1)? {
+            rare!(TableMovedDown);
             return Ok(plan(Action::Move, &[(level, &[table])], level + 1, reason));
         }
         let below = self.with_small(level + 1, below, table.bytes);
@@ -376,6 +386,7 @@ impl Picker<'_> {
                 if !mostly || table.seqno_max > self.shape.oldest_snapshot {
                     continue;
                 }
+                rare!(MostlyDeletesWrittenAnew);
                 if self.overlaps_below(level, &self.stretch(&[table])?)? {
                     return self.down(level, table, Reason::Deletes).map(Some);
                 }

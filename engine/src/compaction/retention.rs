@@ -15,6 +15,7 @@
 //! take a snapshot below it. Entries newer than all of them are not yet published. Each may become what
 //! a reader reads at, so all of them stay; without any snapshot only the newest counts.
 
+use crate::hooks::rare;
 use crate::types::SeqNo;
 
 /// Decides for the versions of one tree key after another, each newest first.
@@ -56,6 +57,7 @@ impl<'a> Retention<'a> {
     /// - `dropped`: version at which the entry's keyspace was dropped, if it was.
     pub fn judge(&mut self, seqno: SeqNo, is_delete: bool, dropped: Option<SeqNo>) -> Verdict {
         if dropped.is_some_and(|drop| seqno <= drop && self.stripe(drop) == 0) {
+            rare!(DroppedKeyspaceErased);
             return Verdict::Drop;
         }
         let stripe = self.stripe(seqno);
@@ -65,6 +67,9 @@ impl<'a> Retention<'a> {
         // Entries come newest first, so stripes do not rise: equal means a newer one is kept.
         if self.kept == Some(stripe) {
             return Verdict::Drop;
+        }
+        if self.kept.is_some() {
+            rare!(VersionKeptForSnapshot);
         }
         self.kept = Some(stripe);
         if is_delete && stripe == 0 {

@@ -8,5 +8,156 @@ crate::named_states! {
         TornTailCut,
         /// a segment with a torn header was removed at opening
         TornHeaderRemoved,
+        /// a segment that was given up came back, behind a gap, and was removed at opening
+        StaleSegmentRemoved,
+        /// records of more than one segment were replayed
+        ReplayedAcrossSegments,
+        /// the first record of a segment was torn
+        CutAtSegmentStart,
+        /// damage that was no torn tail kept the database closed
+        DamageRefused,
+        /// a log that ends before what the manifest knows to be durable kept the database closed
+        LogEndsBeforeReach,
+        /// a segment that is needed was missing
+        SegmentMissing,
+        /// a torn tail that was cut came back behind the next segment's start
+        BytesBehindNextSegmentIgnored,
+        /// the segment that holds the flushed position was torn at its creation
+        BeganBeforeTornSegment,
+        /// bytes that only the page cache may have had were written again at opening
+        TailWrittenAgain,
+        /// a memtable was full during replay
+        FlushedDuringReplay,
+        /// records of a destroyed tenant were skipped
+        DestroyedTenantSkipped,
+        // ---- opening
+        /// the creation of a database was interrupted and begun again
+        CreationBegunAgain,
+        /// a directory that is half a copy was refused
+        UnfinishedCopyRefused,
+        /// a copy was interrupted and begun again
+        CopyBegunAgain,
+        /// a second engine was refused the directory
+        SecondOpenerRefused,
+        /// a restored or fenced database was opened
+        OpenedFenced,
+        /// a keystore older than the tables was refused
+        OlderKeystoreRefused,
+        /// a directory with files of a database and without CURRENT was refused
+        CurrentMissing,
+        // ---- write-ahead log
+        /// a full segment was followed by another
+        SegmentRotated,
+        /// what a full disk left of an append was taken back only later
+        TornAppendTakenBack,
+        /// an append found the disk full
+        AppendFoundDiskFull,
+        /// a failed write stopped the log
+        LogStoppedByWrite,
+        /// a failed sync stopped the log
+        LogStoppedBySync,
+        /// the sync of a new segment failed and stopped the log
+        LogStoppedByNewSegment,
+        /// a segment that an earlier attempt left was replaced
+        SegmentLeftOver,
+        /// the header of a new segment could not be written
+        SegmentHeaderTakenBack,
+        /// log was kept for a checkpoint or a standby only
+        PinKeptLog,
+        /// a writer was held up until flush and compaction caught up
+        WriterDidBackgroundWork,
+        // ---- flush and compaction
+        /// a flush had nothing to keep
+        FlushedNothing,
+        /// a flush left out a destroyed tenant
+        FlushLeftTenantOut,
+        /// a flush failed and its memtable stayed
+        FlushFailed,
+        /// a compaction failed
+        CompactionFailed,
+        /// a compaction found the disk full
+        CompactionFoundDiskFull,
+        /// tables that were complete were removed because their job failed
+        FinishedTablesRemoved,
+        /// a table was cut between tenants
+        CutBetweenTenants,
+        /// a table was cut inside a tenant
+        CutInsideTenant,
+        /// a delete with nothing below it was dropped
+        DeleteDropped,
+        /// a delete that may hide something below was kept
+        DeleteKept,
+        /// an entry of a deleted keyspace was dropped
+        DroppedKeyspaceErased,
+        /// an older version was kept for a snapshot
+        VersionKeptForSnapshot,
+        /// tables of destroyed tenants alone were removed unread
+        DeadTablesErased,
+        /// a table went down a level as it is
+        TableMovedDown,
+        /// all of level 0 went down as it is
+        Level0Moved,
+        /// a level was over its size
+        LevelOverSize,
+        /// a table of mostly deletes was compacted for that
+        MostlyDeletesWrittenAnew,
+        /// a table was written anew without a destroyed tenant
+        DestroyedTenantWrittenOut,
+        // ---- manifest
+        /// a torn edit was cut off the manifest at opening
+        ManifestEditTorn,
+        /// a damaged manifest was refused
+        ManifestRefused,
+        /// an edit found the disk full
+        ManifestFull,
+        /// a manifest that a full disk had ended was replaced
+        ManifestBegunAnew,
+        /// a failed write or sync of the manifest stopped it
+        ManifestStopped,
+        /// a manifest that differs from what was closed was refused
+        ClosedManifestRefused,
+        /// an edit failed and its new tables were given up
+        NewTablesVoid,
+        /// a file that nothing names was removed at opening
+        OrphanSwept,
+        // ---- keystore
+        /// a used keystore log was folded into a new base at opening
+        KeystoreFolded,
+        /// a keystore replacement was found unfinished at opening
+        KeystoreUnfinished,
+        /// the last frame of a keystore log was torn
+        KeystoreFrameTorn,
+        /// what an interrupted keystore replacement left was swept
+        AbandonedBaseSwept,
+        /// a deletion or a fold used the room set aside for it
+        ReserveUsed,
+        /// there was no room to set aside
+        ReserveNotMade,
+        /// a write to the keystore's log failed and ended it
+        KeystoreAppendFailed,
+        /// a failed replacement stopped the keystore
+        KeystoreStopped,
+        /// a replacement failed and left all as it was
+        ReplacementTakenBack,
+        /// a full disk postponed the fold at opening
+        FoldPostponed,
+        // ---- reads
+        /// a filter spared a table
+        FilterSaidNo,
+        /// a filter let a key through that the table does not have
+        FilterErred,
+        /// versions of a key went on in the next block
+        VersionsGoOnInNextBlock,
+        /// a piece was too large for the cache
+        PieceTooLargeForCache,
+        /// a scan sought past the many versions of a key
+        ManyVersionsSkipped,
+        /// a read was answered by a full memtable
+        ReadFromImmutable,
+        // ---- copies
+        /// a checkpoint synced what was buffered
+        CheckpointSyncedLog,
+        /// a checkpoint copied where the file system makes no links
+        CopiedWhereLinksFail,
     }
 }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use super::{File, Io};
 use crate::error::{Error, ErrorKind, Result};
+use crate::hooks::rare;
 
 /// Ends the name of a file that is not yet what it will be. Swept at open.
 pub(crate) const TMP_SUFFIX: &str = ".tmp";
@@ -190,6 +191,7 @@ pub(crate) fn link_or_copy(io: &Io, from: &Path, to: &Path) -> Result<u64> {
                 K::CrossesDevices | K::Unsupported | K::PermissionDenied | K::TooManyLinks
             ) =>
         {
+            rare!(CopiedWhereLinksFail);
             copy_file(io, from, to)
         }
         Err(e) => Err(Error::io("linking the file", from, e)),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::base::ROOT_VERSION;
 use super::format::{self, FRAME_HEAD_BYTES, Frame, LOG_BYTES_MAX, LOG_HEAD_BYTES};
 use crate::error::{Error, Result};
-use crate::hooks::planted;
+use crate::hooks::{planted, rare};
 use crate::io::{File, Io, durable};
 use crate::keys::KeyChanges;
 use crate::seal::{Aad, Dek, FileHeader, FileKey, FileKind, Nonces, Piece, SEAL_OVERHEAD};
@@ -156,7 +156,11 @@ pub(super) fn replay(
     loop {
         let at = offset as u64;
         match format::frame_at(&bytes, offset) {
-            Frame::End | Frame::Torn => break,
+            Frame::End => break,
+            Frame::Torn => {
+                rare!(KeystoreFrameTorn);
+                break;
+            }
             Frame::Damaged(next) => {
                 let found = format!("damage, and a frame after it at byte {next}");
                 return Err(Error::corruption(

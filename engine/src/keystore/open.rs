@@ -9,6 +9,7 @@ use super::replace::Root;
 use super::tenants::{Take, Tenants};
 use super::{Keystore, State, Writer, base, format, generate, log};
 use crate::error::{Error, ErrorKind, Result};
+use crate::hooks::rare;
 use crate::io::{Io, durable};
 use crate::keys::{KekVersion, KeyChanges, KeyProvider};
 use crate::types::TenantId;
@@ -103,6 +104,12 @@ impl Keystore {
             .collect();
         keystore.sweep_temporaries(&files.temporaries, &used)?;
         let unfinished = writer.superseded.is_some() || files.bases.len() > 1;
+        if writer.dirty {
+            rare!(KeystoreFolded);
+        }
+        if unfinished {
+            rare!(KeystoreUnfinished);
+        }
         if writer.dirty || unfinished {
             keystore.fold_at_open(&mut writer, unfinished)?;
         }
@@ -160,6 +167,7 @@ impl Keystore {
             file.sync().map_err(|e| Error::io("syncing the file", &path, e))?;
         }
         // Closing must write a base also when there was no log to fold.
+        rare!(FoldPostponed);
         writer.dirty |= unfinished;
         durable::sync_dir(&self.io, &self.dir)
     }
@@ -202,6 +210,7 @@ impl Keystore {
             // Keep the file: it is all that names the version.
             return;
         }
+        rare!(AbandonedBaseSwept);
         let _ = durable::remove_if_exists(&self.io, path);
     }
 }

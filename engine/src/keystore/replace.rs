@@ -8,7 +8,7 @@ use super::format;
 use super::log::{AppendFailed, LogWriter};
 use super::{Keystore, State, Writer};
 use crate::error::{Error, ErrorKind, Result};
-use crate::hooks::planted;
+use crate::hooks::{planted, rare};
 use crate::io::durable;
 use crate::keys::{Destruction, KekVersion, KeyChanges};
 use crate::seal::Dek;
@@ -68,6 +68,7 @@ impl Keystore {
             }
             Err(AppendFailed::Write(error)) => {
                 // Part of a frame may be there. A new base will replace the log.
+                rare!(KeystoreAppendFailed);
                 writer.log = None;
                 Err(error)
             }
@@ -92,6 +93,7 @@ impl Keystore {
         // Creating must not use up what deleting needs; all else gives the room back with the old base.
         let entitled = changes.is_none() || root == Root::New;
         if full && entitled && matches!(writer.state, State::Open) && self.release_reserve() {
+            rare!(ReserveUsed);
             result = match writer.generation == before {
                 true => self.replace_once(writer, changes, root, with_log),
                 false => self.destroy(writer),
@@ -135,13 +137,17 @@ impl Keystore {
         let log = match self.write_base(&next, changes) {
             Ok(log) => log,
             Err(Failure::Harmless(error)) => {
+                rare!(ReplacementTakenBack);
                 if next.has_fresh_kek() {
                     // Nothing that counts was wrapped by it. If this fails too, it guards nothing.
                     let _ = self.provider.destroy_version(kek);
                 }
                 return Err(error);
             }
-            Err(Failure::Final(error)) => return Err(writer.fail(error)),
+            Err(Failure::Final(error)) => {
+                rare!(KeystoreStopped);
+                return Err(writer.fail(error));
+            }
         };
         let old = std::mem::replace(&mut writer.generation, next.generation);
         writer.root = Some((kek, next.root));

@@ -8,6 +8,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{Keystore, format};
+use crate::hooks::rare;
 use crate::io::durable;
 
 /// Room beyond the base: the log's head, the key file if it lies on the same disk, directories.
@@ -35,6 +36,7 @@ impl Keystore {
         let _ = self.io.vfs.sync_dir(&self.dir);
         // Twice what is needed, so that a growing keystore does not write it at every replacement.
         if self.write_reserve(&path, base_bytes * 2 + EXTRA_BYTES).is_none() {
+            rare!(ReserveNotMade);
             let _ = durable::remove_if_exists(&self.io, &path);
             let _ = self.io.vfs.sync_dir(&self.dir);
         }

@@ -8,6 +8,7 @@ use super::cursor::Entry;
 use super::level::{self, LevelCursor};
 use super::merge::MergeCursor;
 use crate::error::Result;
+use crate::hooks::rare;
 use crate::inner::View;
 use crate::types::{SeqNo, TenantId};
 
@@ -18,6 +19,7 @@ pub(crate) fn find(view: &View, tenant: TenantId, key: &[u8], at: SeqNo) -> Resu
     }
     for memtable in &view.immutables {
         if let Some(entry) = memtable.get(tenant, key, at) {
+            rare!(ReadFromImmutable);
             return Ok(Some(entry));
         }
     }

@@ -8,7 +8,7 @@
 use bytes::Bytes;
 
 use crate::error::Result;
-use crate::hooks::planted;
+use crate::hooks::{planted, rare};
 use crate::read::cursor::{Cursor, Entry, EntryKind};
 use crate::types::SeqNo;
 
@@ -135,6 +135,7 @@ impl<C: Cursor> VisibleCursor<C> {
             steps += 1;
             if steps == STEPS_MAX {
                 // The end of the key's versions; an entry may still stand there.
+                rare!(ManyVersionsSkipped);
                 self.source.seek(key, SeqNo::ZERO)?;
             } else {
                 self.source.next()?;

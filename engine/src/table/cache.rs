@@ -15,7 +15,7 @@ use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 use super::block::Block;
 use super::filter::Filter;
 use super::index::Index;
-use crate::hooks::planted;
+use crate::hooks::{planted, rare};
 use crate::types::TenantId;
 
 /// What stands between two shards of the cache: fewer, larger ones keep section heads admissible.
@@ -164,6 +164,8 @@ impl BlockCache {
             .filter(|_| item.memory() <= self.piece_bytes_max)
         {
             pieces.insert(place, item);
+        } else if self.pieces.is_some() {
+            rare!(PieceTooLargeForCache);
         }
     }
 

@@ -26,6 +26,7 @@ use super::format::{
 use super::index::{Index, Level};
 use super::iter::TableCursor;
 use crate::error::{Error, ErrorKind, Result};
+use crate::hooks::rare;
 use crate::io::{File, Io};
 use crate::read::cursor::{Cursor, Entry};
 use crate::seal::{Aad, FileHeader, FileKey, FileKeys, FileKind, KeyAccess, Piece, SEAL_OVERHEAD};
@@ -188,6 +189,7 @@ impl Table {
             if let Some(filter) = &head.filter {
                 let hash = *hash.get_or_insert_with(|| filter::hash(key, self.filter_seed));
                 if !filter.may_hold(hash) {
+                    rare!(FilterSaidNo);
                     return Ok(None);
                 }
             }
@@ -199,12 +201,16 @@ impl Table {
                 let found = block.lower_bound(key, at);
                 if found < block.len() {
                     let hit = block.key(found) == key;
+                    if !hit && head.filter.is_some() {
+                        rare!(FilterErred);
+                    }
                     return Ok(if hit { block.entry(found) } else { None });
                 }
                 // Older versions of the key go on in the next part only if it is the separator.
                 if head.index.separator(part) != key {
                     return Ok(None);
                 }
+                rare!(VersionsGoOnInNextBlock);
                 part += 1;
             }
             section += 1;

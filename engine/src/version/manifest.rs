@@ -36,6 +36,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::hooks::rare;
 use crate::io::{File, Io, durable};
 use crate::seal::{Aad, FileHeader, FileKey, FileKeys, FileKind, KeyAccess, Nonces, Piece, SEAL_OVERHEAD};
 use crate::types::{Chain, DekVersion, Epoch, TenantId};
@@ -220,6 +221,7 @@ pub(crate) fn read(io: &Io, db: &Path, current: &Current, keys: &FileKeys) -> Re
     })?;
     if let Some((length, digest)) = current.closed {
         if bytes.len() as u64 != length {
+            rare!(ClosedManifestRefused);
             return Err(Error::corruption(
                 &path,
                 0,
@@ -282,6 +284,7 @@ pub(crate) fn read(io: &Io, db: &Path, current: &Current, keys: &FileKeys) -> Re
                     ));
                 }
                 if let Some(found_after) = frames.resync() {
+                    rare!(ManifestRefused);
                     let found = format!("{found}, and {found_after}");
                     return Err(Error::corruption(
                         &path,
@@ -291,6 +294,7 @@ pub(crate) fn read(io: &Io, db: &Path, current: &Current, keys: &FileKeys) -> Re
                         found,
                     ));
                 }
+                rare!(ManifestEditTorn);
                 break bytes.len() as u64 - offset;
             }
         }

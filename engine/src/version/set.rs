@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::{Mutex, RwLock};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::hooks::planted;
+use crate::hooks::{planted, rare};
 use crate::io::{Io, durable};
 use crate::seal::FileKeys;
 use crate::table::{BlockCache, Table, TableMeta};
@@ -203,7 +203,11 @@ impl VersionSet {
         let before = self.installed.read().clone();
         let opened = self.open_added(&before.version, &edit)?;
         let result = self.log_edit(&mut log, &before, &edit, &opened);
+        if matches!(*log, Log::Failed) {
+            rare!(ManifestStopped);
+        }
         if result.is_err() && !matches!(*log, Log::Failed) {
+            rare!(NewTablesVoid);
             opened.values().for_each(|table| table.mark_obsolete());
         }
         result
@@ -354,6 +358,7 @@ impl VersionSet {
             Err(e) => {
                 let number = writer.number();
                 *log = if e.kind() == ErrorKind::NoSpace {
+                    rare!(ManifestFull);
                     Log::Broken(number)
                 } else {
                     Log::Failed
@@ -368,7 +373,10 @@ impl VersionSet {
     fn switch(&self, log: &mut Log, installed: &Installed, closed: bool) -> Result<ManifestWriter> {
         let old = match log {
             Log::Open(writer) => Some(writer.number()),
-            Log::Broken(number) => Some(*number),
+            Log::Broken(number) => {
+                rare!(ManifestBegunAnew);
+                Some(*number)
+            }
             Log::Failed | Log::Closed => None,
         };
         let staged = self.new_manifest(&self.db, installed).and_then(|writer| {
@@ -592,11 +600,10 @@ impl Present {
             .iter()
             .filter(|n| !manifest(**n))
             .map(|n| manifest::path(db, *n));
-        let tables = self
-            .tables
-            .iter()
-            .filter(|n| !table(**n))
-            .map(|n| table_path(db, *n));
+        let tables = self.tables.iter().filter(|n| !table(**n)).map(|n| {
+            rare!(OrphanSwept);
+            table_path(db, *n)
+        });
         for path in manifests.chain(tables).chain(self.temporary.iter().cloned()) {
             let _ = durable::remove_if_exists(io, &path);
         }

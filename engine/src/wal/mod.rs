@@ -27,7 +27,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::hooks::planted;
+use crate::hooks::{planted, rare};
 use crate::io::{File, Io};
 use crate::seal::FileKeys;
 use crate::types::Lsn;
@@ -194,6 +194,7 @@ impl Wal {
             Ok(()) => progress.durable = progress.durable.max(target),
             Err(_) if planted!(FailedSyncRetried) => {}
             Err(e) => {
+                rare!(LogStoppedBySync);
                 let error = Error::io("sync of the write-ahead log", &self.dir, e);
                 self.poison_locked(progress, &error);
             }

@@ -10,6 +10,7 @@ use super::format::{
 };
 use super::{segment_name, segment_start};
 use crate::error::{Error, Result};
+use crate::hooks::rare;
 use crate::io::{File, Io};
 use crate::seal::{FileHeader, FileKeys, FileKind, KeyAccess, SEAL_OVERHEAD};
 use crate::types::{Chain, Lsn, TenantId};
@@ -234,7 +235,10 @@ pub(crate) fn open_sections(
     for section in record.sections() {
         let key = match keys.for_reading(header, section.tenant, section.version) {
             KeyAccess::Live(key) => key,
-            KeyAccess::Destroyed => continue,
+            KeyAccess::Destroyed => {
+                rare!(DestroyedTenantSkipped);
+                continue;
+            }
             KeyAccess::Unknown => {
                 return Err(damage("a tenant of this keystore", "an unknown tenant or key"));
             }

@@ -10,7 +10,7 @@ use super::format::{
 };
 use super::{Wal, segment_name};
 use crate::error::{Error, ErrorKind, Result};
-use crate::hooks::planted;
+use crate::hooks::{planted, rare};
 use crate::io::File;
 use crate::seal::{FileHeader, FileKind, Nonces, SEAL_OVERHEAD};
 use crate::types::{Chain, Epoch, Lsn, SeqNo, TenantId};
@@ -173,6 +173,7 @@ impl Wal {
     fn mend(&self, tail: &mut Tail) -> Result<()> {
         if let (true, Some(segment)) = (tail.torn, &tail.segment) {
             let offset = tail.end.0.saturating_sub(segment.header.number);
+            rare!(TornAppendTakenBack);
             let cut = segment.file.set_len(offset);
             cut.map_err(|e| Error::io("taking back a torn append", &segment.path, e))?;
         }
@@ -185,6 +186,7 @@ impl Wal {
         if tail.segment.is_some() && !planted!(RotateWithoutSync) {
             // Everything in the old segment is durable before the new one exists: a gap between
             // segments can then never be a torn tail.
+            rare!(SegmentRotated);
             self.sync_to(tail.end)?;
         }
         let path = self.dir.join(segment_name(tail.end));
@@ -192,6 +194,7 @@ impl Wal {
         let created = match vfs.create(&path) {
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
                 // Left by an attempt that failed before anything was written behind it.
+                rare!(SegmentLeftOver);
                 vfs.remove_file(&path).and_then(|()| vfs.create(&path))
             }
             other => other,
@@ -199,6 +202,7 @@ impl Wal {
         let file = created.map_err(|e| Error::io("creating a segment", &path, e))?;
         let bytes = header.encode();
         if let Err(e) = file.write_all_at(&bytes, 0) {
+            rare!(SegmentHeaderTakenBack);
             let _ = vfs.remove_file(&path);
             return Err(Error::io("writing a segment header", &path, e));
         }
@@ -207,6 +211,7 @@ impl Wal {
             false => vfs.sync_dir(&self.dir),
         };
         if let Err(e) = file.sync().and_then(|()| named()) {
+            rare!(LogStoppedByNewSegment);
             let error = Error::io("sync of a new segment", &path, e);
             self.poison(&error);
             return Err(error);
@@ -250,8 +255,10 @@ impl Wal {
             let error = Error::io("appending to the write-ahead log", &segment.path, e);
             // A full disk is not final: the torn part is taken back, now or before the next append.
             if full {
+                rare!(AppendFoundDiskFull);
                 tail.torn = !planted!(TornAppendLeft) && segment.file.set_len(offset).is_err();
             } else {
+                rare!(LogStoppedByWrite);
                 self.poison(&error);
             }
             return Err(error);

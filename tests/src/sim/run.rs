@@ -88,6 +88,7 @@ pub fn run(case: &Case) -> Outcome {
     let mut manners = Dice::new(case.seed ^ 0x6d61_6e6e_6572);
     run.world.fs.set_names_with_files(manners.percent(30));
     run.world.fs.set_weak_renames(manners.percent(30));
+    run.world.fs.set_no_links(manners.percent(20));
     let result = run.all(&case.acts);
     run.count_strikes();
     let acknowledged = run.world.known().oracle.acknowledged();

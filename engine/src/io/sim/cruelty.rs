@@ -25,6 +25,7 @@ pub(super) struct Manners {
     names_with_files: bool,
     pub(super) weak_renames: bool,
     handles_max: Option<u64>,
+    pub(super) no_links: bool,
 }
 
 /// Something that goes wrong while the call returns Ok.
@@ -89,6 +90,11 @@ impl SimFs {
     /// A crash may leave both names of a rename that was not synced.
     pub fn set_weak_renames(&self, yes: bool) {
         self.state().manners.weak_renames = yes;
+    }
+
+    /// No file gets a second name: `hard_link` is `Unsupported`.
+    pub fn set_no_links(&self, yes: bool) {
+        self.state().manners.no_links = yes;
     }
 
     /// At most so many handles and locks at a time: then calls that need one fail as with EMFILE.

@@ -270,6 +270,9 @@ impl Vfs for SimFs {
 
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.changing(OpKind::Link, to)?;
+        if state.manners.no_links {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
         let (dir, name) = state.parent(to)?;
         if state.lookup(to).is_ok() {
             return Err(io::ErrorKind::AlreadyExists.into());

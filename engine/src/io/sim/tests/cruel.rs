@@ -155,6 +155,15 @@ fn syncing_a_file_keeps_names_where_the_journal_is_one() {
 }
 
 #[test]
+fn file_system_without_links_makes_none() {
+    let (fs, _) = disk_with(b"x");
+    fs.set_no_links(true);
+    let refused = fs.hard_link(path(F), path("/d/g")).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::Unsupported);
+    assert!(!fs.exists(path("/d/g")).unwrap());
+}
+
+#[test]
 fn weak_rename_may_leave_both_names_or_change_neither() {
     let (fs, _) = disk_with(b"old");
     let tmp = fs.create(path("/d/f.tmp")).unwrap();
