@@ -340,7 +340,7 @@ mod tests {
 
     #[test]
     fn short_and_interrupted_writes_go_on_where_they_stopped() {
-        let mut disk = vec![0; 100];
+        let mut disk = [0; 100];
         let bytes: Vec<u8> = (1..61).collect();
         let mut answer = answers([Ok(2), interrupted(), Ok(1), Ok(40), interrupted()]);
         drain(&bytes, 20, |part, at| {

@@ -237,7 +237,7 @@ fn ask_thoroughly(world: &mut World, open: bool, seed: u64) -> Answer {
     let mut worst = Answer::Right;
     for step in 0..3 {
         match step {
-            1 if seed % 2 == 0 => {
+            1 if seed.is_multiple_of(2) => {
                 if let Err(e) = world.compact() {
                     return Answer::Refused(e);
                 }

@@ -236,7 +236,7 @@ impl State {
                 let others = self.nodes.iter().filter(|(other, node)| {
                     **other != ino && matches!(node, Node::File(file) if file.current().len() > offset)
                 });
-                let other = others.map(|(other, _)| *other).last();
+                let other = others.map(|(other, _)| *other).next_back();
                 if let Some(file) = other.and_then(|other| self.file_mut(other).ok()) {
                     let room = (file.current().len() - offset) as usize;
                     file.write(time, &bytes[..bytes.len().min(room)], offset);
