@@ -61,6 +61,14 @@ acts! {
     Delete { tenant, space, key, synced },
     /// A batch over keyspaces; its operations follow from `seed`.
     Batch { tenant, ops, seed, synced },
+    /// Enough entries in one keyspace for a table of its own, and a flush.
+    Load { tenant, space, len },
+    /// Deletes every key of a keyspace in one batch.
+    DeleteAll { tenant, space, synced },
+    /// Puts a key many times.
+    Overwrite { tenant, space, key, times },
+    /// Keeps the log from here on, as a standby that is behind does.
+    PinLog {},
     /// Gets a key and compares.
     Get { tenant, space, key },
     /// Reads a range, from either end, and compares; bounds follow from `seed`.
@@ -112,7 +120,7 @@ acts! {
     /// Keys and names at the limits and beyond.
     Limits { tenant, space, synced },
     /// On a copy of the machine: damages a file (see `what` at `Spoil`) by one of the ways, with the
-    /// engine closed or `live`, and asks everything of it.
+    /// engine killed (`live` 0), open (1) or closed in order (2), and asks everything of it.
     Damage { what, which, way, seed, live },
     /// On a copy of the machine: a write goes wrong unseen, work goes on, then the engine is opened again.
     Misdo { misdeed, after, seed },

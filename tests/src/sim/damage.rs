@@ -29,9 +29,9 @@ enum Answer {
 
 impl Run {
     /// The file that numbers choose.
-    fn chosen(&self, what: u64, which: u64) -> Option<PathBuf> {
+    fn chosen(fs: &SimFs, what: u64, which: u64) -> Option<PathBuf> {
         let wanted = [Purpose::Table, Purpose::Wal, Purpose::Manifest, Purpose::Keystore][what as usize % 4];
-        let files = self.world.fs.files();
+        let files = fs.files();
         let of_kind = |path: &&PathBuf| path.starts_with(DIR) && purpose(path) == wanted;
         let paths: Vec<&PathBuf> = files.keys().filter(of_kind).collect();
         let at = which as usize % paths.len().max(1);
@@ -40,7 +40,7 @@ impl Run {
 
     /// Makes a sector of a file unreadable.
     pub fn spoil(&mut self, what: u64, which: u64, sector: u64) {
-        if let Some(path) = self.chosen(what, which) {
+        if let Some(path) = Run::chosen(&self.world.fs, what, which) {
             let sectors = self
                 .world
                 .fs
@@ -52,25 +52,29 @@ impl Run {
     }
 
     /// Damages a file on a copy of the machine.
-    pub fn damage(&mut self, (what, which): (u64, u64), way: u64, seed: u64, live: bool) -> Done {
+    pub fn damage(&mut self, (what, which): (u64, u64), way: u64, seed: u64, live: u64) -> Done {
         if self.world.known().oracle.failures() > 0 {
             return Ok(());
         }
-        let Some(path) = self.chosen(what, which) else {
-            return Ok(());
-        };
         let mut copy = self.world.fork();
-        if live {
+        let closed = live == 2;
+        if live > 0 {
             copy.open().map_err(|e| format!("a copy does not open: {e:?}"))?;
         }
-        let Some(done) = harm(&copy.fs, &path, way, seed) else {
+        if closed {
+            copy.close()
+                .map_err(|e| format!("a copy does not close: {e:?}"))?;
+        }
+        let Some(path) = Run::chosen(&copy.fs, what, which) else {
+            return Ok(());
+        };
+        let Some(done) = harm(&copy.fs, &path, way, seed, closed) else {
             return Ok(());
         };
         self.counters.add(counted::fault(done.0), 1);
         self.counters.add(counted::row(done.1), 1);
-        let end = done.0.starts_with("flip") || purpose(&path) != Purpose::Wal;
-        let answer = ask_thoroughly(&mut copy, live, seed);
-        self.accept(answer, &format!("{} of {}", done.0, path.display()), end)
+        let answer = ask_thoroughly(&mut copy, live == 1, seed);
+        self.accept(answer, &format!("{} of {}", done.0, path.display()), !closed)
     }
 
     /// A write goes wrong on a copy of the machine.
@@ -128,7 +132,12 @@ impl Run {
                 )));
             }
             Answer::LacksAnEnd if end_may_lack => self.counters.add("damage taken for a torn end", 1),
-            Answer::LacksAnEnd => self.counters.add("log cut by hand", 1),
+            Answer::LacksAnEnd => {
+                self.counters.add(counted::UNDETECTED, 1);
+                return Err(Wrong::Failure(format!(
+                    "{what}: the end of a database that was closed is missing unseen"
+                )));
+            }
             Answer::Wrong(text) => {
                 self.counters.add(counted::UNDETECTED, 1);
                 return Err(Wrong::Failure(format!("{what}: {text}")));
@@ -151,7 +160,9 @@ fn names_damage(e: &Error) -> bool {
 }
 
 /// Harms a file in one of the ways: which, and its row of the fault list.
-fn harm(fs: &SimFs, path: &Path, way: u64, seed: u64) -> Option<(&'static str, u32)> {
+///
+/// - `closed`: the database was closed in order, so that no end of a log may be missing unseen.
+fn harm(fs: &SimFs, path: &Path, way: u64, seed: u64, closed: bool) -> Option<(&'static str, u32)> {
     let mut dice = Dice::new(seed);
     let len = fs.content(path)?.len() as u64;
     let flips = match purpose(path) {
@@ -178,14 +189,16 @@ fn harm(fs: &SimFs, path: &Path, way: u64, seed: u64) -> Option<(&'static str, u
             // A newest segment without records is what a power cut leaves of it (docs/format.md, S9).
             let (a, b) = (fs.content(path)?, fs.content(&other)?);
             let newest_gets = if is_last_segment(fs, path) { b } else { a };
-            let at_stake = is_last_segment(fs, path) || is_last_segment(fs, &other);
+            let at_stake = !closed && (is_last_segment(fs, path) || is_last_segment(fs, &other));
             if at_stake && newest_gets.len() <= SEGMENT_HEADER_BYTES {
                 return None;
             }
             fs.swap(path, &other).then_some(("files swapped", 32))
         }
         // Whatever is wiped from the end of the newest segment may look like what the power cut.
-        _ if is_last_segment(fs, path) => fs.corrupt(path, flip).then_some(("flip at rest", flips)),
+        _ if !closed && is_last_segment(fs, path) => {
+            fs.corrupt(path, flip).then_some(("flip at rest", flips))
+        }
         6 => fs
             .corrupt(path, |bytes| bytes.truncate(at))
             .then_some(("file truncated", 31)),

@@ -45,6 +45,23 @@ const OPERATIONS: &[(u64, Maker)] = &[
         seed: d.below(1 << 32),
         synced: synced(d),
     }),
+    (6, |d| Act::Load {
+        tenant: d.below(TENANTS),
+        space: d.below(SPACES),
+        len: *d.pick(&[1000, 1500, 4000]),
+    }),
+    (4, |d| Act::DeleteAll {
+        tenant: d.below(TENANTS),
+        space: d.below(SPACES),
+        synced: synced(d),
+    }),
+    (4, |d| Act::Overwrite {
+        tenant: d.below(TENANTS),
+        space: d.below(SPACES),
+        key: d.below(KEYS),
+        times: 10 + d.below(10),
+    }),
+    (2, |_| Act::PinLog {}),
     (20, |d| Act::Get {
         tenant: d.below(TENANTS),
         space: d.below(SPACES),
@@ -154,7 +171,7 @@ const DAMAGES: &[(u64, Maker)] = &[
         which: d.below(8),
         way: d.below(9),
         seed: d.below(1 << 32),
-        live: d.below(2),
+        live: d.below(3),
     }),
     (50, |d| Act::Misdo {
         misdeed: d.below(5),
@@ -206,6 +223,23 @@ impl Stream {
     }
 }
 
+/// Tables of level 0 that overlap nothing: keyspaces first, without entries, then one after the other.
+fn tables_side_by_side() -> impl Iterator<Item = Act> {
+    let make = |space| Act::Delete {
+        tenant: 1,
+        space,
+        key: 0,
+        synced: 1,
+    };
+    let load = |space| Act::Load {
+        tenant: 1,
+        space,
+        len: 1500,
+    };
+    let made = (0..SPACES).map(make).chain([Act::Compact {}]);
+    made.chain((0..SPACES).map(load)).chain([Act::Step { most: 2 }])
+}
+
 /// The case of a seed.
 pub fn case(profile: &str, nature: Nature, seed: u64) -> Case {
     let mut schedule = Dice::new(seed ^ 0x7363_6865_6475_6c65);
@@ -224,6 +258,9 @@ pub fn case(profile: &str, nature: Nature, seed: u64) -> Case {
         Nature::Damage => *schedule.pick(&[3, 6, 10]),
     };
     let mut acts = vec![Act::CreateTenant { tenant: 0 }, Act::CreateTenant { tenant: 1 }];
+    if schedule.percent(10) {
+        acts.extend(tables_side_by_side());
+    }
     for _ in 0..length {
         let roll = schedule.below(100);
         let act = if roll < crash_percent {

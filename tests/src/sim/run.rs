@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use strongroom::io::sim::CrashMode;
-use strongroom::{Durability, Error, ErrorKind};
+use strongroom::{Durability, Error, ErrorKind, WalPin};
 
 use super::case::{Act, Case};
 use super::generate::KEYS;
@@ -72,6 +72,8 @@ pub struct Run {
     pub doubtful: BTreeSet<String>,
     /// How a planned power cut leaves the disk.
     planned: (CrashMode, u64),
+    /// Keeps the log.
+    pin: Option<WalPin>,
 }
 
 /// Does a case.
@@ -84,12 +86,14 @@ pub fn run(case: &Case) -> Outcome {
         explained: Vec::new(),
         doubtful: BTreeSet::new(),
         planned: (CrashMode::DropAll, 0),
+        pin: None,
     };
     let mut manners = Dice::new(case.seed ^ 0x6d61_6e6e_6572);
     run.world.fs.set_names_with_files(manners.percent(30));
     run.world.fs.set_weak_renames(manners.percent(30));
     run.world.fs.set_no_links(manners.percent(20));
-    let result = run.all(&case.acts);
+    let cut_creation = manners.percent(15).then(|| 1 + manners.below(40));
+    let result = run.all(&case.acts, cut_creation);
     run.count_strikes();
     let acknowledged = run.world.known().oracle.acknowledged();
     run.counters.add(counted::ACKNOWLEDGED, acknowledged);
@@ -110,8 +114,8 @@ pub fn crash_mode(number: u64) -> CrashMode {
 }
 
 impl Run {
-    fn all(&mut self, acts: &[Act]) -> Result<(), String> {
-        self.open(&[])?;
+    fn all(&mut self, acts: &[Act], cut_creation: Option<u64>) -> Result<(), String> {
+        self.open(cut_creation.as_slice())?;
         for (n, act) in acts.iter().enumerate() {
             self.trace.text(&act.to_string());
             let done = self.act(act);
@@ -204,6 +208,40 @@ impl Run {
                 let ops = self.operations(ops, seed);
                 self.write(tenant, ops, synced)
             }
+            Act::Load { tenant, space, len } => {
+                let space = name_of_space(&space.to_string());
+                let load = |key| (space.clone(), key_of(key), Some(self.world.value(len as usize)));
+                let ops = (0..KEYS).map(load).collect();
+                self.write(tenant, ops, 0)?;
+                Ok(self.world.flush()?)
+            }
+            Act::DeleteAll {
+                tenant,
+                space,
+                synced,
+            } => {
+                let space = name_of_space(&space.to_string());
+                let ops = (0..KEYS).map(|key| (space.clone(), key_of(key), None)).collect();
+                self.write(tenant, ops, synced)
+            }
+            Act::Overwrite {
+                tenant,
+                space,
+                key,
+                times,
+            } => {
+                let space = name_of_space(&space.to_string());
+                for _ in 0..times {
+                    let value = self.world.value(30);
+                    self.write(tenant, vec![(space.clone(), key_of(key), Some(value))], 0)?;
+                }
+                Ok(())
+            }
+            Act::PinLog {} => {
+                let engine = self.world.engine();
+                self.pin = Some(engine.pin_wal(engine.status().wal_start));
+                Ok(())
+            }
             Act::Get { tenant, space, key } => self.get(tenant, space, key),
             Act::Range { tenant, space, seed } => self.range(tenant, space, seed),
             Act::Snapshot { tenant } => self.snapshot(tenant),
@@ -275,7 +313,7 @@ impl Run {
                 way,
                 seed,
                 live,
-            } => self.damage((what, which), way, seed, live == 1),
+            } => self.damage((what, which), way, seed, live),
             Act::Misdo { misdeed, after, seed } => self.misdo(misdeed, after, seed),
             Act::Repair {} => {
                 self.take_faults_away();
@@ -449,6 +487,7 @@ impl Run {
     /// Opens until it works, and compares. Faults may make it fail, then they are taken away.
     fn open(&mut self, cuts: &[u64]) -> Result<(), String> {
         self.doubtful.clear();
+        self.pin = None;
         let cuts_before = self.counters.get(counted::CRASHES);
         for opening in 0..OPENINGS_MAX {
             if opening > 0 && self.counters.get(counted::CRASHES) > cuts_before {
