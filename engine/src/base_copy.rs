@@ -243,6 +243,9 @@ fn take_identity(io: &Io, dir: &Path, provider: Arc<dyn KeyProvider>) -> Result<
         .fill(&mut database_id)
         .map_err(|e| Error::io("drawing random bytes", dir, e))?;
     let epoch: Epoch = versions.state().highest_epoch.promoted();
+    if epoch == Epoch::LAST {
+        return Err(Error::new(ErrorKind::Invalid, "no term is left to restore to").at(dir));
+    }
     versions.log_and_apply(Edit {
         database_id: Some(database_id),
         state: (!planted!(RestoreServesAtOnce)).then_some(NodeState::AwaitingAcceptance),

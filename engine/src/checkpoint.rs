@@ -16,7 +16,6 @@ use crate::hooks::{planted, rare};
 use crate::inner::{Inner, Mode};
 use crate::io::{Io, durable};
 use crate::open::{CURRENT, TABLES_DIR, WAL_DIR};
-use crate::seal::FileHeader;
 use crate::status::Checkpoint;
 use crate::types::{Chain, Lsn, Position};
 use crate::version::{NodeState, referenced_files};
@@ -176,7 +175,6 @@ pub(crate) fn chain_at(inner: &Inner, lsn: Lsn) -> Result<Chain> {
     if lsn == Lsn::ZERO {
         return Ok(Chain::default());
     }
-    // Records and headers carry the chain before them: what stands at `lsn` tells.
     let Some((start, _)) = inner.wal.segment_of(lsn) else {
         return Err(Error::new(
             ErrorKind::Gone,
@@ -188,14 +186,12 @@ pub(crate) fn chain_at(inner: &Inner, lsn: Lsn) -> Result<Chain> {
     let len = file
         .len()
         .map_err(|e| Error::io("reading a segment's length", &path, e))?;
+    let segment = SegmentFile { start, path, len };
+    let mut scan = SegmentScan::open(&inner.io, &inner.keys, &segment)?.or_refuse()?;
     if lsn == start {
-        let mut header = [0; FileHeader::BYTES];
-        file.read_exact_at(&mut header, 0)
-            .map_err(|e| Error::io("reading a segment", &path, e))?;
-        return Ok(FileHeader::decode(&path, &header, crate::seal::FileKind::Wal)?.chain);
+        return Ok(scan.header.chain);
     }
     // A walk from the segment's start proves that it is a boundary; resuming is rare.
-    let mut scan = SegmentScan::open(&inner.io, &SegmentFile { start, path, len })?;
     while scan.position() < lsn {
         match scan.step()? {
             Step::Record(_) => {}

@@ -33,7 +33,7 @@ use crate::recovery::{self, Scan};
 use crate::seal::FileKeys;
 use crate::status::{Recovery, Role};
 use crate::table::BlockCache;
-use crate::types::{Epoch, EpochStart, Lsn};
+use crate::types::{EpochStart, Lsn};
 use crate::version::{Edit, ManifestState, NodeState, VersionSet};
 use crate::wal::writer::Tail;
 use crate::wal::{Wal, segment_name};
@@ -312,7 +312,7 @@ fn start(
     let epoch_start = state.epochs.last().map_or(Lsn::ZERO, |e| e.start);
     let reach = state.reach.max(state.flushed).max(epoch_start);
     let own_watermarks = state.state != NodeState::Following;
-    let scan = recovery::scan(&io, &wal_dir, state.flushed, reach, own_watermarks)?;
+    let scan = recovery::scan(&io, &keys, &wal_dir, state.flushed, reach, own_watermarks)?;
     scan.cut(&io, &wal_dir)?;
     let seqno = state.seqno.max(scan.seqno);
     let wal = Wal::new(
@@ -423,7 +423,12 @@ fn take_role(inner: &Inner, scan: &Scan, role: Role) -> Result<()> {
                 commit.mode = Mode::Fenced(by);
                 return Ok(());
             }
-            let epoch: Epoch = state.highest_epoch.max(scan.epoch).reopened();
+            let newest = state.highest_epoch.max(scan.epoch);
+            let Some(epoch) = newest.reopened() else {
+                let text =
+                    format!("epoch {newest} is the last of its term: promote a standby, or restore a copy");
+                return Err(Error::new(ErrorKind::Invalid, text).at(&inner.dir));
+            };
             let begin = EpochStart {
                 epoch,
                 start: scan.end,

@@ -11,19 +11,20 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::hooks::{planted, rare};
 use crate::io::Io;
 use crate::seal::{FileHeader, FileKeys};
 use crate::types::{Chain, Epoch, Lsn, SeqNo};
 use crate::wal::format::{Op, RecordKind, parse_record};
-use crate::wal::reader::{SegmentFile, SegmentScan, Step, list_segments, open_sections};
+use crate::wal::reader::{Opened, SegmentFile, SegmentScan, Step, list_segments, open_sections};
 use crate::wal::segment_name;
 
 /// Bytes rewritten at a time.
 const REWRITE_BYTES: usize = 1 << 20;
 
-/// Facts about the first bytes that are not a valid record.
+/// Facts about the first record whose length or checksum does not hold. One whose checksum holds and which is
+/// not the one that belongs there was made by somebody: it is refused before anything is judged.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Damage {
     /// Where they stand.
@@ -97,9 +98,17 @@ enum Torn {
 
 /// Walks the log from the segment holding `flushed` to its end, changing nothing.
 ///
+/// - `keys`: of the system tenant; no other tenant's are needed.
 /// - `own_watermarks`: false for a standby's log, whose records tell what was durable on its primary.
 /// - Errors: `Corruption` naming file and offset for anything but a torn tail; `Unsupported`.
-pub(crate) fn scan(io: &Io, dir: &Path, flushed: Lsn, reach: Lsn, own_watermarks: bool) -> Result<Scan> {
+pub(crate) fn scan(
+    io: &Io,
+    keys: &FileKeys,
+    dir: &Path,
+    flushed: Lsn,
+    reach: Lsn,
+    own_watermarks: bool,
+) -> Result<Scan> {
     let all = list_segments(io, dir)?;
     let mut found = Scan {
         segments: all.iter().map(|s| s.start).collect(),
@@ -116,7 +125,7 @@ pub(crate) fn scan(io: &Io, dir: &Path, flushed: Lsn, reach: Lsn, own_watermarks
         stale: Vec::new(),
         torn: None,
     };
-    let first = first_segment(io, &all, flushed);
+    let first = first_segment(io, keys, &all, flushed)?;
     found.set_aside_stale(&all, first);
     found.live = all.get(first..).unwrap_or_default().to_vec();
     let missing = |start: Lsn| {
@@ -132,7 +141,7 @@ pub(crate) fn scan(io: &Io, dir: &Path, flushed: Lsn, reach: Lsn, own_watermarks
     let live = found.live.clone();
     for (i, segment) in live.iter().enumerate() {
         let next = live.get(i + 1).map(|s| s.start);
-        found.walk(io, segment, next, i == 0, reach)?;
+        found.walk(io, keys, segment, next, i == 0, reach)?;
     }
     if found.end < reach && !planted!(CutBelowReach) {
         rare!(LogEndsBeforeReach);
@@ -146,20 +155,20 @@ pub(crate) fn scan(io: &Io, dir: &Path, flushed: Lsn, reach: Lsn, own_watermarks
 
 /// The segment recovery starts in: the one holding `flushed`. If that one is the newest and begins
 /// there, its creation may have been torn, and the one before it tells where the log ends.
-fn first_segment(io: &Io, all: &[SegmentFile], flushed: Lsn) -> usize {
+fn first_segment(io: &Io, keys: &FileKeys, all: &[SegmentFile], flushed: Lsn) -> Result<usize> {
     let Some(holding) = all.iter().rposition(|s| s.start <= flushed) else {
-        return 0;
+        return Ok(0);
     };
     let begins_there = all
         .get(holding)
         .filter(|s| s.start == flushed && holding + 1 == all.len());
-    match begins_there {
-        Some(segment) if SegmentScan::open(io, segment).is_err() => {
+    Ok(match begins_there {
+        Some(segment) if matches!(SegmentScan::open(io, keys, segment)?, Opened::NoHeader(_)) => {
             rare!(BeganBeforeTornSegment);
             holding.saturating_sub(1)
         }
         _ => holding,
-    }
+    })
 }
 
 impl Scan {
@@ -180,20 +189,17 @@ impl Scan {
     fn walk(
         &mut self,
         io: &Io,
+        keys: &FileKeys,
         segment: &SegmentFile,
         next: Option<Lsn>,
         first: bool,
         reach: Lsn,
     ) -> Result<()> {
-        let mut scan = match SegmentScan::open(io, &segment.until(next)) {
-            Ok(scan) => scan,
+        let mut scan = match SegmentScan::open(io, keys, &segment.until(next))? {
+            Opened::Scan(scan) => scan,
             // A crash while the newest segment was being created. What came before it was durable
             // first, so the log simply ends there; only proof of records inside makes it damage.
-            Err(e)
-                if e.kind() == ErrorKind::Corruption
-                    && next.is_none()
-                    && (!first || segment.start == Lsn::ZERO) =>
-            {
+            Opened::NoHeader(e) if next.is_none() && (!first || segment.start == Lsn::ZERO) => {
                 let damage = Damage {
                     at: segment.start,
                     newest_segment: true,
@@ -210,7 +216,7 @@ impl Scan {
                 self.live.pop();
                 return Ok(());
             }
-            Err(e) => return Err(e),
+            Opened::NoHeader(e) => return Err(e),
         };
         if !first && scan.header.chain != self.chain {
             return Err(Error::corruption(
@@ -369,7 +375,7 @@ impl Scan {
         let mut records = 0;
         for (i, segment) in self.live.iter().enumerate() {
             let next = self.live.get(i + 1).map_or(self.end, |s| s.start);
-            let mut scan = SegmentScan::open(io, &segment.until(Some(next)))?;
+            let mut scan = SegmentScan::open(io, keys, &segment.until(Some(next)))?.or_refuse()?;
             while scan.position() < self.end {
                 let at = scan.position();
                 let Step::Record(bytes) = scan.step()? else { break };

@@ -385,7 +385,7 @@ mod tests {
     fn begin(files: u64, bytes: u64) -> FromBase {
         FromBase::Begin {
             database_id: [1; 16],
-            epoch: Epoch(65536),
+            epoch: Epoch::FIRST,
             lsn: Lsn(9),
             files,
             bytes,

@@ -332,7 +332,7 @@ mod tests {
     #[test]
     fn settle_table() {
         use StartRole::{Primary, Standby};
-        let from = Epoch((3 << 16) + 2);
+        let from = Epoch::new(3, 2);
         let promoting = Some(Recorded::Promoting { from });
         let table = [
             (None, Primary, None, Primary),
@@ -362,7 +362,9 @@ mod tests {
         for role in [
             Recorded::Primary,
             Recorded::Standby,
-            Recorded::Promoting { from: Epoch(65537) },
+            Recorded::Promoting {
+                from: Epoch::new(1, 1),
+            },
         ] {
             dirs.record(role).unwrap();
             assert_eq!(dirs.recorded().unwrap(), Some(role));
@@ -406,7 +408,7 @@ mod tests {
         fill(dirs.data(), "old");
         fill(&dirs.incoming(), "new");
         let kept = dirs
-            .install(Some((Epoch(65536), 1700)), &[3, 5].into())
+            .install(Some((Epoch::FIRST, 1700)), &[3, 5].into())
             .unwrap()
             .unwrap();
         assert_eq!(fs::read_to_string(kept.join("wal/0")).unwrap(), "old");
@@ -439,7 +441,7 @@ mod tests {
             let (_root, dirs) = places();
             fill(dirs.data(), "old");
             fill(&dirs.incoming(), "new");
-            dirs.write_synced("install", "65536-9\n4\n").unwrap();
+            dirs.write_synced("install", "4294967296-9\n4\n").unwrap();
             let retired = dirs.side.join("retired");
             if step >= 1 {
                 rename(dirs.data(), &retired).unwrap();
@@ -448,7 +450,7 @@ mod tests {
                 rename(&dirs.incoming(), dirs.data()).unwrap();
             }
             if step >= 3 {
-                let place = dirs.side.join("quarantine/65536-9");
+                let place = dirs.side.join("quarantine/4294967296-9");
                 fs::create_dir_all(&place).unwrap();
                 rename(&retired.join("wal"), &place.join("wal")).unwrap();
             }

@@ -130,7 +130,7 @@ impl Progress {
 mod tests {
     use super::*;
 
-    const E: Epoch = Epoch(2 << 16);
+    const E: Epoch = Epoch::new(2, 0);
 
     fn ack(received: u64, durable: u64, applied: u64) -> Ack {
         Ack {

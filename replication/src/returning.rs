@@ -110,9 +110,9 @@ mod tests {
     use super::*;
 
     const DB: [u8; 16] = [7; 16];
-    const E1: Epoch = Epoch(1 << 16);
-    const E1R: Epoch = Epoch((1 << 16) + 1);
-    const E2: Epoch = Epoch(2 << 16);
+    const E1: Epoch = Epoch::new(1, 0);
+    const E1R: Epoch = Epoch::new(1, 1);
+    const E2: Epoch = Epoch::new(2, 0);
 
     fn own(epoch: Epoch, durable: u64) -> Own {
         Own {

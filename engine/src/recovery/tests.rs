@@ -2,11 +2,15 @@
 //! row is tried. A row that is added, removed or changed there without the code fails here.
 
 use std::path::Path;
+use std::sync::{Arc, LazyLock};
 
 use super::*;
+use crate::error::ErrorKind;
 use crate::io::sim::SimFs;
-use crate::seal::FileKind;
-use crate::wal::format::{RecordFields, extend_chain, finish_record, push_section_header, start_record};
+use crate::seal::{ChainKey, Dek};
+use crate::types::DekVersion;
+use crate::version::testing::TestKeys;
+use crate::wal::format::{RecordFields, finish_record, push_section_header, segment_header, start_record};
 
 const DOCUMENT: &str = include_str!("../../../docs/format.md");
 
@@ -108,6 +112,28 @@ fn damage_is_judged_as_the_documents_table_says() {
 
 // ---- 7.2 ----
 
+static KEYS: LazyLock<FileKeys> = LazyLock::new(|| {
+    let source = TestKeys::default();
+    source.create(0);
+    FileKeys::new(Arc::new(source), 1)
+});
+
+fn chain_key() -> (DekVersion, ChainKey) {
+    KEYS.chain_for_writing().unwrap()
+}
+
+/// Mends the checksum of a segment's header, or of the record at `at`, as somebody without keys can.
+fn mend(bytes: &mut [u8], at: usize) {
+    if at == 0 {
+        let crc = crc32fast::hash(&[&bytes[..12], &bytes[16..128]].concat());
+        bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+    } else {
+        let len = u32::from_le_bytes(bytes[at + 4..at + 8].try_into().unwrap()) as usize;
+        let crc = crc32fast::hash(&bytes[at + 4..at + len]);
+        bytes[at..at + 4].copy_from_slice(&crc.to_le_bytes());
+    }
+}
+
 /// A segment being made.
 struct Segment {
     start: Lsn,
@@ -118,13 +144,22 @@ struct Segment {
 
 impl Segment {
     fn begin(io: &Io, start: Lsn, epoch: Epoch, chain: Chain) -> Segment {
-        let header = FileHeader::new(io, FileKind::Wal, epoch, start.0, chain).unwrap();
-        let bytes = header.encode().to_vec();
+        Segment::under(io, start, epoch, chain, chain_key())
+    }
+
+    fn under(
+        io: &Io,
+        start: Lsn,
+        epoch: Epoch,
+        chain: Chain,
+        (version, key): (DekVersion, ChainKey),
+    ) -> Segment {
+        let header = segment_header(io, epoch, start, chain, (version, &key)).unwrap();
         Segment {
             start,
             epoch,
-            chain: extend_chain(chain, &bytes),
-            bytes,
+            chain: header.chain_after,
+            bytes: header.encode().to_vec(),
         }
     }
 
@@ -140,7 +175,6 @@ impl Segment {
             seqno: SeqNo(1),
             time_ms: 0,
             durable: self.end(),
-            chain: self.chain,
         };
         let mut out = Vec::new();
         start_record(&fields, u16::from(kind == RecordKind::Batch), &mut out);
@@ -155,10 +189,14 @@ impl Segment {
             );
             out.extend_from_slice(&[0; 28]);
         }
-        finish_record(&mut out);
-        self.chain = extend_chain(self.chain, &out);
+        self.chain = finish_record(self.chain, &chain_key().1, &mut out);
         self.bytes.extend_from_slice(&out);
         self
+    }
+
+    /// Where its last record begins; all have one length.
+    fn last_record(&self) -> usize {
+        self.bytes.len() - BATCH_BYTES
     }
 
     fn batch(self) -> Segment {
@@ -173,6 +211,9 @@ impl Segment {
         (segment_name(self.start), self.bytes.clone())
     }
 }
+
+/// Length of a batch made here.
+const BATCH_BYTES: usize = 72 + 40 + 28;
 
 /// A log to scan: its files, and what the manifest says of it.
 #[derive(Default)]
@@ -219,7 +260,7 @@ impl Case {
                 .write_all_at(bytes, 0)
                 .unwrap();
         }
-        scan(io, dir, Lsn(self.flushed), Lsn(self.reach), true)
+        scan(io, &KEYS, dir, Lsn(self.flushed), Lsn(self.reach), true)
     }
 }
 
@@ -267,16 +308,39 @@ fn case(row: &str, io: &Io) -> Case {
         }
         "S14" => Case::of(&[&a]).damage(|bytes| {
             bytes[8] = 2;
-            let crc = crc32fast::hash(&[&bytes[..12], &bytes[16..128]].concat());
-            bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+            mend(bytes, 0);
         }),
         "S15" => Case::of(&[&a, &Segment::begin(io, a.end(), Epoch::FIRST, Chain([7; 16]))]),
         "S16" => Case::of(&[&a, &Segment::begin(io, a.end(), Epoch(1), a.chain)]),
         "S18" => Case::of(&[&a, &b]).reaching(b.end().0 + 1),
+        // The newest record of a log that ends nowhere in particular: as a torn tail it would be cut.
+        "S21" => forged_tail(&a, |bytes, at| bytes[at + 8] = 7),
+        "S22" => forged_tail(&a, |bytes, at| bytes[at + 16] ^= 1),
+        "S23" => forged_tail(&a, |bytes, at| bytes[at + 24] ^= 1),
+        "S24" => forged_tail(&a, |bytes, at| bytes[at + 60] ^= 1),
+        // Nothing else of the header differs, and no record follows that could tell.
+        "S25" => Case::of(&[&a, &empty]).reaching(end).damage(|bytes| {
+            bytes[80] ^= 1;
+            mend(bytes, 0);
+        }),
+        "S26" => {
+            let (_, key) = chain_key();
+            let other = Segment::under(io, a.end(), a.epoch, a.chain, (DekVersion(2), key));
+            Case::of(&[&a, &other]).reaching(end)
+        }
         "S19" => Case::of(&[&a, &b.record(RecordKind::Close)]),
         "S20" => Case::of(&[&a, &b]),
         other => panic!("row {other} of the table scan has no case here"),
     }
+}
+
+/// The last record changed, its checksum mended.
+fn forged_tail(segment: &Segment, edit: impl FnOnce(&mut [u8], usize)) -> Case {
+    let at = segment.last_record();
+    Case::of(&[segment]).damage(|bytes| {
+        edit(bytes, at);
+        mend(bytes, at);
+    })
 }
 
 #[test]
@@ -307,6 +371,46 @@ fn segments_are_judged_as_the_documents_table_says() {
                 panic!("row {name}: {verdict} is not {found:?}");
             }
         }
+    }
+}
+
+#[test]
+fn a_segment_chained_with_another_databases_key_is_refused() {
+    let io = SimFs::new().io(7);
+    let key = ChainKey::derive(&Dek::from_bytes(&[9; 32]), DekVersion(1));
+    let foreign = Segment::under(
+        &io,
+        Lsn::ZERO,
+        Epoch::FIRST,
+        Chain::default(),
+        (DekVersion(1), key),
+    );
+    let error = Case::of(&[&foreign]).scan(&io).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Corruption);
+}
+
+#[test]
+fn a_record_taken_out_of_the_log_is_missed_whatever_is_mended() {
+    // Four records; one is taken out, those behind it move up and get the positions and checksums they need.
+    for gone in 0..4 {
+        let io = SimFs::new().io(7);
+        let mut segment = Segment::begin(&io, Lsn::ZERO, Epoch::FIRST, Chain::default());
+        for _ in 0..4 {
+            segment = segment.batch();
+        }
+        let found = Case::of(&[&segment])
+            .damage(|bytes| {
+                let at = 128 + gone * BATCH_BYTES;
+                bytes.drain(at..at + BATCH_BYTES);
+                for at in (at..bytes.len()).step_by(BATCH_BYTES) {
+                    bytes[at + 16..at + 24].copy_from_slice(&(at as u64).to_le_bytes());
+                    bytes[at + 48..at + 56].copy_from_slice(&(at as u64).to_le_bytes());
+                    mend(bytes, at);
+                }
+            })
+            .scan(&io);
+        // The newest one leaves no trace: nothing behind it is chained to it.
+        assert_eq!(found.is_ok(), gone == 3, "record {gone}");
     }
 }
 

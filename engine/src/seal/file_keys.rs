@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use quick_cache::sync::Cache;
 
-use super::{Dek, FileHeader, FileKey, FileKind};
+use super::{ChainKey, Dek, FileHeader, FileKey, FileKind};
 use crate::error::Result;
 use crate::types::{DekVersion, Epoch, TenantId};
 
@@ -133,6 +133,20 @@ impl FileKeys {
         }
         self.cache.remove(&slot);
         KeyAccess::Destroyed
+    }
+
+    /// The key that the chain of a new segment is made with.
+    pub fn chain_for_writing(&self) -> Result<(DekVersion, ChainKey)> {
+        let (version, dek) = self.source.current(TenantId::SYSTEM)?;
+        Ok((version, ChainKey::derive(&dek, version)))
+    }
+
+    /// The key of a chain that was made under `version`; None if that was never given out here.
+    pub fn chain_for_reading(&self, version: DekVersion) -> Option<ChainKey> {
+        match self.source.find(TenantId::SYSTEM, version) {
+            KeyLookup::Live(dek) => Some(ChainKey::derive(&dek, version)),
+            KeyLookup::Destroyed | KeyLookup::Unknown => None,
+        }
     }
 
     /// Forgets the keys of the tenants that `gone` names. Call after their destruction, before reporting it.

@@ -14,23 +14,26 @@
 //!                        escrow: keystore version
 //!     80    8 created    milliseconds since 1970
 //!     88   16 chain      wal: chain up to the start; else zero
-//!    104   24 zero       rejected unless zero
+//!    104    4 chain key  wal: DEK version of the system tenant whose key makes the segment's chain; else zero
+//!    108   16 chain after  wal: chain after this header; else zero
+//!    124    4 zero       rejected unless zero
 //! ```
 //!
 //! Valid if and only if: (1) 128 bytes are there; (2) the magic matches; (3) the checksum matches;
-//! (4) format and suite are known; (5) the kind is the expected one; (6) the last 24 bytes are zero.
+//! (4) format and suite are known; (5) the kind is the expected one; (6) zero bytes are zero.
 //! Every later format keeps this size and the rules for magic and checksum: so damage (checksum) is told
 //! from a newer format (checksum fine, format larger).
 //!
-//! The header is not itself authenticated. What matters of it (kind, suite, file id, salt, epoch,
-//! number) goes into the file key, so a forged header yields keys whose commitment does not match.
+//! A segment's header authenticates itself by the chain after it (wal/format.rs). Others do not: what matters of
+//! them (kind, suite, file id, salt, epoch, number) goes into the file key, so a forged header yields keys whose
+//! commitment does not match.
 
 use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::hooks::planted;
 use crate::io::Io;
-use crate::types::{Chain, Epoch};
+use crate::types::{Chain, DekVersion, Epoch};
 
 const MAGIC: [u8; 8] = *b"STRGROOM";
 const FORMAT: u16 = 1;
@@ -85,6 +88,10 @@ pub(crate) struct FileHeader {
     pub created_ms: u64,
     /// Chain up to the start of a WAL segment.
     pub chain: Chain,
+    /// Version of the system tenant's key that makes the chain of a WAL segment.
+    pub chain_key: DekVersion,
+    /// Chain after the header of a WAL segment.
+    pub chain_after: Chain,
 }
 
 impl FileHeader {
@@ -106,6 +113,8 @@ impl FileHeader {
             number,
             created_ms: io.clock.now_ms(),
             chain,
+            chain_key: DekVersion::default(),
+            chain_after: Chain::default(),
         })
     }
 
@@ -122,9 +131,22 @@ impl FileHeader {
         out[72..80].copy_from_slice(&self.number.to_le_bytes());
         out[80..88].copy_from_slice(&self.created_ms.to_le_bytes());
         out[88..104].copy_from_slice(&self.chain.0);
+        out[104..108].copy_from_slice(&self.chain_key.0.to_le_bytes());
+        out[108..124].copy_from_slice(&self.chain_after.0);
         let crc = checksum(&out);
         out[12..16].copy_from_slice(&crc.to_le_bytes());
         out
+    }
+
+    /// The parts of an encoded header that the chain is made of: all but the checksum and the chain after it.
+    pub fn chained_parts(raw: &[u8; Self::BYTES]) -> [&[u8]; 2] {
+        [&raw[..12], &raw[16..108]]
+    }
+
+    /// Whether `bytes` begin with a header that was written whole: one that is not was torn, or has rotted.
+    pub fn is_whole(bytes: &[u8]) -> bool {
+        let raw = bytes.first_chunk::<{ Self::BYTES }>();
+        raw.is_some_and(|raw| raw[0..8] == MAGIC && u32::from_le_bytes(array(raw, 12)) == checksum(raw))
     }
 
     /// Reads the header at the start of `bytes` (the rest is ignored) of the file `path`.
@@ -168,8 +190,14 @@ impl FileHeader {
                 found,
             );
         }
-        if raw[104..] != [0u8; 24] {
-            return damaged(104, "file header", "24 zero bytes".into(), "others".into());
+        let zero_from = if kind == FileKind::Wal { 124 } else { 88 };
+        if raw[zero_from..].iter().any(|byte| *byte != 0) {
+            return damaged(
+                zero_from as u64,
+                "file header",
+                "zero bytes".into(),
+                "others".into(),
+            );
         }
         Ok(FileHeader {
             kind,
@@ -179,6 +207,8 @@ impl FileHeader {
             number: u64::from_le_bytes(array(raw, 72)),
             created_ms: u64::from_le_bytes(array(raw, 80)),
             chain: Chain(array(raw, 88)),
+            chain_key: DekVersion(u32::from_le_bytes(array(raw, 104))),
+            chain_after: Chain(array(raw, 108)),
         })
     }
 }
@@ -209,7 +239,9 @@ mod tests {
             epoch: Epoch::FIRST,
             number: 42,
             created_ms: 1_700_000_000_000,
-            chain: Chain([9; 16]),
+            chain: Chain::default(),
+            chain_key: DekVersion::default(),
+            chain_after: Chain::default(),
         }
     }
 
@@ -220,6 +252,17 @@ mod tests {
         assert_eq!(
             FileHeader::decode(path, &header.encode(), FileKind::Table).unwrap(),
             header
+        );
+        let segment = FileHeader {
+            kind: FileKind::Wal,
+            chain: Chain([9; 16]),
+            chain_key: DekVersion(3),
+            chain_after: Chain([8; 16]),
+            ..header
+        };
+        assert_eq!(
+            FileHeader::decode(path, &segment.encode(), FileKind::Wal).unwrap(),
+            segment
         );
     }
 
@@ -258,7 +301,9 @@ mod tests {
         assert_eq!(edit(8, 2), ErrorKind::Unsupported);
         assert_eq!(edit(11, 2), ErrorKind::Unsupported);
         assert_eq!(edit(10, 1), ErrorKind::Corruption);
+        assert_eq!(edit(88, 1), ErrorKind::Corruption);
         assert_eq!(edit(110, 1), ErrorKind::Corruption);
+        assert_eq!(edit(127, 1), ErrorKind::Corruption);
     }
 
     #[test]
@@ -267,7 +312,7 @@ mod tests {
         let raw = sample().encode();
         assert_eq!(hex::encode(&raw[..12]), hex[..24]);
         assert_eq!(&raw[16..32], b"0123456789abcdef");
-        assert_eq!(raw[64..72], (1u64 << 16).to_le_bytes());
+        assert_eq!(raw[64..72], (1u64 << 32).to_le_bytes());
         assert_eq!(raw[72], 42);
     }
 }

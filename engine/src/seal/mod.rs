@@ -4,6 +4,8 @@
 //! Dek (secret.rs)  +  FileHeader (header.rs: salt, file id, epoch, number)
 //!   └ FileKey (file_key.rs: HKDF-SHA256, one per file, tenant and key version, with a commitment)
 //!       └ sealed piece = nonce[12] ‖ ciphertext ‖ tag[16]   (aead.rs: AES-256-GCM; nonce.rs)
+//! Dek of the system tenant
+//!   └ ChainKey (chain_key.rs: HMAC-SHA256 over the log's frame)
 //! ```
 //!
 //! Invariants:
@@ -16,6 +18,7 @@
 //! - S6: keys are wiped when dropped and have no `Debug`.
 
 mod aead;
+mod chain_key;
 mod file_key;
 mod file_keys;
 mod header;
@@ -30,6 +33,7 @@ mod tests;
 
 pub(crate) use aead::OpenFailed;
 pub(crate) use aead::{Aead, DefaultAead};
+pub(crate) use chain_key::{ChainKey, same_chain};
 pub(crate) use file_key::{Aad, FileKey, Piece, hkdf_sha256};
 pub(crate) use file_keys::{FileKeys, KeyAccess, KeyLookup, KeySource};
 pub(crate) use header::{FileHeader, FileKind};

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::header::{FileHeader, FileKind, checksum};
 use crate::hooks::parsers::{Parser, set_u32};
-use crate::types::{Chain, Epoch};
+use crate::types::{Chain, DekVersion, Epoch};
 
 pub(crate) const PARSERS: &[Parser] = &[Parser {
     name: "file_header",
@@ -48,14 +48,19 @@ pub(crate) fn repair_header(bytes: &mut [u8]) {
 }
 
 fn samples() -> Vec<Vec<u8>> {
-    let header = |(index, kind): (usize, FileKind)| FileHeader {
-        kind,
-        file_id: [index as u8; 16],
-        salt: [7; 32],
-        epoch: Epoch::FIRST,
-        number: 42,
-        created_ms: 1_700_000_000_000,
-        chain: Chain([index as u8; 16]),
+    let header = |(index, kind): (usize, FileKind)| {
+        let in_log = u8::from(kind == FileKind::Wal);
+        FileHeader {
+            kind,
+            file_id: [index as u8; 16],
+            salt: [7; 32],
+            epoch: Epoch::FIRST,
+            number: 42,
+            created_ms: 1_700_000_000_000,
+            chain: Chain([in_log; 16]),
+            chain_key: DekVersion(u32::from(in_log)),
+            chain_after: Chain([in_log; 16]),
+        }
     };
     KINDS
         .into_iter()

@@ -41,6 +41,8 @@ fn header(number: u64) -> FileHeader {
         number,
         created_ms: 0,
         chain: Chain::default(),
+        chain_key: DekVersion::default(),
+        chain_after: Chain::default(),
     }
 }
 

@@ -75,7 +75,7 @@ impl SeqNo {
     }
 }
 
-/// A primary's reign: `term` in the upper 48 bits, `reopen` in the lower 16.
+/// A primary's reign: `term` in the upper 32 bits, `reopen` in the lower 32.
 ///
 /// A promotion takes the next term, a reopen as primary the next number inside its term. So an old
 /// primary that reopens by itself can never pick the number its promoted standby picked
@@ -87,33 +87,59 @@ impl Epoch {
     /// Before the first reign.
     pub const ZERO: Epoch = Epoch(0);
     /// The first reign of a new database.
-    pub const FIRST: Epoch = Epoch(1 << 16);
+    pub const FIRST: Epoch = Epoch::new(1, 0);
 
-    /// The reign after a reopen as primary.
+    /// Above every reign; never taken.
+    pub const LAST: Epoch = Epoch(u64::MAX);
+
+    /// The reign of this term and reopen.
     #[must_use]
-    pub fn reopened(self) -> Epoch {
+    pub const fn new(term: u32, reopen: u32) -> Epoch {
+        Epoch((term as u64) << 32 | reopen as u64)
+    }
+
+    /// Grows at a promotion.
+    #[must_use]
+    pub const fn term(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// Grows at a reopen as primary, from 0 in each term.
+    #[must_use]
+    pub const fn reopen(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// The reign after a reopen as primary; None after the last one of a term, never a number of the next.
+    #[must_use]
+    pub fn reopened(self) -> Option<Epoch> {
         if self == Epoch::ZERO {
-            Epoch::FIRST
+            Some(Epoch::FIRST)
         } else {
-            Epoch(self.0.saturating_add(1))
+            let next = Epoch::new(self.term(), self.reopen().checked_add(1)?);
+            (next != Epoch::LAST).then_some(next)
         }
     }
 
-    /// The reign after a promotion: above every reopen of the one before.
+    /// The reign after a promotion: above every reopen of the one before. After the last term it is
+    /// [`LAST`](Epoch::LAST), which nobody may take.
     #[must_use]
     pub fn promoted(self) -> Epoch {
-        Epoch(((self.0 >> 16).saturating_add(1)) << 16)
+        match self.term().checked_add(1) {
+            Some(term) => Epoch::new(term, 0),
+            None => Epoch::LAST,
+        }
     }
 }
 
 impl fmt::Display for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.0 >> 16, self.0 & 0xffff)
+        write!(f, "{}.{}", self.term(), self.reopen())
     }
 }
 
-/// Running SHA-256 (first 16 bytes) over the WAL stream up to a record boundary: tells two histories
-/// apart that share epochs and positions.
+/// Running HMAC-SHA256 (first 16 bytes) over the WAL stream up to a record boundary: proves that the stream is
+/// as it was written, and tells two histories apart that share epochs and positions.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Chain(pub [u8; 16]);
 
@@ -156,4 +182,25 @@ pub enum Durability {
     /// On stable storage here and on the standby, in the same epoch. Ends in
     /// [`ErrorKind::Unknown`](crate::ErrorKind::Unknown) when no standby confirms in time.
     Replicated,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Epoch;
+
+    #[test]
+    fn a_promotion_is_above_every_reopen_of_the_term_before() {
+        let last_reopen = Epoch::new(7, u32::MAX);
+        assert_eq!(Epoch::new(7, 3).reopened(), Some(Epoch::new(7, 4)));
+        assert_eq!(last_reopen.promoted(), Epoch::new(8, 0));
+        assert!(last_reopen < Epoch::new(7, 0).promoted());
+        assert_eq!(Epoch::new(8, 5).to_string(), "8.5");
+    }
+
+    #[test]
+    fn a_term_that_has_no_reopens_left_gives_none_and_never_a_number_of_the_next() {
+        assert_eq!(Epoch::new(7, u32::MAX).reopened(), None);
+        assert_eq!(Epoch::new(u32::MAX, u32::MAX - 1).reopened(), None);
+        assert_eq!(Epoch::new(u32::MAX, 0).promoted(), Epoch::LAST);
+    }
 }

@@ -305,6 +305,8 @@ fn current_samples() -> Vec<Vec<u8>> {
         number: NUMBER,
         created_ms: 1_700_000_000_000,
         chain: Chain::default(),
+        chain_key: crate::types::DekVersion::default(),
+        chain_after: Chain::default(),
     };
     let current = |closed| {
         Current {

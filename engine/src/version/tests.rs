@@ -213,7 +213,7 @@ fn filled(machine: &Machine) -> VersionSet {
     set.log_and_apply(flushed(&[&c], 20)).unwrap();
     set.log_and_apply(flushed(&[&d], 30)).unwrap();
     let epoch = EpochStart {
-        epoch: Epoch::FIRST.reopened(),
+        epoch: Epoch::new(1, 1),
         start: Lsn(30),
         chain: Chain([3; 16]),
     };

@@ -16,7 +16,7 @@
 //!     32     8  seqno     version of the batch's entries (close: the newest before)
 //!     40     8  time      ms since 1970, as the primary believed
 //!     48     8  durable   everything before this Lsn was on stable storage when this was written
-//!     56    16  chain     running hash of the stream up to lsn
+//!     56    16  chain     keyed running hash of the stream, this record included
 //!     72     -  sections
 //!
 //! section
@@ -37,22 +37,31 @@
 //!
 //! A record is valid if and only if: (1) len is in range and inside the bytes at hand; (2) crc32
 //! matches; (3) lsn is the position it stands at; (4) kind is known; (5) zero bytes are zero;
-//! (6) durable <= lsn; (7) the sections fill it exactly and are as many as it says, none in a close. Whoever
-//! walks a segment also checks (8) its epoch against the header's and (9) its chain against the one before.
+//! (6) durable <= lsn; (7) the sections fill it exactly and are as many as it says, none in a close;
+//! (8) its epoch is the segment's; (9) its chain is the one that [`Place`] computes.
 //!
-//! Invariants: no record spans segments; the chain after a piece of stream is
-//! SHA-256(chain before ‖ piece)[..16], over segment headers and records alike.
+//! A crash leaves records that break (1) or (2) and no others: bytes of a segment are written once, at one
+//! place. So what breaks one of the others was made by somebody, and is refused wherever it stands.
+//!
+//! Invariants: no record spans segments. The chain covers every byte of the stream: of a record the header but
+//! for checksum and chain, each section's clear header, and each section's tag, which stands for its ciphertext
+//! (the checksum covers that against accidents, and the tag is verified when the section is opened); of a
+//! segment header all but checksum and chain after. No message of one kind is one of the other: a header
+//! begins with its magic, a record with a length below it.
 
 use bytes::Bytes;
-use sha2::{Digest, Sha256};
 
 use crate::codec::Reader;
+use crate::error::Result as EngineResult;
+use crate::io::Io;
 use crate::options::BATCH_BYTES_MAX;
 use crate::read::cursor::EntryKind;
-use crate::seal::{Aad, Piece};
+use crate::seal::{Aad, ChainKey, FileHeader, FileKind, Piece, SEAL_OVERHEAD, TAG_BYTES, same_chain};
 use crate::types::{Chain, DekVersion, Epoch, Lsn, SeqNo, TenantId};
 
 pub(crate) const RECORD_HEADER_BYTES: usize = 72;
+const SECTION_HEADER_BYTES: usize = 40;
+const CHAIN_AT: usize = 56;
 pub(crate) const OP_HEADER_BYTES: usize = 7;
 /// A full batch and its frames; anything longer is damage and is not allocated for.
 pub(crate) const RECORD_BYTES_MAX: usize = BATCH_BYTES_MAX + 4096;
@@ -87,12 +96,34 @@ pub(crate) struct Section<'a> {
 }
 
 /// Why bytes are not a valid record.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Invalid {
     /// They end before the record does: more are needed.
     Short,
-    /// They are not a record; which rule they break.
+    /// Length or checksum does not hold: torn, or rotten.
     Damaged(&'static str),
+    /// The checksum holds and another rule does not: no crash leaves that.
+    Forged(Mismatch),
+}
+
+/// What of a record is not as it must be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Mismatch {
+    pub field: &'static str,
+    /// Offset of the field in the record.
+    pub offset: u64,
+    pub expected: String,
+    pub found: String,
+}
+
+/// What a record's validity depends on apart from its bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub lsn: Lsn,
+    pub epoch: Epoch,
+    /// Chain up to `lsn`.
+    pub chain: Chain,
+    pub key: &'a ChainKey,
 }
 
 /// Fields a writer chooses; lengths and checksum follow from the rest.
@@ -103,7 +134,6 @@ pub(crate) struct RecordFields {
     pub seqno: SeqNo,
     pub time_ms: u64,
     pub durable: Lsn,
-    pub chain: Chain,
 }
 
 /// Starts a record in `out` (which must be empty); sections follow, then [`finish_record`].
@@ -119,7 +149,7 @@ pub(crate) fn start_record(fields: &RecordFields, sections: u16, out: &mut Vec<u
     out.extend_from_slice(&fields.seqno.0.to_le_bytes());
     out.extend_from_slice(&fields.time_ms.to_le_bytes());
     out.extend_from_slice(&fields.durable.0.to_le_bytes());
-    out.extend_from_slice(&fields.chain.0);
+    out.extend_from_slice(&[0; 16]);
     debug_assert_eq!(out.len(), RECORD_HEADER_BYTES);
 }
 
@@ -140,19 +170,87 @@ pub(crate) fn push_section_header(
     out.extend_from_slice(&[0; 4]);
 }
 
-/// Fills in length and checksum.
-pub(crate) fn finish_record(out: &mut [u8]) {
+/// Fills in length, chain and checksum; the chain after the record.
+pub(crate) fn finish_record(before: Chain, key: &ChainKey, out: &mut [u8]) -> Chain {
     let len = out.len() as u32;
     if let Some(field) = out.get_mut(4..8) {
         field.copy_from_slice(&len.to_le_bytes());
+    }
+    let after = record_chain(before, key, out);
+    if let Some(field) = out.get_mut(CHAIN_AT..RECORD_HEADER_BYTES) {
+        field.copy_from_slice(&after.0);
     }
     let crc = crc32fast::hash(out.get(4..).unwrap_or_default());
     if let Some(field) = out.get_mut(..4) {
         field.copy_from_slice(&crc.to_le_bytes());
     }
+    after
 }
 
-/// The record at the start of `bytes`, which stand at `at` in the stream.
+/// The chain after a record that has its lengths.
+fn record_chain(before: Chain, key: &ChainKey, record: &[u8]) -> Chain {
+    let head = record.get(4..CHAIN_AT).unwrap_or_default();
+    let mut rest = Reader::new(record.get(RECORD_HEADER_BYTES..).unwrap_or_default());
+    let sections = std::iter::from_fn(|| {
+        let header = rest.take(SECTION_HEADER_BYTES)?;
+        let sealed_len = header.get(32..36)?.try_into().map(u32::from_le_bytes).ok()?;
+        let sealed = rest.take(sealed_len as usize)?;
+        Some([header, sealed.last_chunk::<TAG_BYTES>()?])
+    });
+    key.extend(before, std::iter::once(head).chain(sections.flatten()))
+}
+
+/// The header of a new segment, chained to what is before it.
+pub(crate) fn segment_header(
+    io: &Io,
+    epoch: Epoch,
+    start: Lsn,
+    before: Chain,
+    (version, key): (DekVersion, &ChainKey),
+) -> EngineResult<FileHeader> {
+    let mut header = FileHeader::new(io, FileKind::Wal, epoch, start.0, before)?;
+    header.chain_key = version;
+    header.chain_after = header_chain(&header, key);
+    Ok(header)
+}
+
+/// Whether a segment's header is the work of who holds the key.
+pub(crate) fn header_is_authentic(header: &FileHeader, key: &ChainKey) -> bool {
+    same_chain(header_chain(header, key), header.chain_after)
+}
+
+fn header_chain(header: &FileHeader, key: &ChainKey) -> Chain {
+    key.extend(header.chain, FileHeader::chained_parts(&header.encode()))
+}
+
+/// The record at the start of `bytes`, which stand at `place` in the stream: valid in every respect.
+pub(crate) fn check_record<'a>(bytes: &'a [u8], place: &Place<'_>) -> Result<Record<'a>, Invalid> {
+    let record = parse_record(bytes, place.lsn)?;
+    if record.epoch != place.epoch {
+        return Err(forged("record epoch", 24, place.epoch, record.epoch));
+    }
+    // What it should be is not told: whoever reads it could put it there.
+    if !same_chain(record_chain(place.chain, place.key, record.bytes), record.chain) {
+        return Err(forged(
+            "record chain",
+            CHAIN_AT as u64,
+            "that of the log before it and of this record",
+            record.chain,
+        ));
+    }
+    Ok(record)
+}
+
+fn forged(field: &'static str, offset: u64, expected: impl ToString, found: impl ToString) -> Invalid {
+    Invalid::Forged(Mismatch {
+        field,
+        offset,
+        expected: expected.to_string(),
+        found: found.to_string(),
+    })
+}
+
+/// The record at the start of `bytes`, which stand at `at` in the stream, but for epoch and chain.
 pub(crate) fn parse_record(bytes: &[u8], at: Lsn) -> Result<Record<'_>, Invalid> {
     let len = record_len(bytes)?;
     let record = bytes.get(..len).ok_or(Invalid::Short)?;
@@ -181,18 +279,19 @@ pub(crate) fn parse_record(bytes: &[u8], at: Lsn) -> Result<Record<'_>, Invalid>
         return Err(Invalid::Damaged("checksum"));
     }
     if lsn != at {
-        return Err(Invalid::Damaged("position"));
+        return Err(forged("record position", 16, at, lsn));
     }
     let kind = match kind {
         1 => RecordKind::Batch,
         2 => RecordKind::Close,
-        _ => return Err(Invalid::Damaged("kind")),
+        other => return Err(forged("record kind", 8, "1 or 2", other)),
     };
     if zero != 0 || zeros != 0 {
-        return Err(Invalid::Damaged("reserved bytes"));
+        return Err(forged("reserved bytes of a record", 9, "zeros", "others"));
     }
     if durable > lsn {
-        return Err(Invalid::Damaged("durable watermark"));
+        let expected = format!("at most {lsn}");
+        return Err(forged("durable watermark of a record", 48, expected, durable));
     }
     let record = Record {
         kind,
@@ -206,11 +305,13 @@ pub(crate) fn parse_record(bytes: &[u8], at: Lsn) -> Result<Record<'_>, Invalid>
     let mut count = 0u16;
     let mut rest = Reader::new(record.bytes.get(RECORD_HEADER_BYTES..).unwrap_or_default());
     while rest.remaining() > 0 {
-        next_section(&mut rest).ok_or(Invalid::Damaged("section"))?;
+        let at = record.bytes.len() - rest.remaining();
+        next_section(&mut rest)
+            .ok_or_else(|| forged("section of a record", at as u64, "one that fits", "another"))?;
         count = count.saturating_add(1);
     }
     if count != sections || (kind == RecordKind::Batch) == (count == 0) {
-        return Err(Invalid::Damaged("section count"));
+        return Err(forged("sections of a record", 10, sections, count));
     }
     Ok(record)
 }
@@ -236,7 +337,9 @@ fn next_section<'a>(r: &mut Reader<'a>) -> Option<Section<'a>> {
     let commitment = r.array()?;
     let sealed_len = r.u32()? as usize;
     r.zeros(4)?;
-    let sealed = r.take(sealed_len)?;
+    let sealed = r
+        .take(sealed_len)
+        .filter(|sealed| sealed.len() >= SEAL_OVERHEAD)?;
     Some(Section {
         tenant,
         version,
@@ -277,19 +380,6 @@ pub(crate) fn section_aad(
         a: seqno.0,
         b: u64::from(ops),
     }
-}
-
-/// The chain after `piece` of the stream.
-pub(crate) fn extend_chain(chain: Chain, piece: &[u8]) -> Chain {
-    let mut hash = Sha256::new();
-    hash.update(chain.0);
-    hash.update(piece);
-    let digest: [u8; 32] = hash.finalize().into();
-    let mut out = Chain::default();
-    for (to, from) in out.0.iter_mut().zip(digest) {
-        *to = from;
-    }
-    out
 }
 
 /// Appends one operation to a section's plaintext. The caller has checked the lengths.
@@ -345,14 +435,93 @@ mod tests {
             seqno: SeqNo(7),
             time_ms: 1_700_000_000_000,
             durable: Lsn(100),
-            chain: Chain([3; 16]),
         };
         let mut out = Vec::new();
         start_record(&fields, 1, &mut out);
         push_section_header(TenantId(5), DekVersion(1), 2, [9; 16], 30, &mut out);
         out.extend_from_slice(&[0xaa; 30]);
-        finish_record(&mut out);
+        finish_record(BEFORE, &key(), &mut out);
         out
+    }
+
+    const BEFORE: Chain = Chain([3; 16]);
+
+    fn key() -> ChainKey {
+        ChainKey::derive(&crate::seal::Dek::from_bytes(&[4; 32]), DekVersion(1))
+    }
+
+    /// Why `bytes` are no record at Lsn 128 of the first reign, behind the chain `before`.
+    fn check(bytes: &[u8], before: Chain) -> Result<Chain, Invalid> {
+        let key = key();
+        let place = Place {
+            lsn: Lsn(128),
+            epoch: Epoch::FIRST,
+            chain: before,
+            key: &key,
+        };
+        check_record(bytes, &place).map(|record| record.chain)
+    }
+
+    /// Changed as somebody without the key can: the checksum is mended.
+    fn forge(edit: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+        let mut bytes = sample();
+        edit(&mut bytes);
+        let len = (bytes.len() as u32).to_le_bytes();
+        bytes[4..8].copy_from_slice(&len);
+        let crc = crc32fast::hash(&bytes[4..]).to_le_bytes();
+        bytes[..4].copy_from_slice(&crc);
+        bytes
+    }
+
+    #[test]
+    fn a_record_holds_behind_the_chain_it_was_made_for_and_no_other() {
+        let after = check(&sample(), BEFORE).unwrap();
+        assert_ne!(after, BEFORE);
+        let wrong = check(&sample(), Chain([2; 16])).unwrap_err();
+        assert!(matches!(wrong, Invalid::Forged(m) if m.field == "record chain"));
+    }
+
+    #[test]
+    fn every_byte_of_the_frame_and_the_tag_changed_with_the_checksum_mended_is_forged() {
+        // All but checksum and length (mended), and the sealed bytes before the tag: the tag is for them.
+        let sealed = RECORD_HEADER_BYTES + SECTION_HEADER_BYTES;
+        let framed = (8..sealed).chain(sealed + 14..sealed + 30);
+        for at in framed {
+            for bit in 0..8 {
+                let bytes = forge(|bytes| bytes[at] ^= 1 << bit);
+                let found = check(&bytes, BEFORE);
+                assert!(matches!(found, Err(Invalid::Forged(_))), "byte {at}: {found:?}");
+            }
+        }
+        let longer = forge(|bytes| bytes.push(0));
+        assert!(matches!(check(&longer, BEFORE), Err(Invalid::Forged(_))));
+    }
+
+    #[test]
+    fn the_expected_chain_is_told_to_nobody() {
+        let expected = check(&sample(), BEFORE).unwrap();
+        let bytes = forge(|bytes| bytes[60] ^= 1);
+        let told = format!("{:?}", check(&bytes, BEFORE).unwrap_err());
+        assert!(!told.contains(&expected.to_string()));
+    }
+
+    #[test]
+    fn a_changed_segment_header_is_not_authentic() {
+        let io = crate::io::sim::SimFs::new().io(1);
+        let header = segment_header(&io, Epoch::FIRST, Lsn(640), BEFORE, (DekVersion(1), &key())).unwrap();
+        assert!(header_is_authentic(&header, &key()));
+        let raw = header.encode();
+        for at in (16..124).chain([8]) {
+            let mut bad = raw;
+            bad[at] ^= 1;
+            let crc = crc32fast::hash(&[&bad[..12], &bad[16..]].concat());
+            bad[12..16].copy_from_slice(&crc.to_le_bytes());
+            let decoded = FileHeader::decode(std::path::Path::new("w"), &bad, FileKind::Wal);
+            assert!(
+                !decoded.is_ok_and(|header| header_is_authentic(&header, &key())),
+                "byte {at}"
+            );
+        }
     }
 
     #[test]
@@ -387,10 +556,8 @@ mod tests {
                 "length {len}"
             );
         }
-        assert_eq!(
-            parse_record(&bytes, Lsn(129)).unwrap_err(),
-            Invalid::Damaged("position")
-        );
+        let elsewhere = parse_record(&bytes, Lsn(129)).unwrap_err();
+        assert!(matches!(elsewhere, Invalid::Forged(m) if m.field == "record position"));
     }
 
     #[test]

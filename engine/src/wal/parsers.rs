@@ -1,19 +1,21 @@
 //! Records, the operations of a section, and whole segments, for fuzzing.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::format::{
-    RECORD_HEADER_BYTES, RecordFields, RecordKind, extend_chain, finish_record, parse_ops, parse_record,
-    push_op, push_section_header, record_len, start_record,
+    RECORD_HEADER_BYTES, RecordFields, RecordKind, finish_record, parse_ops, parse_record, push_op,
+    push_section_header, record_len, start_record,
 };
-use super::reader::{SegmentFile, SegmentScan, Step};
+use super::reader::{Opened, SegmentFile, SegmentScan, Step};
 use super::segment_name;
+use crate::error::{Error, ErrorKind, Result};
 use crate::hooks::parsers::{Parser, disk_with, get_u32};
 use crate::read::cursor::EntryKind;
 use crate::seal::parsers::repair_header;
-use crate::seal::{FileHeader, FileKind};
+use crate::seal::{ChainKey, Dek, FileHeader, FileKeys, FileKind, KeyLookup, KeySource};
 use crate::types::{Chain, DekVersion, Epoch, Lsn, SeqNo, TenantId};
 
 pub(crate) const PARSERS: &[Parser] = &[
@@ -46,6 +48,37 @@ pub(crate) const PARSERS: &[Parser] = &[
 /// Where the records of samples stand: behind a header.
 const START: Lsn = Lsn(FileHeader::BYTES as u64);
 
+/// The system tenant's key and no other.
+struct SystemKey;
+
+impl SystemKey {
+    const VERSION: DekVersion = DekVersion(1);
+
+    fn dek() -> Dek {
+        Dek::from_bytes(&[6; 32])
+    }
+}
+
+impl KeySource for SystemKey {
+    fn current(&self, tenant: TenantId) -> Result<(DekVersion, Dek)> {
+        match self.find(tenant, SystemKey::VERSION) {
+            KeyLookup::Live(dek) => Ok((SystemKey::VERSION, dek)),
+            _ => Err(Error::new(ErrorKind::NotFound, "no such tenant")),
+        }
+    }
+
+    fn find(&self, tenant: TenantId, version: DekVersion) -> KeyLookup {
+        match (tenant, version) {
+            (TenantId::SYSTEM, SystemKey::VERSION) => KeyLookup::Live(SystemKey::dek()),
+            _ => KeyLookup::Unknown,
+        }
+    }
+}
+
+fn chain_key() -> ChainKey {
+    ChainKey::derive(&SystemKey::dek(), SystemKey::VERSION)
+}
+
 fn check_record(bytes: &[u8]) -> bool {
     let Ok(record) = parse_record(bytes, START) else {
         return false;
@@ -66,7 +99,6 @@ fn check_record(bytes: &[u8]) -> bool {
             seqno: record.seqno,
             time_ms: time.copied().map_or(0, u64::from_le_bytes),
             durable: record.durable,
-            chain: record.chain,
         };
         let mut out = Vec::new();
         start_record(&fields, sections.len() as u16, &mut out);
@@ -81,10 +113,16 @@ fn check_record(bytes: &[u8]) -> bool {
             );
             out.extend_from_slice(s.sealed);
         }
-        finish_record(&mut out);
+        finish_record(Chain::default(), &chain_key(), &mut out);
         out
     };
-    assert!(again == record.bytes, "a record reads back as other bytes");
+    // Checksum and chain depend on what stands before: parsing has checked the one and leaves the other.
+    for part in [4..56, RECORD_HEADER_BYTES..record.bytes.len()] {
+        assert!(
+            again.get(part.clone()) == record.bytes.get(part),
+            "a record reads back as other bytes"
+        );
+    }
     true
 }
 
@@ -114,7 +152,8 @@ fn check_segment(bytes: &[u8]) -> bool {
         path,
         len: bytes.len() as u64,
     };
-    let Ok(mut scan) = SegmentScan::open(&io, &segment) else {
+    let keys = FileKeys::new(Arc::new(SystemKey), 1);
+    let Ok(Opened::Scan(mut scan)) = SegmentScan::open(&io, &keys, &segment) else {
         return false;
     };
     let mut records = 0u32;
@@ -127,6 +166,7 @@ fn check_segment(bytes: &[u8]) -> bool {
             }
             Ok(Step::End) => break false,
             Ok(Step::Damaged(_)) => break true,
+            Err(e) if e.kind() == ErrorKind::Corruption => return false,
             Err(e) => panic!("the disk does not fail: {e}"),
         }
     };
@@ -143,7 +183,7 @@ fn check_segment(bytes: &[u8]) -> bool {
 
 fn repair_record(bytes: &mut [u8]) {
     if (RECORD_HEADER_BYTES..1 << 20).contains(&bytes.len()) {
-        finish_record(bytes);
+        finish_record(Chain::default(), &chain_key(), bytes);
     }
 }
 
@@ -153,8 +193,20 @@ fn repair_segment(bytes: &mut [u8]) {
     let Some((header, mut rest)) = bytes.split_at_mut_checked(FileHeader::BYTES) else {
         return;
     };
-    let before = header.get(88..).and_then(|rest| rest.first_chunk::<16>());
-    let mut chain = extend_chain(Chain(before.copied().unwrap_or_default()), header);
+    let key = chain_key();
+    if let Some(version) = header.get_mut(104..108) {
+        version.copy_from_slice(&SystemKey::VERSION.0.to_le_bytes());
+    }
+    let Some(raw) = header.first_chunk::<{ FileHeader::BYTES }>() else {
+        return;
+    };
+    let before = raw.get(88..).and_then(|rest| rest.first_chunk::<16>());
+    let before = Chain(before.copied().unwrap_or_default());
+    let mut chain = key.extend(before, FileHeader::chained_parts(raw));
+    if let Some(after) = header.get_mut(108..124) {
+        after.copy_from_slice(&chain.0);
+    }
+    repair_header(header);
     while let Some(len) = get_u32(rest, 4).map(|len| len as usize) {
         if len < RECORD_HEADER_BYTES {
             return;
@@ -162,11 +214,7 @@ fn repair_segment(bytes: &mut [u8]) {
         let Some((record, after)) = std::mem::take(&mut rest).split_at_mut_checked(len) else {
             return;
         };
-        if let Some(field) = record.get_mut(56..RECORD_HEADER_BYTES) {
-            field.copy_from_slice(&chain.0);
-        }
-        finish_record(record);
-        chain = extend_chain(chain, record);
+        chain = finish_record(chain, &key, record);
         rest = after;
     }
 }
@@ -179,7 +227,6 @@ fn record(kind: RecordKind, at: Lsn, chain: Chain, sections: &[&[u8]]) -> Vec<u8
         seqno: SeqNo(7),
         time_ms: 1_700_000_000_000,
         durable: START,
-        chain,
     };
     let mut out = Vec::new();
     start_record(&fields, sections.len() as u16, &mut out);
@@ -188,7 +235,7 @@ fn record(kind: RecordKind, at: Lsn, chain: Chain, sections: &[&[u8]]) -> Vec<u8
         push_section_header(tenant, DekVersion(1), 2, [9; 16], sealed.len() as u32, &mut out);
         out.extend_from_slice(sealed);
     }
-    finish_record(&mut out);
+    finish_record(chain, &chain_key(), &mut out);
     out
 }
 
@@ -199,7 +246,7 @@ fn record_samples() -> Vec<Vec<u8>> {
             RecordKind::Batch,
             START,
             Chain([3; 16]),
-            &[&[1; 40], &[], &[2; 200]],
+            &[&[1; 40], &[3; 28], &[2; 200]],
         ),
         record(RecordKind::Close, START, Chain([4; 16]), &[]),
     ]
@@ -222,16 +269,21 @@ fn segment_samples() -> Vec<Vec<u8>> {
         number: 0,
         created_ms: 1_700_000_000_000,
         chain: Chain::default(),
+        chain_key: SystemKey::VERSION,
+        chain_after: Chain::default(),
     };
     let mut out = header.encode().to_vec();
-    let mut chain = extend_chain(header.chain, &out);
+    repair_segment(&mut out);
+    let after = out.get(108..).and_then(|rest| rest.first_chunk::<16>());
+    let mut chain = Chain(after.copied().unwrap_or_default());
     for (kind, sections) in [
         (RecordKind::Batch, &[&[0xbb; 60][..]][..]),
         (RecordKind::Batch, &[&[0xcc; 600], &[1; 28]]),
         (RecordKind::Close, &[]),
     ] {
         let record = record(kind, Lsn(out.len() as u64), chain, sections);
-        chain = extend_chain(chain, &record);
+        let after = record.get(56..).and_then(|rest| rest.first_chunk::<16>());
+        chain = Chain(after.copied().unwrap_or_default());
         out.extend_from_slice(&record);
     }
     let torn = out.get(..out.len() - 40).unwrap_or_default().to_vec();

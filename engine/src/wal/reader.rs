@@ -6,13 +6,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::format::{
-    Invalid, Op, RECORD_HEADER_BYTES, Record, extend_chain, parse_ops, parse_record, record_len, section_aad,
+    Invalid, Mismatch, Op, Place, RECORD_HEADER_BYTES, Record, check_record, header_is_authentic, parse_ops,
+    parse_record, record_len, section_aad,
 };
 use super::{segment_name, segment_start};
 use crate::error::{Error, Result};
 use crate::hooks::rare;
 use crate::io::{File, Io};
-use crate::seal::{FileHeader, FileKeys, FileKind, KeyAccess, SEAL_OVERHEAD};
+use crate::seal::{ChainKey, FileHeader, FileKeys, FileKind, KeyAccess, SEAL_OVERHEAD};
 use crate::types::{Chain, Lsn, TenantId};
 
 /// Bytes read at once while scanning.
@@ -68,11 +69,11 @@ pub(crate) fn list_segments(io: &Io, dir: &Path) -> Result<Vec<SegmentFile>> {
 
 /// One step through a segment.
 pub(crate) enum Step {
-    /// A valid record that continues the chain; its bytes.
+    /// A valid record; its bytes.
     Record(Bytes),
     /// The file ends exactly after the last record.
     End,
-    /// Not a record; why.
+    /// Length or checksum of a record does not hold; why.
     Damaged(&'static str),
 }
 
@@ -86,13 +87,33 @@ pub(crate) struct SegmentScan {
     pub offset: u64,
     /// Chain up to the next record.
     pub chain: Chain,
+    key: ChainKey,
     window: Bytes,
     window_at: u64,
 }
 
+/// The first bytes of a segment.
+pub(crate) enum Opened {
+    Scan(Box<SegmentScan>),
+    /// No header was written whole there, or it has rotted since; the error if that is not acceptable.
+    NoHeader(Error),
+}
+
+impl Opened {
+    pub fn or_refuse(self) -> Result<SegmentScan> {
+        match self {
+            Opened::Scan(scan) => Ok(*scan),
+            Opened::NoHeader(error) => Err(error),
+        }
+    }
+}
+
 impl SegmentScan {
-    /// Opens a segment and checks its header: kind, version, checksum, and that its name is its start.
-    pub fn open(io: &Io, segment: &SegmentFile) -> Result<SegmentScan> {
+    /// Opens a segment and checks its header: kind, version, checksum, that its name is its start, and that
+    /// the chain after it was made with the key.
+    ///
+    /// - Errors: `Corruption`, `Unsupported` for a header that is whole and not what this segment's can be.
+    pub fn open(io: &Io, keys: &FileKeys, segment: &SegmentFile) -> Result<Opened> {
         let path = &segment.path;
         let file = io
             .vfs
@@ -100,18 +121,16 @@ impl SegmentScan {
             .map_err(|e| Error::io("opening a segment", path, e))?;
         let len = segment.len;
         if len < FileHeader::BYTES as u64 {
-            return Err(Error::corruption(
-                path,
-                0,
-                "segment header",
-                FileHeader::BYTES,
-                len,
-            ));
+            let error = Error::corruption(path, 0, "segment header", FileHeader::BYTES, len);
+            return Ok(Opened::NoHeader(error));
         }
         let mut bytes = [0; FileHeader::BYTES];
         file.read_exact_at(&mut bytes, 0)
             .map_err(|e| Error::io("reading a segment", path, e))?;
-        let header = FileHeader::decode(path, &bytes, FileKind::Wal)?;
+        let header = match FileHeader::decode(path, &bytes, FileKind::Wal) {
+            Err(error) if !FileHeader::is_whole(&bytes) => return Ok(Opened::NoHeader(error)),
+            other => other?,
+        };
         if header.number != segment.start.0 {
             let expected = segment_name(segment.start);
             return Err(Error::corruption(
@@ -122,16 +141,18 @@ impl SegmentScan {
                 segment_name(Lsn(header.number)),
             ));
         }
-        Ok(SegmentScan {
+        let key = chain_key(keys, path, &header)?;
+        Ok(Opened::Scan(Box::new(SegmentScan {
             path: path.clone(),
-            chain: extend_chain(header.chain, &bytes),
+            chain: header.chain_after,
+            key,
             header,
             file,
             len,
             offset: FileHeader::BYTES as u64,
             window: Bytes::new(),
             window_at: 0,
-        })
+        })))
     }
 
     /// Stream position of the next record.
@@ -140,28 +161,33 @@ impl SegmentScan {
     }
 
     /// The next record, or how the walk ends. After `Damaged` it does not advance.
+    ///
+    /// - Errors: `Corruption` for a record whose checksum holds and which is not the one that belongs here.
     pub fn step(&mut self) -> Result<Step> {
         if self.offset == self.len {
             return Ok(Step::End);
         }
-        let record = match self.record_at(self.offset)? {
-            Ok(record) => record,
-            Err(Invalid::Short) => return Ok(Step::Damaged("end of file inside a record")),
-            Err(Invalid::Damaged(what)) => return Ok(Step::Damaged(what)),
+        let found = self.record_at(self.offset)?;
+        let place = Place {
+            lsn: self.position(),
+            epoch: self.header.epoch,
+            chain: self.chain,
+            key: &self.key,
         };
-        // It parsed a moment ago.
-        let Ok(parsed) = parse_record(&record, self.position()) else {
-            return Ok(Step::Damaged("record"));
-        };
-        if parsed.chain != self.chain {
-            return Ok(Step::Damaged("chain"));
+        let checked = found.and_then(|bytes| {
+            let chain = check_record(&bytes, &place)?.chain;
+            Ok((bytes, chain))
+        });
+        match checked {
+            Ok((bytes, chain)) => {
+                self.chain = chain;
+                self.offset += bytes.len() as u64;
+                Ok(Step::Record(bytes))
+            }
+            Err(Invalid::Short) => Ok(Step::Damaged("end of file inside a record")),
+            Err(Invalid::Damaged(what)) => Ok(Step::Damaged(what)),
+            Err(Invalid::Forged(mismatch)) => Err(mismatch.refuse(&self.path, self.offset)),
         }
-        if parsed.epoch != self.header.epoch {
-            return Ok(Step::Damaged("epoch"));
-        }
-        self.chain = extend_chain(self.chain, &record);
-        self.offset += record.len() as u64;
-        Ok(Step::Record(record))
     }
 
     /// The newest durable watermark in any valid record behind the damage at the current offset: proof
@@ -187,17 +213,16 @@ impl SegmentScan {
         Ok(newest)
     }
 
+    /// As many bytes as the record at `offset` says it has.
     fn record_at(&mut self, offset: u64) -> Result<std::result::Result<Bytes, Invalid>> {
         let left = self.len.saturating_sub(offset);
-        let at = Lsn(self.header.number.saturating_add(offset));
         let head = self.load(offset, RECORD_HEADER_BYTES.min(left as usize))?;
         let len = match record_len(&head) {
             Ok(len) if len as u64 <= left => len,
             Ok(_) => return Ok(Err(Invalid::Short)),
             Err(invalid) => return Ok(Err(invalid)),
         };
-        let record = self.load(offset, len)?;
-        Ok(parse_record(&record, at).map(|_| ()).map(|()| record))
+        self.load(offset, len).map(Ok)
     }
 
     /// `len` bytes at `offset`, which lie inside the file.
@@ -216,6 +241,40 @@ impl SegmentScan {
             return Ok(self.window.slice(..len.min(want)));
         }
         Ok(self.window.slice(start as usize..end as usize))
+    }
+}
+
+impl Mismatch {
+    /// As an error; `at` is the record's offset in the file.
+    pub fn refuse(self, path: &Path, at: u64) -> Error {
+        let offset = at.saturating_add(self.offset);
+        Error::corruption(path, offset, self.field, self.expected, self.found)
+    }
+}
+
+/// The key of the segment's chain, by which its header proves to be authentic.
+pub(crate) fn chain_key(keys: &FileKeys, path: &Path, header: &FileHeader) -> Result<ChainKey> {
+    let Some(key) = keys.chain_for_reading(header.chain_key) else {
+        let expected = "a version of the system tenant's key";
+        return Err(Error::corruption(
+            path,
+            104,
+            "segment header",
+            expected,
+            header.chain_key,
+        ));
+    };
+    if header_is_authentic(header, &key) {
+        Ok(key)
+    } else {
+        let expected = "that of the log before it and of this header";
+        Err(Error::corruption(
+            path,
+            108,
+            "chain after a segment header",
+            expected,
+            header.chain_after,
+        ))
     }
 }
 

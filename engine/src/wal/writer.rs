@@ -6,13 +6,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::format::{
-    RecordFields, RecordKind, extend_chain, finish_record, push_section_header, section_aad, start_record,
+    RecordFields, RecordKind, finish_record, push_section_header, section_aad, segment_header, start_record,
 };
+use super::reader::chain_key;
 use super::{Wal, segment_name};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hooks::{planted, rare};
 use crate::io::File;
-use crate::seal::{FileHeader, FileKind, Nonces, SEAL_OVERHEAD};
+use crate::seal::{ChainKey, FileHeader, Nonces, SEAL_OVERHEAD};
 use crate::types::{Chain, Epoch, Lsn, SeqNo, TenantId};
 
 /// The growing end of the log.
@@ -31,6 +32,7 @@ pub(crate) struct Tail {
 
 struct Segment {
     header: FileHeader,
+    chain: ChainKey,
     path: PathBuf,
     file: Arc<dyn File>,
     nonces: Nonces,
@@ -46,6 +48,11 @@ impl Tail {
             scratch: Vec::new(),
             torn: false,
         }
+    }
+
+    /// The key of the chain at `end`; None before the first segment.
+    pub fn chain_key(&self) -> Option<&ChainKey> {
+        self.segment.as_ref().map(|s| &s.chain)
     }
 
     fn segment_len(&self) -> Option<u64> {
@@ -75,7 +82,7 @@ impl Wal {
         let mut bytes = std::mem::take(&mut tail.scratch);
         bytes.clear();
         let outcome = self.encode_batch(tail, tenant, plain, ops, seqno, &mut bytes);
-        let outcome = outcome.and_then(|()| self.write_record(tail, &bytes));
+        let outcome = outcome.and_then(|after| self.write_record(tail, &bytes, after));
         if bytes.capacity() <= 1 << 20 {
             tail.scratch = bytes;
         }
@@ -90,7 +97,7 @@ impl Wal {
         ops: u32,
         seqno: SeqNo,
         bytes: &mut Vec<u8>,
-    ) -> Result<()> {
+    ) -> Result<Chain> {
         let Some(segment) = &tail.segment else {
             return Err(Error::new(ErrorKind::Io, "no segment is open"));
         };
@@ -107,8 +114,7 @@ impl Wal {
             ops,
         );
         key.seal(&segment.nonces, &aad, plain, bytes)?;
-        finish_record(bytes);
-        Ok(())
+        Ok(finish_record(tail.chain, &segment.chain, bytes))
     }
 
     /// Appends the clean-close marker.
@@ -117,10 +123,13 @@ impl Wal {
         if tail.segment.is_none() {
             self.start_segment(tail)?;
         }
+        let Some(segment) = &tail.segment else {
+            return Err(Error::new(ErrorKind::Io, "no segment is open"));
+        };
         let mut bytes = Vec::new();
         start_record(&self.fields(tail, RecordKind::Close, seqno), 0, &mut bytes);
-        finish_record(&mut bytes);
-        self.write_record(tail, &bytes)
+        let after = finish_record(tail.chain, &segment.chain, &mut bytes);
+        self.write_record(tail, &bytes, after)
     }
 
     fn fields(&self, tail: &Tail, kind: RecordKind, seqno: SeqNo) -> RecordFields {
@@ -131,28 +140,30 @@ impl Wal {
             seqno,
             time_ms: self.io.clock.now_ms(),
             durable: self.durable(),
-            chain: tail.chain,
         }
     }
 
     /// Starts a segment of this process's own at the tail, under a fresh salt.
     pub fn start_segment(&self, tail: &mut Tail) -> Result<()> {
         self.check()?;
-        let header = FileHeader::new(&self.io, FileKind::Wal, tail.epoch, tail.end.0, tail.chain)?;
-        self.install_segment(tail, header)
+        let (version, key) = self.keys.chain_for_writing()?;
+        let header = segment_header(&self.io, tail.epoch, tail.end, tail.chain, (version, &key))?;
+        self.install_segment(tail, header, key)
     }
 
-    /// Starts the segment whose header a primary sent. The caller has checked it against the tail.
-    pub fn start_segment_verbatim(&self, tail: &mut Tail, header: FileHeader) -> Result<()> {
+    /// Starts the segment whose header a primary sent. The caller has checked it against the tail, and that
+    /// it is authentic under `key`.
+    pub fn start_segment_verbatim(&self, tail: &mut Tail, header: FileHeader, key: ChainKey) -> Result<()> {
         self.check()?;
         tail.epoch = header.epoch;
-        self.install_segment(tail, header)
+        self.install_segment(tail, header, key)
     }
 
     /// Goes on writing into the newest segment after a reopen: only for a standby, which adds bytes
     /// that were sealed elsewhere and so can repeat no nonce.
     pub fn resume_segment_verbatim(&self, tail: &mut Tail, header: FileHeader) -> Result<()> {
         let path = self.dir.join(segment_name(Lsn(header.number)));
+        let chain = chain_key(&self.keys, &path, &header)?;
         let file = self
             .io
             .vfs
@@ -162,6 +173,7 @@ impl Wal {
         tail.epoch = header.epoch;
         tail.segment = Some(Segment {
             header,
+            chain,
             path,
             file,
             nonces: Nonces::new(self.io.rng.clone()),
@@ -181,7 +193,7 @@ impl Wal {
         Ok(())
     }
 
-    fn install_segment(&self, tail: &mut Tail, header: FileHeader) -> Result<()> {
+    fn install_segment(&self, tail: &mut Tail, header: FileHeader, chain: ChainKey) -> Result<()> {
         self.mend(tail)?;
         if tail.segment.is_some() && !planted!(RotateWithoutSync) {
             // Everything in the old segment is durable before the new one exists: a gap between
@@ -217,11 +229,12 @@ impl Wal {
             return Err(error);
         }
         self.segments.lock().insert(tail.end);
-        tail.chain = extend_chain(tail.chain, &bytes);
+        tail.chain = header.chain_after;
         tail.end = tail.end.advance(bytes.len() as u64);
         self.set_file(Some(file.clone()), tail.end);
         tail.segment = Some(Segment {
             header,
+            chain,
             path,
             file,
             nonces: Nonces::new(self.io.rng.clone()),
@@ -237,8 +250,8 @@ impl Wal {
         self.changed.notify_all();
     }
 
-    /// Appends one whole valid record as it is.
-    pub fn write_record(&self, tail: &mut Tail, bytes: &[u8]) -> Result<()> {
+    /// Appends one whole valid record as it is; the chain after it is `after`.
+    pub fn write_record(&self, tail: &mut Tail, bytes: &[u8], after: Chain) -> Result<()> {
         self.mend(tail)?;
         let Some(segment) = &tail.segment else {
             return Err(Error::new(ErrorKind::Io, "no segment is open"));
@@ -263,7 +276,7 @@ impl Wal {
             }
             return Err(error);
         }
-        tail.chain = extend_chain(tail.chain, bytes);
+        tail.chain = after;
         tail.end = tail.end.advance(bytes.len() as u64);
         self.progress.lock().written = tail.end;
         // Tailing cursors sync what nobody waits for.

@@ -1,10 +1,10 @@
 use super::*;
 
 const DB: [u8; 16] = [7; 16];
-const E1: Epoch = Epoch(1 << 16);
-const E1R: Epoch = Epoch((1 << 16) + 1);
-const E2: Epoch = Epoch(2 << 16);
-const E3: Epoch = Epoch(3 << 16);
+const E1: Epoch = Epoch::new(1, 0);
+const E1R: Epoch = Epoch::new(1, 1);
+const E2: Epoch = Epoch::new(2, 0);
+const E3: Epoch = Epoch::new(3, 0);
 
 fn start(epoch: Epoch, lsn: u64, chain: u8) -> EpochStart {
     EpochStart {

@@ -9,19 +9,19 @@ fn hello() -> Hello {
         session: [2; 16],
         history: vec![
             EpochStart {
-                epoch: Epoch(65536),
+                epoch: Epoch::FIRST,
                 start: Lsn(0),
                 chain: Chain([3; 16]),
             },
             EpochStart {
-                epoch: Epoch(65537),
+                epoch: Epoch::new(1, 1),
                 start: Lsn(9),
                 chain: Chain([4; 16]),
             },
         ],
-        highest: Epoch(65537),
+        highest: Epoch::new(1, 1),
         durable: EpochStart {
-            epoch: Epoch(65537),
+            epoch: Epoch::new(1, 1),
             start: Lsn(77),
             chain: Chain([5; 16]),
         },
@@ -72,7 +72,7 @@ fn hello_spoiled_then_refused() {
         }),
         ("epochs back", Code::InvalidArgument, |h| h.epochs.reverse()),
         ("epochs twice", Code::InvalidArgument, |h| {
-            h.epochs[1].epoch = 65536
+            h.epochs[1].epoch = Epoch::FIRST.0
         }),
         ("starts back", Code::InvalidArgument, |h| {
             h.epochs[0].start_lsn = 10

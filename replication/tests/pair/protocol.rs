@@ -220,7 +220,7 @@ async fn impossible_acknowledgements_then_stream_ended_and_nothing_confirmed() {
         ("beyond what was sent", ack(epoch, u64::MAX, u64::MAX, u64::MAX)),
         ("durable before received", ack(epoch, 0, 100, 0)),
         ("applied before durable", ack(epoch, 100, 0, 100)),
-        ("a newer epoch", ack(epoch + 65536, 0, 0, 0)),
+        ("a newer epoch", ack(epoch + (1 << 32), 0, 0, 0)),
         (
             "a second hello",
             v1::StandbyMessage {
@@ -326,7 +326,7 @@ async fn hello_verdicts_over_the_wire() {
         Code::InvalidArgument
     );
     // Last, for it ends the reign.
-    let newer = verdict(&|h| h.highest_epoch += 65536).await;
+    let newer = verdict(&|h| h.highest_epoch += 1 << 32).await;
     assert!(matches!(newer, Ok(FromPrimary::Younger(_))), "{newer:?}");
     state(&stage.a, "stepped down", |s| s.role != NodeRole::Primary).await;
     drop(stage.pair);
@@ -341,7 +341,7 @@ async fn fence_calls_table() {
         protocol: 1,
         node: "b".into(),
         database_id: status.database_id.to_vec().into(),
-        epoch: status.epoch.0 + 65536,
+        epoch: status.epoch.0 + (1 << 32),
     };
     let mut fence = async |change: &dyn Fn(&mut v1::FenceRequest)| {
         let mut request = good.clone();

@@ -245,7 +245,7 @@ async fn both_nodes_restarted_then_standby_resumes_without_a_base_copy() {
     a.shutdown().await.unwrap();
     b.shutdown().await.unwrap();
     let (a, b) = pair.start().await;
-    assert_eq!(a.state().epoch, epoch.reopened());
+    assert_eq!(Some(a.state().epoch), epoch.reopened());
     put(&a, "acme", "two", "v", Durability::Replicated).await.unwrap();
     assert_eq!(all(&b, "acme").await.len(), 2);
     assert!(!pair.b.side("quarantine").exists());

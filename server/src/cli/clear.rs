@@ -3,7 +3,8 @@
 //! ```text
 //! header, 128 bytes, little-endian        every WAL segment, table, manifest, keystore file, escrow, CURRENT
 //!   0  8 magic "STRGROOM"    8 2 format    10 1 kind     11 1 suite    12 4 crc32 over [0,12) and [16,128)
-//!  16 16 file id   32 32 salt   64 8 epoch   72 8 number   80 8 created ms   88 16 chain   104 24 zero
+//!  16 16 file id   32 32 salt   64 8 epoch   72 8 number   80 8 created ms   88 16 chain
+//! 104  4 chain key   108 16 chain after   124 4 zero; all from 88 on zero in files that are no segment
 //!
 //! WAL record, 72 bytes, then sections of 40 bytes and sealed operations; table: directory records of 88
 //! bytes and a footer of 64 at the end. docs/format.md is the specification; this reader is a second
@@ -248,7 +249,13 @@ pub fn header(raw: &[u8; HEADER_BYTES]) -> Result<Header, String> {
     }
     let [kind, suite] = fields.array(10);
     let kind = Kind::of(kind).ok_or_else(|| format!("kind {kind} is not known"))?;
-    if format == 0 || fields.slice(104, HEADER_BYTES).iter().any(|byte| *byte != 0) {
+    let zero_from = if kind == Kind::Wal { 124 } else { 88 };
+    if format == 0
+        || fields
+            .slice(zero_from, HEADER_BYTES)
+            .iter()
+            .any(|byte| *byte != 0)
+    {
         return Err("the header has values that nothing writes".to_owned());
     }
     Ok(Header {

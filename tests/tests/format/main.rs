@@ -12,6 +12,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a surprise is a failure")]
 
 mod examples;
+mod forged;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
