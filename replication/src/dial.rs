@@ -53,8 +53,15 @@ pub(crate) async fn dial(config: &ReplicationConfig) -> Result<Client> {
         .http2_keep_alive_interval(t.keepalive_interval)
         .keep_alive_timeout(t.keepalive_timeout)
         .keep_alive_while_idle(true);
-    let connect = tokio::time::timeout(t.connect.saturating_mul(2), endpoint.connect());
-    let channel = match connect.await {
+    let connect = async {
+        #[cfg(feature = "sim")]
+        if let Some(network) = config.network.clone() {
+            let connector = crate::network::Connector(network);
+            return endpoint.connect_with_connector(connector).await;
+        }
+        endpoint.connect().await
+    };
+    let channel = match tokio::time::timeout(t.connect.saturating_mul(2), connect).await {
         Ok(Ok(channel)) => channel,
         Ok(Err(e)) => return Err(connect_error(e)),
         Err(_) => {

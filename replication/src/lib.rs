@@ -80,6 +80,8 @@ mod error;
 mod kek;
 mod keystream;
 mod marks;
+#[cfg(feature = "sim")]
+pub mod network;
 mod node;
 mod options;
 #[cfg(feature = "sim")]

@@ -104,6 +104,9 @@ pub struct ReplicationConfig {
     pub window_bytes: u64,
     /// Patience.
     pub timeouts: Timeouts,
+    /// Where connections come from, if not from this machine's network.
+    #[cfg(feature = "sim")]
+    pub network: Option<std::sync::Arc<dyn crate::network::Network>>,
 }
 
 /// Longest node name.
@@ -125,6 +128,8 @@ impl ReplicationConfig {
             serve_without_peer: false,
             window_bytes: 64 << 20,
             timeouts: Timeouts::default(),
+            #[cfg(feature = "sim")]
+            network: None,
         }
     }
 

@@ -139,7 +139,11 @@ pub(crate) async fn ship(
             return Err(Status::unavailable(format!("no thread for the stream: {e}")));
         }
     }
-    tokio::spawn(drive(config, reign, session, reads, out, inbound));
+    let over = EndWhenDropped(session.clone());
+    tokio::spawn(async move {
+        let _over = over;
+        drive(config, reign, session, reads, out, inbound).await;
+    });
     Ok(ReceiverStream::new(rx))
 }
 
@@ -195,6 +199,16 @@ fn read_wal(
         if reads.blocking_send(read).is_err() || last {
             return;
         }
+    }
+}
+
+/// Ends a session with the task that runs it, also when that is dropped in the middle because its runtime goes:
+/// the reading thread holds the engine, and so the directory, until the session is over.
+struct EndWhenDropped(Arc<Session>);
+
+impl Drop for EndWhenDropped {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }
 

@@ -9,8 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use strongroom::{Epoch, Lsn};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_stream::Stream;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
+use tonic::transport::server::{Connected, Router, TcpIncoming};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{error, warn};
 
@@ -21,7 +23,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::keystream;
 use crate::sender;
 use crate::shared::{Command, Shared};
-use crate::signal::blocking;
+use crate::signal::{Signal, blocking};
 use crate::status::NodeRole;
 use crate::tls;
 use crate::wire::v1::replication_server::{Replication, ReplicationServer};
@@ -63,25 +65,35 @@ pub(crate) async fn listen(
         )
         .with_source(e)
     };
-    let listener = tokio::net::TcpListener::bind(address).await.map_err(failed)?;
-    let bound = listener.local_addr().map_err(failed)?;
-    let incoming = TcpIncoming::from(listener)
-        .with_nodelay(Some(true))
-        .with_keepalive(Some(Duration::from_secs(30)));
     let stop = shared.stop.clone();
     let service = ReplicationServer::new(Service { shared })
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let router = server.add_service(service);
-    let task = tokio::spawn(async move {
-        let served = router
-            .serve_with_incoming_shutdown(incoming, async move { stop.raised().await })
-            .await;
-        if let Err(e) = served {
-            error!(error = %e, "the replication listener failed");
-        }
-    });
-    Ok((bound, task))
+    #[cfg(feature = "sim")]
+    if let Some(network) = &config.network {
+        let (bound, incoming) = network.listen(address).await.map_err(failed)?;
+        return Ok((bound, tokio::spawn(serve(router, incoming, stop))));
+    }
+    let listener = tokio::net::TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    let incoming = TcpIncoming::from(listener)
+        .with_nodelay(Some(true))
+        .with_keepalive(Some(Duration::from_secs(30)));
+    Ok((bound, tokio::spawn(serve(router, incoming, stop))))
+}
+
+async fn serve<I, C>(router: Router, incoming: I, stop: Signal)
+where
+    I: Stream<Item = std::io::Result<C>>,
+    C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
+    let served = router
+        .serve_with_incoming_shutdown(incoming, async move { stop.raised().await })
+        .await;
+    if let Err(e) = served {
+        error!(error = %e, "the replication listener failed");
+    }
 }
 
 fn authorize<T>(request: &Request<T>) -> std::result::Result<(), Status> {
