@@ -1,10 +1,11 @@
 //! A process that writes until it is killed, and what must be left of it.
 //!
 //! The child opens the database, and each of its threads commits numbered batches to one tenant:
-//! three keys over two keyspaces, at `Local`. After each commit it prints the number. The parent
-//! kills it (SIGKILL) at a random moment, reopens, and checks: every printed batch is there, every
-//! batch that is there is whole, and the batches of a thread have no gap: they are those up to the
-//! last printed one, and at most one more.
+//! three keys over two keyspaces, half of the rounds at `Local`, half at `Buffered`, which promises no
+//! less when only the process dies. After each commit it prints the number. One more thread makes
+//! tenants and deletes them ([`churn`]). The parent kills the child (SIGKILL) at a random moment,
+//! reopens, and checks: every printed batch is there, every batch that is there is whole, and the batches
+//! of a thread have no gap: they are those up to the last printed one, and at most one more.
 //!
 //! The disk is the real one, and loses nothing here: that is the simulator's part. What is real are
 //! threads, signals, locks and files.
@@ -15,12 +16,18 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use strongroom::keys::KeyFile;
-use strongroom::{Background, Durability, Engine, ErrorKind, Options, TenantOptions};
+use strongroom::{Background, Durability, Engine, ErrorKind, Keyspace, Options, Tenant, TenantOptions};
 
 use crate::dice::Dice;
 
+pub mod churn;
+
+use churn::Churn;
+
 /// Threads of the child; two write to each tenant.
 pub const THREADS: u64 = 4;
+/// Argument that chooses the weaker durability.
+const BUFFERED: &str = "buffered";
 /// First argument that makes a binary the child.
 pub const WRITER: &str = "writer";
 
@@ -39,6 +46,10 @@ pub struct Summary {
     pub cut: u64,
     /// Kills before the first batch.
     pub early: u64,
+    /// Rounds in which batches were `Buffered`.
+    pub buffered: u64,
+    /// Tenants whose deletion was reported.
+    pub deleted: u64,
     /// Longest reopening.
     pub slowest_open: Duration,
 }
@@ -50,7 +61,8 @@ fn options() -> Options {
     options
 }
 
-fn open(dir: &Path) -> Result<Engine, strongroom::Error> {
+/// Opens the database of `dir`, made if missing.
+pub fn open(dir: &Path) -> Result<Engine, strongroom::Error> {
     let path = dir.join("key");
     let key = if path.exists() {
         KeyFile::open(&path)?
@@ -77,23 +89,39 @@ fn value_of(thread: u64, batch: u64) -> Vec<u8> {
     (0..len).map(|_| dice.roll() as u8).collect()
 }
 
-/// The child: `writer <dir> <first batch of each thread>`. Returns only if something fails.
+/// The child: `writer <dir> <buffered|local> <first tenant to make> <first batch of each thread>`. Returns
+/// only if something fails.
 pub fn write_for_ever(args: &[String]) -> Result<(), Box<dyn std::error::Error>> {
-    let dir = Path::new(args.first().ok_or("no directory")?);
-    let first: Vec<u64> = args[1..].iter().map(|a| a.parse()).collect::<Result<_, _>>()?;
-    let engine = open(dir)?;
+    let [dir, durability, first_tenant, first @ ..] = args else {
+        return Err("writer needs more arguments".into());
+    };
+    let durability = match durability.as_str() {
+        BUFFERED => Durability::Buffered,
+        _ => Durability::Local,
+    };
+    let first: Vec<u64> = first.iter().map(|a| a.parse()).collect::<Result<_, _>>()?;
+    let first_tenant = first_tenant.parse()?;
+    let engine = open(Path::new(dir))?;
     create_tenants(&engine)?;
-    println!("open");
-    let failed = write_on_all_threads(&engine, &first, |thread, number| {
-        // One write call for each line: a kill leaves whole lines or none.
-        let line = format!("ack {thread} {number}\n");
-        std::io::stdout()
-            .write_all(line.as_bytes())
-            .expect("the parent reads");
-        true
+    say("open");
+    let failed = std::thread::scope(|scope| {
+        let churning = scope.spawn(|| churn::for_ever(&engine, first_tenant, say));
+        let mut failed = write_on_all_threads(&engine, &first, durability, |thread, number| {
+            say(&format!("ack {thread} {number}"));
+            true
+        });
+        failed.extend(churning.join().expect("the churning thread panicked").err());
+        failed
     });
     failed.iter().for_each(|e| println!("failed {e:?}"));
     Ok(())
+}
+
+/// One write call for each line: a kill leaves whole lines or none.
+fn say(line: &str) {
+    std::io::stdout()
+        .write_all(format!("{line}\n").as_bytes())
+        .expect("the parent reads");
 }
 
 /// The tenants the threads write to; fine if they exist.
@@ -112,13 +140,16 @@ pub fn create_tenants(engine: &Engine) -> strongroom::Result<()> {
 pub fn write_on_all_threads(
     engine: &Engine,
     first: &[u64],
+    durability: Durability,
     acknowledged: impl Fn(u64, u64) -> bool + Sync,
 ) -> Vec<strongroom::Error> {
     let acknowledged = &acknowledged;
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..THREADS)
             .zip(first)
-            .map(|(thread, first)| scope.spawn(move || write_batches(engine, thread, *first, acknowledged)))
+            .map(|(thread, first)| {
+                scope.spawn(move || write_batches(engine, thread, *first, durability, acknowledged))
+            })
             .collect();
         threads
             .into_iter()
@@ -131,25 +162,52 @@ fn write_batches(
     engine: &Engine,
     thread: u64,
     first: u64,
+    durability: Durability,
     acknowledged: impl Fn(u64, u64) -> bool,
 ) -> strongroom::Result<()> {
-    let tenant = engine.tenant(&tenant_of(thread))?;
-    let spaces = [tenant.keyspace("one")?, tenant.keyspace("two")?];
+    let series = Series::open(engine, thread)?;
     for number in first.. {
-        let value = value_of(thread, number);
-        let [a, b, c] = keys_of(thread, number);
-        tenant
-            .batch()
-            .put(&spaces[0], a, &value)
-            .put(&spaces[1], b, &value)
-            .put(&spaces[0], c, &value)
-            .durability(Durability::Local)
-            .commit()?;
+        series.commit(number, durability)?;
         if !acknowledged(thread, number) {
             break;
         }
     }
     Ok(())
+}
+
+/// The batches of one thread.
+pub struct Series {
+    thread: u64,
+    tenant: Tenant,
+    spaces: [Keyspace; 2],
+}
+
+impl Series {
+    /// Their tenant must exist.
+    pub fn open(engine: &Engine, thread: u64) -> strongroom::Result<Series> {
+        let tenant = engine.tenant(&tenant_of(thread))?;
+        let spaces = [tenant.keyspace("one")?, tenant.keyspace("two")?];
+        Ok(Series {
+            thread,
+            tenant,
+            spaces,
+        })
+    }
+
+    /// Commits one; fine to repeat.
+    pub fn commit(&self, number: u64, durability: Durability) -> strongroom::Result<()> {
+        let value = value_of(self.thread, number);
+        let [a, b, c] = keys_of(self.thread, number);
+        let batch = self.tenant.batch();
+        let batch = batch
+            .put(&self.spaces[0], a, &value)
+            .put(&self.spaces[1], b, &value);
+        batch
+            .put(&self.spaces[0], c, &value)
+            .durability(durability)
+            .commit()?;
+        Ok(())
+    }
 }
 
 /// Runs `rounds` kills of `writer` (a program that calls [`write_for_ever`] when its first argument
@@ -158,6 +216,7 @@ pub fn rounds(writer: &Path, dir: &Path, rounds: u64, seed: u64) -> Result<Summa
     let mut dice = Dice::new(seed);
     let mut summary = Summary::default();
     let mut next = [0u64; THREADS as usize];
+    let mut churn = Churn::default();
     for round in 0..rounds {
         let delay = Duration::from_micros(match dice.below(4) {
             0 => dice.below(3_000),
@@ -166,16 +225,28 @@ pub fn rounds(writer: &Path, dir: &Path, rounds: u64, seed: u64) -> Result<Summa
         });
         // Now and then the kill comes before the database is open: recovery itself is interrupted.
         let early = dice.percent(15);
-        let printed =
-            one_round(writer, dir, &next, delay, early).map_err(|e| format!("round {round}: {e}"))?;
+        let buffered = dice.percent(50);
+        let args = [
+            if buffered { BUFFERED } else { "local" }.to_owned(),
+            churn.next().to_string(),
+        ];
+        let args = args
+            .into_iter()
+            .chain(next.iter().map(u64::to_string))
+            .collect::<Vec<_>>();
+        let printed = one_round(writer, dir, &args, &mut churn, delay, early)
+            .map_err(|e| format!("round {round}: {e}"))?;
+        summary.buffered += u64::from(buffered);
         for (thread, number) in printed.iter().copied() {
             next[thread as usize] = next[thread as usize].max(number + 1);
         }
         summary.rounds += 1;
         summary.acknowledged += printed.len() as u64;
         summary.early += u64::from(printed.is_empty());
-        verify(dir, &mut next, &mut summary).map_err(|e| format!("round {round}, seed {seed:#x}: {e}"))?;
+        verify(dir, &mut next, &mut churn, &mut summary)
+            .map_err(|e| format!("round {round}, seed {seed:#x}: {e}"))?;
     }
+    summary.deleted = churn.deleted;
     Ok(summary)
 }
 
@@ -183,14 +254,15 @@ pub fn rounds(writer: &Path, dir: &Path, rounds: u64, seed: u64) -> Result<Summa
 fn one_round(
     writer: &Path,
     dir: &Path,
-    first: &[u64],
+    args: &[String],
+    churn: &mut Churn,
     delay: Duration,
     early: bool,
 ) -> Result<Vec<(u64, u64)>, String> {
     let mut child = Command::new(writer)
         .arg(WRITER)
         .arg(dir)
-        .args(first.iter().map(u64::to_string))
+        .args(args)
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|e| format!("starting {}: {e}", writer.display()))?;
@@ -207,6 +279,9 @@ fn one_round(
     child.wait().map_err(|e| format!("waiting: {e}"))?;
     let mut printed = Vec::new();
     for line in reader.join().expect("the reader does not panic") {
+        if churn.hears(&line) {
+            continue;
+        }
         let mut words = line.split(' ');
         match (
             words.next(),
@@ -222,7 +297,7 @@ fn one_round(
 }
 
 /// Checks everything and moves `next` past what is there.
-fn verify(dir: &Path, next: &mut [u64], summary: &mut Summary) -> Result<(), String> {
+fn verify(dir: &Path, next: &mut [u64], churn: &mut Churn, summary: &mut Summary) -> Result<(), String> {
     if !dir.join("db").exists() {
         return Ok(());
     }
@@ -232,6 +307,7 @@ fn verify(dir: &Path, next: &mut [u64], summary: &mut Summary) -> Result<(), Str
     summary.replayed += u64::from(engine.recovery().records > 0);
     summary.cut += u64::from(engine.recovery().cut_bytes > 0);
     summary.unprinted += check_batches(&engine, next)?;
+    churn.check(&engine)?;
     // Half of the time the next child finds a closed database, else one that was killed once more.
     if summary.rounds.is_multiple_of(2) {
         engine.close().map_err(|e| format!("does not close: {e:?}"))

@@ -7,6 +7,7 @@
 //! keys     a key provider in memory that forks with the simulated disk
 //! canary   words that must never reach a disk in clear
 //! dice     seeded choices
+//! faults   a process on the real machine that real faults are done to
 //! history  what clients saw, and whether one register for each key could have shown it
 //! kill     a child process that writes until it is killed, and what must be left of it
 //! layers   the list of simulations the binary `sim` runs; runner: runs them and adds up
@@ -24,6 +25,7 @@
 
 pub mod canary;
 pub mod dice;
+pub mod faults;
 pub mod history;
 pub mod keys;
 pub mod kill;

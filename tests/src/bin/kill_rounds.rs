@@ -39,6 +39,8 @@ fn run(args: &[String]) -> Result<(), String> {
     println!("batches acknowledged   {:>10}", summary.acknowledged);
     println!("  lost                 {:>10}", 0);
     println!("  committed unreported {:>10}", summary.unprinted);
+    println!("rounds at Buffered     {:>10}", summary.buffered);
+    println!("tenants deleted        {:>10}", summary.deleted);
     println!("openings with replay   {:>10}", summary.replayed);
     println!("  that cut a tail      {:>10}", summary.cut);
     println!("slowest opening        {:>10.1?}", summary.slowest_open);

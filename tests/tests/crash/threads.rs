@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use strongroom::io::sim::{CrashMode, SimFs};
-use strongroom::{Background, Engine, Options};
+use strongroom::{Background, Durability, Engine, Options};
 use strongroom_tests::dice::{Dice, fresh_seed};
 use strongroom_tests::keys::SimKeys;
 use strongroom_tests::kill::{THREADS, check_batches, create_tenants, write_on_all_threads};
@@ -35,7 +35,7 @@ fn power_failure_under_many_writers_leaves_whole_batches_without_a_gap() {
             let engine = open(&fs, &keys, Background::Thread).unwrap_or_else(|e| panic!("{what}: {e:?}"));
             fs.crash_at(fs.ops() + 1 + dice.below(1500), dice.percent(50));
             let reported: Vec<AtomicU64> = next.iter().map(|n| AtomicU64::new(*n)).collect();
-            let errors = write_on_all_threads(&engine, &next, |thread, number| {
+            let errors = write_on_all_threads(&engine, &next, Durability::Local, |thread, number| {
                 reported[thread as usize].store(number + 1, Ordering::Relaxed);
                 true
             });
