@@ -73,6 +73,12 @@ fn nature(profile: &str) -> Nature {
     }
 }
 
+/// One run, without a case file when it fails: for those who expect it to.
+pub fn once(request: &Request) -> Outcome {
+    let case = generate::case(request.profile, nature(request.profile), request.seed);
+    caught(|| run::run(&case))
+}
+
 fn of_seed(request: &Request) -> Outcome {
     let case = generate::case(request.profile, nature(request.profile), request.seed);
     let mut outcome = caught(|| run::run(&case));
