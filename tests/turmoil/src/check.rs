@@ -86,13 +86,39 @@ fn same_data(primary: &Engine, standby: &Engine) -> Result<u64, String> {
                 keyspace.range::<&str>(..).collect::<strongroom::Result<Vec<_>>>()
             };
             let found = scan(&here).map_err(|e| e.to_string())?;
-            if scan(&there).map_err(|e| e.to_string())? != found {
-                return Err(format!("entries of {} in {name} differ", info.name));
+            let other = scan(&there).map_err(|e| e.to_string())?;
+            if other != found {
+                let difference = difference(&found, &other);
+                let (p, s) = (primary.status(), standby.status());
+                return Err(format!(
+                    "entries of {} in {name} differ: {difference}\n{p:?}\n{s:?}",
+                    info.name
+                ));
             }
             entries += found.len() as u64;
         }
     }
     Ok(entries)
+}
+
+type Entries = [(bytes::Bytes, bytes::Bytes)];
+
+/// Which entries are not in both, by the beginnings of their values.
+fn difference(primary: &Entries, standby: &Entries) -> String {
+    let only = |these: &Entries, those: &Entries| -> Vec<String> {
+        let missing = these.iter().filter(|entry| !those.contains(entry));
+        missing
+            .map(|(key, value)| {
+                let begin = &value[..value.len().min(12)];
+                format!("{} = {}", key.escape_ascii(), begin.escape_ascii())
+            })
+            .collect()
+    };
+    format!(
+        "only on the primary {:?}, only on the standby {:?}",
+        only(primary, standby),
+        only(standby, primary)
+    )
 }
 
 /// Judges one key; how many of its writes had to survive.

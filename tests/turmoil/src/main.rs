@@ -34,6 +34,7 @@ struct Totals {
     writes: [u64; 3],
     promotions: u64,
     not_promoted: u64,
+    decided_by_hand: u64,
     starts: u64,
     base_copies: u64,
     disconnects: u64,
@@ -52,6 +53,7 @@ impl Totals {
         }
         self.promotions += outcome.promotions;
         self.not_promoted += outcome.not_promoted;
+        self.decided_by_hand += outcome.decided_by_hand;
         self.starts += outcome.starts;
         self.base_copies += outcome.base_copies;
         self.disconnects += outcome.disconnects;
@@ -89,6 +91,7 @@ fn main() -> ExitCode {
         "entries_compared": totals.entries,
         "promotions": totals.promotions,
         "not_promoted": totals.not_promoted,
+        "decided_by_hand": totals.decided_by_hand,
         "node_starts": totals.starts,
         "base_copies": totals.base_copies,
         "disconnects": totals.disconnects,

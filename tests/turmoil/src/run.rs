@@ -33,6 +33,8 @@ pub struct Outcome {
     pub promotions: u64,
     /// Promotions that were refused, rightly: there was nothing to promote.
     pub not_promoted: u64,
+    /// Times both nodes waited for a person to decide, and the one of the newer epoch was promoted.
+    pub decided_by_hand: u64,
     /// Lives of nodes.
     pub starts: u64,
     /// Times a node began to take a base copy.
@@ -134,7 +136,7 @@ impl Driver<'_> {
             };
             self.outcome.writes[told] += 1;
         }
-        self.until("the pair works again after the last fault", Driver::at_peace)?;
+        self.settle()?;
         self.outcome.starts = self.sites.iter().map(Site::starts).sum();
         self.outcome.checked = check::all(
             &self.sites,
@@ -216,12 +218,18 @@ impl Driver<'_> {
             let state = node.state();
             state.role == NodeRole::Standby && state.engine.is_some()
         });
+        if ready {
+            return self.order_promotion(to);
+        }
+        self.outcome.not_promoted += 1;
+        Ok(())
+    }
+
+    fn order_promotion(&mut self, to: usize) -> Result<(), String> {
         let answer = Arc::new(Mutex::new(None));
         // Before it is ordered: what is acknowledged from here on may be the old primary's.
-        if ready {
-            self.traffic.reigns.fetch_add(1, Ordering::SeqCst);
-        }
-        if !ready || !self.sites[to].order(Order::Promote(answer.clone())) {
+        self.traffic.reigns.fetch_add(1, Ordering::SeqCst);
+        if !self.sites[to].order(Order::Promote(answer.clone())) {
             self.outcome.not_promoted += 1;
             return Ok(());
         }
@@ -236,6 +244,35 @@ impl Driver<'_> {
             _ => self.outcome.not_promoted += 1,
         }
         Ok(())
+    }
+
+    /// Waits for peace. Where both nodes wait for a person because no rule decides, one decides.
+    fn settle(&mut self) -> Result<(), String> {
+        self.until(
+            "the pair works again after the last fault, or waits for a person",
+            |driver| driver.at_peace() || driver.both_wait().is_some(),
+        )?;
+        if let Some(newer) = self.both_wait() {
+            self.traffic.target.store(1 - newer, Ordering::Relaxed);
+            self.order_promotion(newer)?;
+            self.outcome.decided_by_hand += 1;
+        }
+        self.until("the pair works again after the last fault", Driver::at_peace)
+    }
+
+    /// Both nodes wait for a person: the one of the newer epoch.
+    fn both_wait(&self) -> Option<usize> {
+        let waiting = |site: &Site| {
+            let state = site.node()?.state();
+            let asks = state
+                .note
+                .as_deref()
+                .is_some_and(|note| note.contains("promote one of the two"));
+            (state.role == NodeRole::Waiting)
+                .then(|| (state.engine.map(|engine| engine.status().epoch), asks))
+        };
+        let ((a, a_asks), (b, b_asks)) = (waiting(&self.sites[0])?, waiting(&self.sites[1])?);
+        (a_asks || b_asks).then_some(usize::from(b > a))
     }
 
     /// One node serves, the other follows it and shows all of it.
@@ -254,6 +291,8 @@ impl Driver<'_> {
         };
         upstream.connected
             && s.applied == p.written
+            // A late confirmation makes batches visible whose writers were told nothing certain.
+            && s.visible == p.visible
             && s.durable == p.durable
             && p.durable == p.written
             && s.keystore_version == p.keystore_version
