@@ -32,9 +32,10 @@ pub struct BaseCopyReceiver {
 }
 
 impl BaseCopyReceiver {
-    /// Starts in `path`: missing, empty, or an unfinished copy, which is wiped.
+    /// Starts in `path`: missing, empty, or an unfinished copy, which is wiped. The key-encryption key that one's
+    /// keystore was wrapped under is destroyed at the provider first.
     ///
-    /// - Errors: `AlreadyExists` if anything else is there: move it away first.
+    /// - Errors: `AlreadyExists` if anything else is there: move it away first; the provider's.
     pub fn start(path: impl AsRef<Path>, io: Io, provider: Arc<dyn KeyProvider>) -> Result<BaseCopyReceiver> {
         let dir = path.as_ref().to_path_buf();
         let marker = dir.join(INCOMPLETE);
@@ -52,6 +53,7 @@ impl BaseCopyReceiver {
         }
         if unfinished {
             rare!(CopyBegunAgain);
+            Keystore::give_up(&dir.join(KEYSTORE_DIR), &io, &*provider)?;
         }
         wipe(&io, &dir, &[INCOMPLETE])?;
         for sub in [TABLES_DIR, WAL_DIR] {

@@ -33,16 +33,15 @@ const SEGMENT_MAGIC: &[u8; 8] = b"STRGROOM";
 /// Where a standby stands; `applied <= durable <= received`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct StandbyProgress {
-    /// Epoch of the last record.
+    /// Epoch of the log at `durable`.
     pub epoch: Epoch,
     /// Bytes received.
     pub received: Lsn,
-    /// Last record boundary on stable storage.
+    /// Record boundary up to which a sync has put the log on stable storage.
     pub durable: Lsn,
     /// Last record applied.
     pub applied: Lsn,
-    /// Chain at the end of the last whole record received: the one at `durable` if nothing was appended since the
-    /// last sync.
+    /// Chain of the log at `durable`.
     pub chain: Chain,
 }
 
@@ -64,6 +63,8 @@ pub(crate) struct Follower {
     /// The newest segment, which queued records belong to.
     segment: Option<Arc<(PathBuf, FileHeader)>>,
     applied: Lsn,
+    /// Up to where the log is known to be on stable storage: reign, boundary and chain belong together.
+    durable: EpochStart,
     /// The manifest says that this directory follows.
     marked: bool,
 }
@@ -75,12 +76,14 @@ struct Queued {
 }
 
 impl Follower {
-    pub fn new(applied: Lsn, newest: Option<(PathBuf, FileHeader)>, marked: bool) -> Follower {
+    /// - `durable`: the end of the log, which is applied and on stable storage.
+    pub fn new(durable: EpochStart, newest: Option<(PathBuf, FileHeader)>, marked: bool) -> Follower {
         Follower {
             partial: Vec::new(),
             queue: VecDeque::new(),
             segment: newest.map(Arc::new),
-            applied,
+            applied: durable.start,
+            durable,
             marked,
         }
     }
@@ -217,12 +220,19 @@ impl Inner {
         let target = {
             let commit = self.commit.lock();
             check_standby(&commit)?;
-            commit.tail.end
+            EpochStart {
+                epoch: commit.tail.epoch,
+                start: commit.tail.end,
+                chain: commit.tail.chain,
+            }
         };
-        self.wal.sync_to(target)?;
+        self.wal.sync_to(target.start)?;
         let mut commit = self.commit.lock();
-        let applied = self.apply_queue(&mut commit, target);
-        let progress = progress(&commit, self.wal.durable());
+        if commit.follower.durable.start < target.start {
+            commit.follower.durable = target;
+        }
+        let applied = self.apply_queue(&mut commit, target.start);
+        let progress = progress(&commit);
         drop(commit);
         applied.map(|()| progress)
     }
@@ -273,7 +283,7 @@ impl Inner {
     pub fn follow_progress(&self) -> Result<StandbyProgress> {
         let commit = self.commit.lock();
         check_standby(&commit)?;
-        Ok(progress(&commit, self.wal.durable()))
+        Ok(progress(&commit))
     }
 
     /// See [`Engine::promote`](crate::Engine::promote).
@@ -311,7 +321,7 @@ impl Inner {
         self.apply_queue(commit, start)?;
         commit.tail.epoch = epoch;
         self.wal.start_segment(&mut commit.tail)?;
-        commit.follower = Follower::new(start, None, false);
+        commit.follower = Follower::new(begin, None, false);
         self.gate.begin(epoch);
         commit.mode = Mode::Primary;
         Ok(Promotion { epoch, start })
@@ -355,12 +365,13 @@ fn check_standby(commit: &CommitState) -> Result<()> {
     }
 }
 
-fn progress(commit: &CommitState, durable: Lsn) -> StandbyProgress {
+fn progress(commit: &CommitState) -> StandbyProgress {
+    let EpochStart { epoch, start, chain } = commit.follower.durable;
     StandbyProgress {
-        epoch: commit.tail.epoch,
+        epoch,
         received: commit.tail.end.advance(commit.follower.partial.len() as u64),
-        durable,
+        durable: start,
         applied: commit.follower.applied,
-        chain: commit.tail.chain,
+        chain,
     }
 }

@@ -346,7 +346,7 @@ fn start(
             } else {
                 seqno
             },
-            follower: Follower::new(scan.end, None, false),
+            follower: Follower::new(scan.end_of_log(), None, false),
         }),
         mem: RwLock::new(MemState {
             active: Arc::new(Memtable::new()),
@@ -410,7 +410,7 @@ fn take_role(inner: &Inner, scan: &Scan, role: Role) -> Result<()> {
                     ..Edit::default()
                 })?;
             }
-            commit.follower = Follower::new(scan.end, newest, following);
+            commit.follower = Follower::new(scan.end_of_log(), newest, following);
             commit.mode = Mode::Standby;
         }
         Role::Primary => {

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::hooks::{planted, rare};
 use crate::io::Io;
 use crate::seal::{FileHeader, FileKeys};
-use crate::types::{Chain, Epoch, Lsn, SeqNo};
+use crate::types::{Chain, Epoch, EpochStart, Lsn, SeqNo};
 use crate::wal::format::{Op, RecordKind, parse_record};
 use crate::wal::reader::{Opened, SegmentFile, SegmentScan, Step, list_segments, open_sections};
 use crate::wal::segment_name;
@@ -300,6 +300,15 @@ impl Scan {
 
     fn record_start(&self, scan: &SegmentScan, bytes: &[u8]) -> Lsn {
         Lsn(scan.position().0.saturating_sub(bytes.len() as u64))
+    }
+
+    /// Where the log ends, in which reign, with which chain.
+    pub fn end_of_log(&self) -> EpochStart {
+        EpochStart {
+            epoch: self.epoch,
+            start: self.end,
+            chain: self.chain,
+        }
     }
 
     /// Cuts the torn tail, if any, and makes the rest durable: after a kill it may be in the page cache

@@ -173,3 +173,66 @@ fn a_directory_that_follows_does_not_open_as_primary() {
     drop(s);
     open(&sfs, "/sb", &sk, Role::Primary, 77).unwrap();
 }
+
+/// An append may come between a sync and the look at its outcome: position, reign and chain must be of one place.
+#[test]
+fn chain_that_a_standby_tells_is_the_one_at_its_durable_position() {
+    let fs = SimFs::new();
+    let (pk, sk) = (MemoryKeys::new(), MemoryKeys::new());
+    let p = open(&fs, "/p", &pk, Role::Primary, 61).unwrap();
+    let k = p
+        .create_tenant("t", TenantOptions::default())
+        .unwrap()
+        .keyspace("k")
+        .unwrap();
+    let sfs = SimFs::new();
+    let pin = p.pin_wal(Lsn(0));
+    let start = base_copy(&p, &fs.io(62), &sfs, &sk, 63);
+    let s = open(&sfs, "/sb", &sk, Role::Standby, 64).unwrap();
+    let mut cursor = p.wal_cursor(start).unwrap();
+    let mut told = Vec::new();
+    for i in 0..6 {
+        k.put(format!("{i}"), "v").unwrap();
+        let first = cursor.position();
+        let bytes = cursor.read(1 << 20, Duration::ZERO).unwrap();
+        s.standby_append(first, &bytes).unwrap();
+        if i % 2 == 0 {
+            told.push(s.standby_sync().unwrap());
+        } else {
+            told.push(s.standby_progress().unwrap());
+        }
+    }
+    assert!(
+        told.iter().any(|t| t.durable < t.received),
+        "nothing was only received"
+    );
+    for progress in told {
+        assert_eq!(progress.chain, p.chain_at(progress.durable).unwrap());
+        assert!(progress.applied <= progress.durable);
+    }
+    drop(pin);
+}
+
+#[test]
+fn base_copy_begun_again_destroys_the_key_of_the_one_before() {
+    let fs = SimFs::new();
+    let (pk, sk) = (MemoryKeys::new(), MemoryKeys::new());
+    let p = open(&fs, "/p", &pk, Role::Primary, 71).unwrap();
+    p.create_tenant("t", TenantOptions::default()).unwrap();
+    let sfs = SimFs::new();
+    let provider: Arc<dyn KeyProvider> = Arc::new(sk.clone());
+    let mut cut_short = BaseCopyReceiver::start("/sb", sfs.io(72), provider).unwrap();
+    cut_short.keys(&p.key_changes(0)).unwrap();
+    drop(cut_short);
+    let stolen = sfs.fork();
+    base_copy(&p, &fs.io(73), &sfs, &sk, 74);
+    open(&sfs, "/sb", &sk, Role::Standby, 75).unwrap();
+    // The keystore of the first attempt, as a thief has it, beside the rest of a good database.
+    for (path, bytes) in stolen.files() {
+        if path.starts_with("/sb/keystore") && sfs.content(&path).is_some() {
+            sfs.corrupt(&path, |now| *now = bytes);
+        }
+    }
+    let refused = open(&sfs, "/sb", &sk, Role::Standby, 76).map(drop).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::KeyRefused, "{refused:?}");
+}

@@ -143,7 +143,7 @@ pub(super) fn read(io: &Io, path: &Path, generation: u64, provider: &dyn KeyProv
     })
 }
 
-/// The KEK version of a base that never got its final name, if this provider wrapped its root in the
+/// The KEK version of a base that counts no more (it never got its final name, or is given up), if this provider wrapped its root in the
 /// directory `origin`; `None` for anything less, or damaged.
 pub(super) fn abandoned_kek(
     io: &Io,

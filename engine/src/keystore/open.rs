@@ -63,6 +63,27 @@ impl Keystore {
         Ok(keystore)
     }
 
+    /// Destroys at the provider what the keystore in `dir` is wrapped under, before its files are removed: a copy
+    /// of them elsewhere then opens no more.
+    ///
+    /// Fine if there is none. A version that no file names any more cannot be found. Errors: the provider's.
+    pub fn give_up(dir: &Path, io: &Io, provider: &dyn KeyProvider) -> Result<()> {
+        let Some(files) = list(io, dir)? else {
+            return Ok(());
+        };
+        let bases = files
+            .bases
+            .iter()
+            .map(|generation| format::base_path(dir, *generation));
+        let temporaries = files.temporaries.iter().map(|name| dir.join(name));
+        for path in bases.chain(temporaries) {
+            if let Some(kek) = base::abandoned_kek(io, &path, &format::origin(dir), provider) {
+                provider.destroy_version(kek)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Opens the keystore in `dir`.
     ///
     /// Errors: `NotFound` if there is none; `Corruption` or `Unsupported`, naming the file; `KeyRefused`
