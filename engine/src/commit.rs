@@ -7,11 +7,15 @@
 //! 4 publish the version, return its position
 //! ```
 //!
+//! 1, 2 and the sync here are [`Batch::submit`](crate::Batch::submit); what is left is a [`CommitTicket`],
+//! which is waited for, or polled by callers that must not block.
+//!
 //! A commit that fails in 3 is in the log and not published: its outcome is `Unknown`. It becomes
 //! visible if a later commit is acknowledged, since visible order is log order (docs/guarantees.md).
 
 use bytes::Bytes;
 
+use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hooks::{planted, rare};
 use crate::inner::{CommitState, Inner, Mode};
@@ -45,9 +49,61 @@ pub(crate) fn closed() -> Error {
     Error::new(ErrorKind::Closed, "the database is closed")
 }
 
+/// A commit that is ordered, and durable on this node as far as its durability asks; for `Replicated` the
+/// standby's confirmation may still be missing. Dropping it gives up the wait, not the write: what it
+/// would have ended in is `Unknown`.
+#[must_use = "the commit is not acknowledged before the ticket says so"]
+pub struct CommitTicket {
+    engine: Engine,
+    position: Position,
+    durability: Durability,
+}
+
+impl CommitTicket {
+    pub(crate) fn new(engine: Engine, position: Position, durability: Durability) -> CommitTicket {
+        CommitTicket {
+            engine,
+            position,
+            durability,
+        }
+    }
+
+    /// Where the commit stands in the log, acknowledged or not.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// The outcome, if it is known: without waiting. `None`: no standby has confirmed it yet.
+    ///
+    /// - Errors: `Unknown` (fenced or closed meanwhile: no confirmation can come).
+    pub fn poll(&self) -> Option<Result<Position>> {
+        self.engine.inner().poll(self.position, self.durability)
+    }
+
+    /// Waits for the outcome, at most [`Options::replicated_timeout`](crate::Options::replicated_timeout).
+    ///
+    /// - Errors: `Unknown`, also when nobody confirmed in time.
+    pub fn wait(self) -> Result<Position> {
+        self.engine.inner().finish(self.position, self.durability)
+    }
+}
+
 impl Inner {
     /// Commits `ops` encoded operations of one tenant.
     pub fn commit(
+        &self,
+        tenant: TenantId,
+        plain: Vec<u8>,
+        ops: u32,
+        durability: Durability,
+    ) -> Result<Position> {
+        let position = self.submit(tenant, plain, ops, durability)?;
+        self.finish(position, durability)
+    }
+
+    /// Orders the operations and makes them as durable here as they are to be. All but a `Replicated` one
+    /// are then acknowledged.
+    pub fn submit(
         &self,
         tenant: TenantId,
         plain: Vec<u8>,
@@ -90,11 +146,30 @@ impl Inner {
         if durability >= Durability::Local && !planted!(AcknowledgeBeforeSync) {
             self.wal.sync_to(position.lsn)?;
         }
+        if durability < Durability::Replicated {
+            self.publish(position.seqno);
+        }
+        Ok(position)
+    }
+
+    /// Waits for what [`submit`](Inner::submit) left open.
+    pub fn finish(&self, position: Position, durability: Durability) -> Result<Position> {
         if durability == Durability::Replicated {
             self.gate.wait(position, self.options.replicated_timeout)?;
+            self.publish(position.seqno);
         }
-        self.publish(position.seqno);
         Ok(position)
+    }
+
+    /// The same without waiting; `None` while it is open.
+    fn poll(&self, position: Position, durability: Durability) -> Option<Result<Position>> {
+        if durability == Durability::Replicated {
+            if let Err(error) = self.gate.outcome(position)? {
+                return Some(Err(error));
+            }
+            self.publish(position.seqno);
+        }
+        Some(Ok(position))
     }
 
     /// Waits while flush and compaction are too far behind; does their work itself when nobody else will.

@@ -86,31 +86,45 @@ impl Gate {
         }
     }
 
+    /// What became of the record at `position`; `None` while a confirmation can still come.
+    pub fn outcome(&self, position: Position) -> Option<Result<()>> {
+        self.state.lock().outcome(position)
+    }
+
     /// Waits until the record at `position` is confirmed.
     pub fn wait(&self, position: Position, timeout: Duration) -> Result<()> {
         let mut state = self.state.lock();
         loop {
-            let unknown = |why: String| {
-                let text = format!("no standby confirmed the write: {why}; it may or may not survive");
-                Err(Error::new(ErrorKind::Unknown, text))
-            };
-            if let Some(by) = state.fenced {
-                return unknown(format!("this node was fenced by epoch {by}"));
+            if let Some(outcome) = state.outcome(position) {
+                return outcome;
             }
-            if state.epoch != position.epoch {
-                return unknown(format!("epoch {} is over", position.epoch));
-            }
-            if state.confirmed >= position.lsn {
-                return Ok(());
-            }
-            if state.closed {
-                return unknown("the database was closed".into());
-            }
-            if self.changed.wait_for(&mut state, timeout).timed_out() && state.confirmed < position.lsn {
-                return unknown(format!("none within {} ms", timeout.as_millis()));
+            let late = self.changed.wait_for(&mut state, timeout).timed_out();
+            if late && state.outcome(position).is_none() {
+                return Err(unknown(format!("none within {} ms", timeout.as_millis())));
             }
         }
     }
+}
+
+impl State {
+    fn outcome(&self, position: Position) -> Option<Result<()>> {
+        if let Some(by) = self.fenced {
+            return Some(Err(unknown(format!("this node was fenced by epoch {by}"))));
+        }
+        if self.epoch != position.epoch {
+            return Some(Err(unknown(format!("epoch {} is over", position.epoch))));
+        }
+        if self.confirmed >= position.lsn {
+            return Some(Ok(()));
+        }
+        self.closed
+            .then(|| Err(unknown("the database was closed".into())))
+    }
+}
+
+fn unknown(why: String) -> Error {
+    let text = format!("no standby confirmed the write: {why}; it may or may not survive");
+    Error::new(ErrorKind::Unknown, text)
 }
 
 #[cfg(test)]

@@ -58,6 +58,7 @@ mod wal;
 
 pub use base_copy::{BaseCopyReceiver, Restored, restore};
 pub use checkpoint::checkpoint_files;
+pub use commit::CommitTicket;
 pub use engine::{Deletion, Engine, TenantOptions};
 pub use error::{Error, ErrorKind, Result};
 pub use follower::{Promotion, StandbyProgress};

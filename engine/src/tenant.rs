@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::commit::op_cost;
+use crate::commit::{CommitTicket, op_cost};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{BATCH_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
@@ -321,15 +321,35 @@ impl Batch {
     ///
     /// Errors as for [`Keyspace::put`]; a limit broken by an added operation is reported here.
     pub fn commit(self) -> Result<Position> {
+        self.submit()?.wait()
+    }
+
+    /// Orders all operations or none, waits for this node's disk, but not for the standby: a
+    /// [`Replicated`](Durability::Replicated) commit is acknowledged when the ticket says so. For callers
+    /// that must not block, or want many commits on their way to the standby at once.
+    ///
+    /// ```no_run
+    /// # use strongroom::{Engine, Durability, keys::KeyFile};
+    /// # let engine = Engine::builder("./data").keys(KeyFile::open("strongroom.key")?).open()?;
+    /// # let (tenant, events) = (engine.tenant("acme")?, engine.tenant("acme")?.keyspace("events")?);
+    /// let ticket = tenant.batch().put(&events, "k", "v").durability(Durability::Replicated).submit()?;
+    /// let ordered_at = ticket.position();
+    /// let acknowledged = ticket.wait()?;
+    /// # assert_eq!(ordered_at, acknowledged);
+    /// # Ok::<(), strongroom::Error>(())
+    /// ```
+    ///
+    /// Errors as for [`commit`](Batch::commit); after one there is nothing to wait for.
+    pub fn submit(self) -> Result<CommitTicket> {
         if let Some(error) = self.broken {
             return Err(error);
         }
         if self.ops == 0 {
             return Err(Error::new(ErrorKind::Invalid, "the batch is empty"));
         }
-        self.engine
-            .inner()
-            .commit(self.tenant, self.plain, self.ops, self.durability)
+        let inner = self.engine.inner();
+        let position = inner.submit(self.tenant, self.plain, self.ops, self.durability)?;
+        Ok(CommitTicket::new(self.engine, position, self.durability))
     }
 }
 

@@ -636,6 +636,41 @@ fn a_replicated_commit_without_a_standby_ends_unknown_and_is_never_downgraded() 
 }
 
 #[test]
+fn a_ticket_tells_its_position_at_once_and_its_outcome_when_there_is_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path(), &keys());
+    let tenant = engine.create_tenant("t", TenantOptions::default()).unwrap();
+    let keyspace = tenant.keyspace("k").unwrap();
+    let submit = |key: &str, durability| {
+        let batch = tenant.batch().put(&keyspace, key, "1").durability(durability);
+        batch.submit().unwrap()
+    };
+    let local = submit("local", Durability::Local);
+    assert_eq!(local.poll().unwrap().unwrap(), local.position());
+    assert!(keyspace.get("local").unwrap().is_some(), "acknowledged at once");
+
+    let (first, second) = (
+        submit("first", Durability::Replicated),
+        submit("second", Durability::Replicated),
+    );
+    assert!(second.position().lsn > first.position().lsn);
+    assert!(engine.status().durable >= second.position().lsn, "durable here");
+    assert!(first.poll().is_none(), "nobody has confirmed it");
+    assert_eq!(
+        keyspace.get("first").unwrap(),
+        None,
+        "not acknowledged, not visible"
+    );
+    engine.confirm_replicated(engine.status().epoch, first.position().lsn);
+    assert_eq!(first.poll().unwrap().unwrap(), first.position());
+    assert!(second.poll().is_none(), "it stands behind what was confirmed");
+    assert_eq!(first.wait().unwrap().epoch, engine.status().epoch);
+
+    engine.fence(engine.status().epoch.promoted()).unwrap();
+    assert_eq!(second.poll().unwrap().unwrap_err().kind(), ErrorKind::Unknown);
+}
+
+#[test]
 fn a_deleted_keyspaces_data_outlives_a_deletion_that_a_crash_took_back() {
     use strongroom::io::sim::{CrashMode, SimFs};
     let (fs, keys) = (SimFs::new(), keys());

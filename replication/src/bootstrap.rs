@@ -20,13 +20,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use strongroom::io::Io;
-use strongroom::{BaseCopyReceiver, Epoch, Lsn, checkpoint_files};
+use strongroom::{BaseCopyReceiver, Epoch, checkpoint_files};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tracing::{info, warn};
 
+use crate::core::base_copy::{Check, Piece, Received, Step};
+use crate::core::message::FromBase;
 use crate::dial::{self, within};
 use crate::dirs::{Dirs, remove_tree};
 use crate::error::{Error, ErrorKind, Result};
@@ -35,7 +37,7 @@ use crate::keystream;
 use crate::options::ReplicationConfig;
 use crate::signal::{Feed, Signal, blocking};
 use crate::standbys::Reign;
-use crate::wire::{self, CHUNK_BYTES_MAX, FromBase, Malformed, status_error, v1};
+use crate::wire::{self, CHUNK_BYTES_MAX, status_error, v1};
 
 type Message = std::result::Result<v1::BaseMessage, Status>;
 pub(crate) type Outgoing = ReceiverStream<Message>;
@@ -103,7 +105,7 @@ struct Copy {
 
 impl Drop for Copy {
     fn drop(&mut self) {
-        if let Err(e) = remove_tree(&self.scratch) {
+        if let Err(e) = remove_tree(&Io::os(), &self.scratch) {
             warn!(error = %e, "a scratch checkpoint stays until the next start");
         }
     }
@@ -160,15 +162,6 @@ fn send_file(path: &Path, len: u64, send: &impl Fn(FromBase) -> bool) -> Result<
 
 // --------------------------------------------------------------------------------- standby's side
 
-/// A base copy that arrived whole, in `<side>/incoming`, not yet in place.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Received {
-    pub(crate) database_id: [u8; 16],
-    pub(crate) epoch: Epoch,
-    pub(crate) lsn: Lsn,
-    pub(crate) bytes: u64,
-}
-
 /// Receives a base copy into `<side>/incoming`. `None` when told to stop. `progress` hears bytes so far.
 ///
 /// `expected`: the database to be, another one is refused (`WrongDatabase`); and the lowest epoch the primary
@@ -186,7 +179,7 @@ pub(crate) async fn fetch(
         let (incoming, provider) = (incoming.clone(), provider.clone());
         blocking(move || {
             // Whatever is there is a copy that was never put in place.
-            remove_tree(&incoming)?;
+            remove_tree(&Io::os(), &incoming)?;
             Ok::<_, Error>(BaseCopyReceiver::start(&incoming, Io::os(), provider)?)
         })
         .await??
@@ -225,13 +218,6 @@ pub(crate) async fn fetch(
     Ok(Some(received))
 }
 
-/// A piece of a file on its way to the disk.
-struct Piece {
-    name: Arc<str>,
-    offset: u64,
-    bytes: Bytes,
-}
-
 fn write(mut receiver: BaseCopyReceiver, mut pieces: mpsc::Receiver<Piece>) -> Result<BaseCopyReceiver> {
     while let Some(piece) = pieces.blocking_recv() {
         receiver.chunk(&piece.name, piece.offset, &piece.bytes)?;
@@ -248,212 +234,25 @@ async fn transfer(
     let mut client = dial::dial(config).await?;
     let request = wire::encode_base_request(&config.node, expected.map(|(id, _)| id));
     let mut inbound = within(config, client.fetch_base(request)).await?.into_inner();
-    let mut check = Check::default();
+    let mut check = Check::new(expected);
     loop {
         // The checkpoint is made before the first message: linking many tables takes its time.
-        let patience = if check.begin.is_none() { 8 } else { 1 };
+        let patience = if check.begun() { 1 } else { 8 };
         let next = tokio::time::timeout(config.timeouts.progress * patience, inbound.message());
         let message = next
             .await
             .map_err(|_| Error::new(ErrorKind::Unreachable, "the base copy stalled"))?
             .map_err(status_error)?
             .ok_or_else(|| Error::new(ErrorKind::Unreachable, "the base copy ended early"))?;
-        let message = wire::decode_base(message)?;
-        if let (
-            FromBase::Begin {
-                database_id, epoch, ..
-            },
-            Some((id, lowest)),
-        ) = (&message, expected)
-        {
-            if *database_id != id {
-                return Err(Error::new(
-                    ErrorKind::WrongDatabase,
-                    "the peer holds another database",
-                ));
-            }
-            if *epoch < lowest {
-                return Err(Error::new(ErrorKind::Refused, "the peer is an old primary"));
-            }
-        }
-        match check.take(message)? {
+        match check.take(wire::decode_base(message)?)? {
             Step::Write(piece) => {
                 if pieces.send(piece).await.is_err() {
                     return Err(Error::new(ErrorKind::Io, "the base copy cannot be written"));
                 }
-                progress(check.bytes);
+                progress(check.bytes());
             }
             Step::More => {}
             Step::Done(received) => return Ok(received),
-        }
-    }
-}
-
-/// The order of a base copy's messages. Pure.
-#[derive(Default)]
-struct Check {
-    begin: Option<Received>,
-    files_announced: u64,
-    bytes_announced: u64,
-    files: u64,
-    bytes: u64,
-    file: Option<(Arc<str>, u64, u64)>,
-}
-
-enum Step {
-    Write(Piece),
-    More,
-    Done(Received),
-}
-
-impl Check {
-    fn take(&mut self, message: FromBase) -> std::result::Result<Step, Malformed> {
-        let Some(begin) = self.begin else {
-            let FromBase::Begin {
-                database_id,
-                epoch,
-                lsn,
-                files,
-                bytes,
-            } = message
-            else {
-                return Err(Malformed("a base copy without its beginning"));
-            };
-            (self.files_announced, self.bytes_announced) = (files, bytes);
-            self.begin = Some(Received {
-                database_id,
-                epoch,
-                lsn,
-                bytes,
-            });
-            return Ok(Step::More);
-        };
-        let file_open = self.file.as_ref().is_some_and(|(_, at, len)| at < len);
-        match message {
-            FromBase::File { name, bytes } if !file_open && self.files < self.files_announced => {
-                let room = self.bytes_announced - self.bytes;
-                if bytes > room {
-                    return Err(Malformed("more bytes than announced"));
-                }
-                self.files += 1;
-                let name: Arc<str> = name.into();
-                self.file = Some((name.clone(), 0, bytes));
-                // An empty file exists too.
-                Ok(if bytes == 0 {
-                    Step::Write(Piece {
-                        name,
-                        offset: 0,
-                        bytes: Bytes::new(),
-                    })
-                } else {
-                    Step::More
-                })
-            }
-            FromBase::Chunk { offset, bytes } => {
-                let Some((name, at, len)) = &mut self.file else {
-                    return Err(Malformed("a chunk without a file"));
-                };
-                let count = bytes.len() as u64;
-                if offset != *at || count > *len - *at {
-                    return Err(Malformed("a chunk out of order"));
-                }
-                *at += count;
-                self.bytes += count;
-                Ok(Step::Write(Piece {
-                    name: name.clone(),
-                    offset,
-                    bytes,
-                }))
-            }
-            FromBase::End { files, bytes } => {
-                let same = files == self.files && bytes == self.bytes;
-                let whole = self.files == self.files_announced && self.bytes == self.bytes_announced;
-                if file_open || !same || !whole {
-                    return Err(Malformed("a base copy that is not whole"));
-                }
-                Ok(Step::Done(begin))
-            }
-            FromBase::Begin { .. } | FromBase::File { .. } => Err(Malformed("base copy out of order")),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn begin(files: u64, bytes: u64) -> FromBase {
-        FromBase::Begin {
-            database_id: [1; 16],
-            epoch: Epoch::FIRST,
-            lsn: Lsn(9),
-            files,
-            bytes,
-        }
-    }
-
-    fn file(name: &str, bytes: u64) -> FromBase {
-        FromBase::File {
-            name: name.into(),
-            bytes,
-        }
-    }
-
-    fn chunk(offset: u64, len: usize) -> FromBase {
-        FromBase::Chunk {
-            offset,
-            bytes: Bytes::from(vec![0; len]),
-        }
-    }
-
-    fn run(messages: Vec<FromBase>) -> std::result::Result<bool, Malformed> {
-        let mut check = Check::default();
-        let mut done = false;
-        for message in messages {
-            done = matches!(check.take(message)?, Step::Done(_));
-        }
-        Ok(done)
-    }
-
-    #[test]
-    fn order_table() {
-        let end = |files, bytes| FromBase::End { files, bytes };
-        let fine = [
-            vec![begin(0, 0), end(0, 0)],
-            vec![begin(1, 0), file("CURRENT", 0), end(1, 0)],
-            vec![
-                begin(2, 5),
-                file("a", 3),
-                chunk(0, 2),
-                chunk(2, 1),
-                file("b", 2),
-                chunk(0, 2),
-                end(2, 5),
-            ],
-        ];
-        for messages in fine {
-            assert_eq!(run(messages.clone()), Ok(true), "{messages:?}");
-        }
-        let broken = [
-            vec![file("a", 1)],
-            vec![chunk(0, 1)],
-            vec![end(0, 0)],
-            vec![begin(1, 1), begin(1, 1)],
-            vec![begin(1, 1), chunk(0, 1)],
-            vec![begin(1, 1), file("a", 2)],
-            vec![begin(1, 1), file("a", u64::MAX)],
-            vec![begin(1, 2), file("a", 2), chunk(1, 1)],
-            vec![begin(1, 2), file("a", 2), chunk(0, 3)],
-            vec![begin(1, 2), file("a", 2), chunk(0, 1), chunk(0, 1)],
-            vec![begin(2, 2), file("a", 2), chunk(0, 1), file("b", 0)],
-            vec![begin(1, 0), file("a", 0), file("b", 0)],
-            vec![begin(1, 2), file("a", 2), chunk(0, 1), end(1, 2)],
-            vec![begin(2, 0), file("a", 0), end(2, 0)],
-            vec![begin(2, 0), file("a", 0), end(1, 0)],
-            vec![begin(1, 2), file("a", 1), chunk(0, 1), end(1, 1)],
-        ];
-        for messages in broken {
-            run(messages.clone()).expect_err(&format!("{messages:?}"));
         }
     }
 }

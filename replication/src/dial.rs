@@ -10,12 +10,13 @@ use std::error::Error as _;
 use strongroom::Epoch;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::core::message::FenceOutcome;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{ReplicationConfig, split_host_port};
 use crate::status::PeerStatus;
 use crate::tls;
 use crate::wire::v1::replication_client::ReplicationClient;
-use crate::wire::{self, FenceOutcome, MESSAGE_BYTES_MAX, status_error};
+use crate::wire::{self, MESSAGE_BYTES_MAX, status_error};
 
 /// HTTP/2 flow control of one stream, both sides.
 pub(crate) const STREAM_WINDOW_BYTES: u32 = 16 << 20;

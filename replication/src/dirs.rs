@@ -21,68 +21,82 @@
 //! destroyed them (`kek`); never before the new data is in place.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io::{ErrorKind as IoKind, Write};
+use std::io::ErrorKind as IoKind;
 use std::path::{Path, PathBuf};
 
 use strongroom::Epoch;
+use strongroom::io::Io;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::hooks::rare;
 use crate::options::StartRole;
+
+/// Longest text read back.
+const STATE_BYTES_MAX: usize = 64 << 10;
 
 const ROLE_HEAD: &str = "strongroom node role, format 1";
 
 /// What a node recorded of its role.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Recorded {
+pub enum Recorded {
+    /// It served.
     Primary,
+    /// It followed.
     Standby,
     /// A promotion began, above this highest epoch. Whether it took place, the engine's epoch tells.
     Promoting {
+        /// Highest epoch then.
         from: Epoch,
     },
 }
 
 /// The role to start in, from what was recorded, what is configured, and the highest epoch the local
 /// database knows. Pure.
-pub(crate) fn settle(recorded: Option<Recorded>, configured: StartRole, highest: Option<Epoch>) -> StartRole {
+pub fn settle(recorded: Option<Recorded>, configured: StartRole, highest: Option<Epoch>) -> StartRole {
     match (recorded, highest) {
         (None, _) => configured,
         (Some(Recorded::Primary), _) => StartRole::Primary,
         (Some(Recorded::Standby), _) => StartRole::Standby,
         // A promotion takes the next term; anything less means that it never became durable.
         (Some(Recorded::Promoting { from }), Some(highest)) if highest >= from.promoted() => {
+            rare!(PromotionFoundDone);
             StartRole::Primary
         }
-        (Some(Recorded::Promoting { .. }), _) => StartRole::Standby,
+        (Some(Recorded::Promoting { .. }), _) => {
+            rare!(PromotionFoundUndone);
+            StartRole::Standby
+        }
     }
 }
 
 /// The places.
-#[derive(Clone, Debug)]
-pub(crate) struct Dirs {
+#[derive(Clone)]
+pub struct Dirs {
+    io: Io,
     data: PathBuf,
     side: PathBuf,
 }
 
 impl Dirs {
     /// Makes the side directory and clears what a crash left of scratch checkpoints.
-    pub(crate) fn open(data: &Path, side: &Path) -> Result<Dirs> {
+    pub fn open(io: &Io, data: &Path, side: &Path) -> Result<Dirs> {
         let dirs = Dirs {
+            io: io.clone(),
             data: data.to_path_buf(),
             side: side.to_path_buf(),
         };
-        fs::create_dir_all(&dirs.side).map_err(|e| Error::io("creating the node's directory", side, e))?;
-        remove_tree(&dirs.scratch_root())?;
+        create_dir_synced(io, &dirs.side)?;
+        remove_tree(io, &dirs.scratch_root())?;
         Ok(dirs)
     }
 
-    pub(crate) fn data(&self) -> &Path {
+    /// The engine's directory.
+    pub fn data(&self) -> &Path {
         &self.data
     }
 
     /// Where a base copy is received.
-    pub(crate) fn incoming(&self) -> PathBuf {
+    pub fn incoming(&self) -> PathBuf {
         self.side.join("incoming")
     }
 
@@ -91,15 +105,16 @@ impl Dirs {
     }
 
     /// A fresh name for a checkpoint to send; its parent exists.
-    pub(crate) fn scratch(&self, number: u64) -> Result<PathBuf> {
+    pub fn scratch(&self, number: u64) -> Result<PathBuf> {
         let root = self.scratch_root();
-        fs::create_dir_all(&root).map_err(|e| Error::io("creating a directory", &root, e))?;
+        create_dir_synced(&self.io, &root)?;
         Ok(root.join(number.to_string()))
     }
 
     // ---- role
 
-    pub(crate) fn recorded(&self) -> Result<Option<Recorded>> {
+    /// What was recorded last.
+    pub fn recorded(&self) -> Result<Option<Recorded>> {
         let path = self.side.join("role");
         let Some(text) = self.read("role")? else {
             return Ok(None);
@@ -114,18 +129,22 @@ impl Dirs {
     }
 
     /// Durable when it returns.
-    pub(crate) fn record(&self, role: Recorded) -> Result<()> {
+    pub fn record(&self, role: Recorded) -> Result<()> {
         self.write_synced("role", &role_text(role))
     }
 
     fn write_synced(&self, name: &str, text: &str) -> Result<()> {
         let (path, temporary) = (self.side.join(name), self.side.join(format!("{name}.tmp")));
+        let vfs = &self.io.vfs;
         let write = || {
-            let mut file = File::create(&temporary)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&temporary, &path)?;
-            sync_dir(&self.side)
+            if vfs.exists(&temporary)? {
+                vfs.remove_file(&temporary)?;
+            }
+            let file = vfs.create(&temporary)?;
+            file.write_all_at(text.as_bytes(), 0)?;
+            file.sync()?;
+            vfs.rename(&temporary, &path)?;
+            vfs.sync_dir(&self.side)
         };
         write().map_err(|e| Error::io("writing the node's state", &path, e))
     }
@@ -135,18 +154,14 @@ impl Dirs {
     /// Puts the finished base copy in `incoming` in the place of the data directory, whose engine is closed.
     /// `keep_wal`: the WAL it replaces goes to quarantine, and the path there is returned. `keks`: versions
     /// the replaced keystore was under; listed for destruction once the copy is in place.
-    pub(crate) fn install(
-        &self,
-        keep_wal: Option<(Epoch, u64)>,
-        keks: &BTreeSet<u64>,
-    ) -> Result<Option<PathBuf>> {
+    pub fn install(&self, keep_wal: Option<(Epoch, u64)>, keks: &BTreeSet<u64>) -> Result<Option<PathBuf>> {
         let keep = keep_wal.map_or("-".to_string(), |(epoch, ms)| format!("{}-{ms}", epoch.0));
         self.write_synced("install", &format!("{keep}\n{}\n", join(keks)))?;
         self.resume_install()
     }
 
     /// Finishes an installation that was begun, if one was.
-    pub(crate) fn resume_install(&self) -> Result<Option<PathBuf>> {
+    pub fn resume_install(&self) -> Result<Option<PathBuf>> {
         let Some(text) = self.read("install")? else {
             return Ok(None);
         };
@@ -154,25 +169,26 @@ impl Dirs {
         let keep = lines.next().unwrap_or("-");
         let keks = parse_list(lines.next().unwrap_or_default());
         let (incoming, retired) = (self.incoming(), self.side.join("retired"));
-        if exists(&incoming)? {
+        if self.exists(&incoming)? {
             // Not yet in place. What is in the data directory is still the old data.
-            if exists(&self.data)? {
-                remove_tree(&retired)?;
-                rename(&self.data, &retired)?;
+            if self.exists(&self.data)? {
+                remove_tree(&self.io, &retired)?;
+                rename(&self.io, &self.data, &retired)?;
             }
-            rename(&incoming, &self.data)?;
+            rename(&self.io, &incoming, &self.data)?;
         }
         let mut kept = None;
         if keep != "-" && !keep.is_empty() && !keep.contains(['/', '.']) {
             let place = self.side.join("quarantine").join(keep);
             let wal = retired.join("wal");
-            if exists(&wal)? {
-                fs::create_dir_all(&place).map_err(|e| Error::io("creating the quarantine", &place, e))?;
-                rename(&wal, &place.join("wal"))?;
+            if self.exists(&wal)? {
+                rare!(WalQuarantined);
+                create_dir_synced(&self.io, &place)?;
+                rename(&self.io, &wal, &place.join("wal"))?;
             }
             kept = Some(place);
         }
-        remove_tree(&retired)?;
+        remove_tree(&self.io, &retired)?;
         if !keks.is_empty() {
             let mut list = self.keks_to_destroy()?;
             list.extend(keks);
@@ -183,7 +199,7 @@ impl Dirs {
     }
 
     /// Key-encryption keys of replaced keystores that the provider has yet to destroy.
-    pub(crate) fn keks_to_destroy(&self) -> Result<BTreeSet<u64>> {
+    pub fn keks_to_destroy(&self) -> Result<BTreeSet<u64>> {
         Ok(self
             .read("destroy")?
             .map(|text| parse_list(&text))
@@ -191,22 +207,40 @@ impl Dirs {
     }
 
     /// They are destroyed.
-    pub(crate) fn keks_destroyed(&self) -> Result<()> {
+    pub fn keks_destroyed(&self) -> Result<()> {
         self.remove_synced("destroy")
     }
 
     fn read(&self, name: &str) -> Result<Option<String>> {
         let path = self.side.join(name);
-        match fs::read_to_string(&path) {
+        match self.read_text(&path) {
             Ok(text) => Ok(Some(text)),
             Err(e) if e.kind() == IoKind::NotFound => Ok(None),
             Err(e) => Err(Error::io("reading the node's state", &path, e)),
         }
     }
 
+    fn read_text(&self, path: &Path) -> std::io::Result<String> {
+        let file = self.io.vfs.open(path)?;
+        let mut bytes = vec![
+            0;
+            usize::try_from(file.len()?)
+                .unwrap_or(usize::MAX)
+                .min(STATE_BYTES_MAX)
+        ];
+        file.read_exact_at(&mut bytes, 0)?;
+        String::from_utf8(bytes).map_err(|e| std::io::Error::new(IoKind::InvalidData, e))
+    }
+
+    fn exists(&self, path: &Path) -> Result<bool> {
+        let found = self.io.vfs.exists(path);
+        found.map_err(|e| Error::io("looking for a directory", path, e))
+    }
+
     fn remove_synced(&self, name: &str) -> Result<()> {
         let path = self.side.join(name);
-        match fs::remove_file(&path).and_then(|()| sync_dir(&self.side)) {
+        let vfs = &self.io.vfs;
+        match vfs.remove_file(&path).and_then(|()| vfs.sync_dir(&self.side)) {
             Err(e) if e.kind() != IoKind::NotFound => Err(Error::io("removing the node's state", &path, e)),
             _ => Ok(()),
         }
@@ -263,23 +297,18 @@ fn parse_role(text: &str) -> Option<Recorded> {
     (role_text(role) == text).then_some(role)
 }
 
-fn exists(path: &Path) -> Result<bool> {
-    path.try_exists()
-        .map_err(|e| Error::io("looking for a directory", path, e))
-}
-
 /// Renames and makes both parents' entries durable.
-fn rename(from: &Path, to: &Path) -> Result<()> {
+fn rename(io: &Io, from: &Path, to: &Path) -> Result<()> {
     let parents = [from.parent(), to.parent()];
     let work = || {
-        fs::rename(from, to)?;
+        io.vfs.rename(from, to)?;
         parents.iter().flatten().try_for_each(|dir| {
             let dir = if dir.as_os_str().is_empty() {
                 Path::new(".")
             } else {
                 dir
             };
-            sync_dir(dir)
+            io.vfs.sync_dir(dir)
         })
     };
     work().map_err(|e| {
@@ -296,24 +325,58 @@ fn rename(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Removes a directory and all in it; fine if it is missing.
-pub(crate) fn remove_tree(path: &Path) -> Result<()> {
-    match fs::remove_dir_all(path) {
+pub fn remove_tree(io: &Io, path: &Path) -> Result<()> {
+    match remove_all(io, path) {
         Err(e) if e.kind() != IoKind::NotFound => Err(Error::io("removing a directory", path, e)),
         _ => Ok(()),
     }
 }
 
-fn sync_dir(path: &Path) -> std::io::Result<()> {
-    File::open(path)?.sync_all()
+fn remove_all(io: &Io, path: &Path) -> std::io::Result<()> {
+    for entry in io.vfs.list(path)? {
+        let inside = path.join(&entry.name);
+        if entry.is_dir {
+            remove_all(io, &inside)?;
+        } else {
+            io.vfs.remove_file(&inside)?;
+        }
+    }
+    io.vfs.remove_dir(path)
+}
+
+/// Makes a directory whose name survives a crash, parents included.
+fn create_dir_synced(io: &Io, path: &Path) -> Result<()> {
+    let vfs = &io.vfs;
+    let known = |dir: &Path| vfs.exists(dir);
+    let work = || {
+        let mut missing = Vec::new();
+        let mut at = path;
+        while !at.as_os_str().is_empty() && !known(at)? {
+            missing.push(at);
+            let Some(above) = at.parent() else { break };
+            at = above;
+        }
+        vfs.create_dir_all(path)?;
+        for dir in missing.iter().rev().filter_map(|dir| dir.parent()) {
+            vfs.sync_dir(if dir.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                dir
+            })?;
+        }
+        Ok(())
+    };
+    work().map_err(|e| Error::io("creating a directory", path, e))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn places() -> (tempfile::TempDir, Dirs) {
         let root = tempfile::tempdir().unwrap();
-        let dirs = Dirs::open(&root.path().join("db"), &root.path().join("db.node")).unwrap();
+        let dirs = Dirs::open(&Io::os(), &root.path().join("db"), &root.path().join("db.node")).unwrap();
         (root, dirs)
     }
 
@@ -444,17 +507,17 @@ mod tests {
             dirs.write_synced("install", "4294967296-9\n4\n").unwrap();
             let retired = dirs.side.join("retired");
             if step >= 1 {
-                rename(dirs.data(), &retired).unwrap();
+                rename(&Io::os(), dirs.data(), &retired).unwrap();
             }
             if step >= 2 {
-                rename(&dirs.incoming(), dirs.data()).unwrap();
+                rename(&Io::os(), &dirs.incoming(), dirs.data()).unwrap();
             }
             if step >= 3 {
                 let place = dirs.side.join("quarantine/4294967296-9");
                 fs::create_dir_all(&place).unwrap();
-                rename(&retired.join("wal"), &place.join("wal")).unwrap();
+                rename(&Io::os(), &retired.join("wal"), &place.join("wal")).unwrap();
             }
-            let dirs = Dirs::open(&dirs.data, &dirs.side).unwrap();
+            let dirs = Dirs::open(&Io::os(), &dirs.data, &dirs.side).unwrap();
             let kept = dirs.resume_install().unwrap().unwrap();
             assert_eq!(current(&dirs), "new", "step {step}");
             assert_eq!(

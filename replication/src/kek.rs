@@ -15,13 +15,14 @@ use strongroom::keys::{Destruction, KekVersion, KeyProvider};
 use zeroize::Zeroizing;
 
 /// A provider that remembers which versions are in use through it.
-pub(crate) struct Watched {
+pub struct Watched {
     inner: Arc<dyn KeyProvider>,
     live: Mutex<BTreeSet<u64>>,
 }
 
 impl Watched {
-    pub(crate) fn new(inner: Arc<dyn KeyProvider>) -> Arc<Watched> {
+    /// Watches `inner`.
+    pub fn new(inner: Arc<dyn KeyProvider>) -> Arc<Watched> {
         Arc::new(Watched {
             inner,
             live: Mutex::new(BTreeSet::new()),
@@ -29,12 +30,12 @@ impl Watched {
     }
 
     /// Versions used and not destroyed.
-    pub(crate) fn live(&self) -> BTreeSet<u64> {
+    pub fn live(&self) -> BTreeSet<u64> {
         self.live.lock().clone()
     }
 
     /// Destroys what is still in use: the keystore made with it is given up.
-    pub(crate) fn destroy_all(&self) -> Result<()> {
+    pub fn destroy_all(&self) -> Result<()> {
         self.live()
             .into_iter()
             .try_for_each(|version| self.destroy_version(KekVersion(version)).map(drop))

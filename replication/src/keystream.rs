@@ -8,7 +8,6 @@
 //! everything otherwise: after a failover, versions of two keystores may agree by accident.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use strongroom::Engine;
@@ -20,6 +19,7 @@ use tonic::{Status, Streaming};
 use tracing::{debug, warn};
 use zeroize::Zeroizing;
 
+use crate::core::primary::Event;
 use crate::dial::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::ReplicationConfig;
@@ -155,20 +155,21 @@ pub(crate) async fn serve(
     let Some(session) = session else {
         return Err(Status::failed_precondition("no such stream"));
     };
-    if since > engine.keystore_version() {
-        return Err(Malformed("keystore version from the future").into());
+    let begin = Event::KeysBegin {
+        since,
+        current: engine.keystore_version(),
+    };
+    if let Some(reason) = session.ends(begin) {
+        session.end();
+        return Err(Malformed(reason).into());
     }
-    if since > 0 {
-        session.keys_acknowledged(since);
-    }
-    let sent = Arc::new(AtomicU64::new(since));
     {
-        let (feed, sent) = (feed(session.over.clone()), sent.clone());
-        start_thread(move || send_changes(&engine, since, &sent, &feed))?;
+        let (feed, session) = (feed(session.over.clone()), session.clone());
+        start_thread(move || send_changes(&engine, since, &session, &feed))?;
     }
     tokio::spawn(async move {
         let reason = tokio::select! {
-            reason = take_acks(&session, &sent, inbound) => reason,
+            reason = take_acks(&session, inbound) => reason,
             () = out.closed() => "closed",
             () = session.over.raised() => "over",
         };
@@ -187,7 +188,7 @@ fn start_thread(work: impl FnOnce() + Send + 'static) -> std::result::Result<(),
 }
 
 /// Sends every change after `since` until the session is over.
-fn send_changes(engine: &Engine, since: u64, sent: &AtomicU64, feed: &Feed<Message>) {
+fn send_changes(engine: &Engine, since: u64, session: &Session, feed: &Feed<Message>) {
     let mut known = since;
     // Asked for everything: send it, even if nothing ever changes.
     let mut first = since == 0;
@@ -208,7 +209,8 @@ fn send_changes(engine: &Engine, since: u64, sent: &AtomicU64, feed: &Feed<Messa
         let changes = engine.key_changes(if first { 0 } else { known });
         first = false;
         known = changes.version;
-        sent.store(known, Ordering::Release);
+        // Before it is: an acknowledgement cannot overtake this.
+        session.step(Event::KeysSent(known));
         if !send_change(&changes, feed) {
             return;
         }
@@ -220,32 +222,27 @@ fn send_change(changes: &KeyChanges, feed: &Feed<Message>) -> bool {
     chunks(changes.version, &encoded).all(|chunk| feed.send(Ok(chunk)))
 }
 
-async fn take_acks(
-    session: &Session,
-    sent: &AtomicU64,
-    mut inbound: Streaming<v1::KeysMessage>,
-) -> &'static str {
+async fn take_acks(session: &Session, mut inbound: Streaming<v1::KeysMessage>) -> &'static str {
     loop {
         let message = match inbound.message().await {
             Ok(Some(message)) => message,
             Ok(None) => return "the standby ended it",
             Err(_) => return "the connection broke",
         };
-        match wire::decode_keys_standby(message) {
-            Ok(FromKeysStandby::Ack { version }) if version <= sent.load(Ordering::Acquire) => {
-                session.keys_acknowledged(version);
-            }
-            _ => {
-                warn!(node = %session.node, "key acknowledgement refused");
-                return "an acknowledgement that cannot be";
-            }
+        let Ok(FromKeysStandby::Ack { version }) = wire::decode_keys_standby(message) else {
+            return "a message that is no acknowledgement";
+        };
+        if let Some(reason) = session.ends(Event::KeysAcked(version)) {
+            warn!(node = %session.node, reason, "key acknowledgement refused");
+            return reason;
         }
     }
 }
 
 // --------------------------------------------------------------------------------- standby's side
 
-/// Applies keystore changes of a session until the stream ends. `on_applied` hears of each version.
+/// Applies keystore changes of a session until the stream ends. `on_applied` hears of each version, and says
+/// which to acknowledge.
 ///
 /// `busy` is locked while a change is being applied, also when this future is dropped meanwhile: whoever
 /// holds it knows that none is.
@@ -255,7 +252,7 @@ pub(crate) async fn follow(
     engine: &Engine,
     hello: v1::KeysMessage,
     busy: &Arc<tokio::sync::Mutex<()>>,
-    mut on_applied: impl FnMut(u64),
+    mut on_applied: impl FnMut(u64) -> Option<u64>,
 ) -> Result<()> {
     let (out, rx) = mpsc::channel(4);
     let closed = || Error::new(ErrorKind::Unreachable, "the key stream ended");
@@ -273,10 +270,11 @@ pub(crate) async fn follow(
             KeyChanges::decode(&bytes).and_then(|changes| engine.apply_key_changes(&changes))
         })
         .await??;
-        on_applied(version);
-        out.send(wire::encode_keys_ack(version))
-            .await
-            .map_err(|_| closed())?;
+        if let Some(acknowledged) = on_applied(version) {
+            out.send(wire::encode_keys_ack(acknowledged))
+                .await
+                .map_err(|_| closed())?;
+        }
     }
     Err(closed())
 }

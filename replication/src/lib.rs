@@ -46,50 +46,58 @@
 //!
 //! # Guarantees, and where each is kept
 //!
-//! - A standby's log is a prefix of its primary's, told by epoch, position and chain together (`epoch`).
-//! - `Replicated` is acknowledged only after the standby synced the record, in the same epoch (`progress`,
-//!   `receiver`, and the engine's gate). No standby: the commit ends in `Unknown`, never in less.
-//! - A record never arrives before the keys it needs (`sender`), and a deletion is confirmed per standby:
+//! - A standby's log is a prefix of its primary's, told by epoch, position and chain together
+//!   (`core::epoch`).
+//! - `Replicated` is acknowledged only after the standby synced the record, in the same epoch
+//!   (`core::progress`, `core::standby`, and the engine's gate). No standby: the commit ends in `Unknown`, never in less.
+//! - A record never arrives before the keys it needs (`core::primary`), and a deletion is confirmed per standby:
 //!   [`StandbyStatus::keystore_version`].
 //! - Promotion first makes a never-used epoch durable, then applies all durable log, then serves
-//!   (`promote`). From then on the new primary is the fence: the old one can complete no `Replicated`
+//!   (`core::promotion`). From then on the new primary is the fence: the old one can complete no `Replicated`
 //!   commit. It is also told, until it answers; `Local` commits it takes before it hears of it are lost
 //!   with its tail, which is kept aside.
-//! - A returning primary serves nothing before it knows its epoch is current (`returning`).
+//! - A returning primary serves nothing before it knows its epoch is current (`core::returning`).
 //! - A dead or slow standby costs a bounded amount of memory ([`ReplicationConfig::window_bytes`]) and disk
 //!   (`Options::wal_keep_bytes`); past it, it takes a base copy by itself (`bootstrap`).
 //! - Only certificates with [`REPLICA_ROLE`], on both sides; no plaintext (`tls`).
 //!
 //! What this is not: it does not choose when to promote, and two people who promote both nodes of a pair
-//! that cannot see each other get two primaries, until one hears of the other's higher epoch. For the
+//! that cannot see each other get two primaries, until one hears of the other's higher epoch; if both
+//! promotions took the same epoch, neither yields, and a person keeps one and empties the other. For the
 //! disk space of a base copy, plan twice the database while a standby is being replaced.
 //!
 //! # Reading order
 //!
-//! `progress`, `epoch`, `returning` decide and do no I/O; `wire` and `proto/replication.proto` are the
-//! protocol; `sender`, `receiver`, `keystream`, `bootstrap` run it; `promote` and `supervisor` change roles.
+//! `core` decides: events in, actions out, no sockets, clocks or threads. `wire` and
+//! `proto/replication.proto` are the protocol's bytes; `sender`, `receiver`, `keystream`, `bootstrap` drive
+//! the core over TLS; `promote` and `supervisor` change roles by its decisions.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
 mod backoff;
 mod bootstrap;
+#[cfg(not(feature = "sim"))]
+mod core;
+#[cfg(feature = "sim")]
+#[allow(missing_docs, reason = "public for the simulator only")]
+pub mod core;
 mod dial;
 mod dirs;
-mod epoch;
 mod error;
+#[cfg(any(test, feature = "sim"))]
+pub mod hooks;
+#[cfg(not(any(test, feature = "sim")))]
+mod hooks;
 mod kek;
 mod keystream;
-mod marks;
 #[cfg(feature = "sim")]
 pub mod network;
 mod node;
 mod options;
 #[cfg(feature = "sim")]
 pub mod parsers;
-mod progress;
 mod promote;
 mod receiver;
-mod returning;
 mod sender;
 mod service;
 mod shared;

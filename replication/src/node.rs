@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use strongroom::io::Io;
 use strongroom::keys::KeyProvider;
 use strongroom::{Engine, Epoch, ErrorKind as EngineKind, Promotion, Role};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -55,7 +56,7 @@ impl Node {
         let (commands, inbox) = mpsc::unbounded_channel();
         let (data, side, listen) = (config.data_dir.clone(), config.side_dir(), config.listen);
         let (dirs, recorded) = blocking(move || {
-            let dirs = Dirs::open(&data, &side)?;
+            let dirs = Dirs::open(&Io::os(), &data, &side)?;
             dirs.resume_install()?;
             let recorded = dirs.recorded()?;
             Ok::<_, Error>((dirs, recorded))

@@ -8,12 +8,13 @@ use prost::Message;
 use strongroom::hooks::parsers::Parser;
 use strongroom::{Chain, Epoch, EpochStart, Lsn};
 
+use crate::core::epoch::{Hello, Verdict};
+use crate::core::message::{FenceOutcome, FromBase, FromPrimary, FromStandby, Seen};
+use crate::core::progress::Ack;
 use crate::dirs;
-use crate::epoch::{Hello, Verdict};
 use crate::keystream::{Assembly, chunks};
-use crate::progress::Ack;
 use crate::status::{NodeRole, PeerStatus};
-use crate::wire::{self, FenceOutcome, FromBase, FromKeysStandby, FromPrimary, FromStandby, Seen, v1};
+use crate::wire::{self, FromKeysStandby, v1};
 
 /// The parsers of this crate.
 pub fn all() -> Vec<Parser> {
@@ -90,11 +91,12 @@ fn check_primary(bytes: &[u8]) -> bool {
                 epoch,
                 start,
                 end,
+                window_bytes,
                 heartbeat_ms,
                 node,
             } => {
                 assert!(heartbeat_ms > 0, "a primary that never speaks");
-                wire::encode_ok(epoch, start, end, 1, heartbeat_ms, &node)
+                wire::encode_ok(epoch, start, end, window_bytes, heartbeat_ms, &node)
             }
             FromPrimary::Diverged { fork_epoch, fork } => {
                 wire::encode_refusal(Verdict::Diverged { fork_epoch, fork }, Epoch::ZERO)

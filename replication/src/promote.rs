@@ -20,40 +20,18 @@ use strongroom::{Engine, Epoch, Promotion};
 use tracing::{info, warn};
 
 use crate::backoff::Backoff;
+use crate::core::promotion;
+use crate::core::role::{Told, told};
 use crate::dial;
-use crate::dirs::Recorded;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::shared::{Command, Shared};
 use crate::signal::{Signal, blocking};
 use crate::status::FencingStatus;
-use crate::wire::FenceOutcome;
 
 /// Steps 2 to 4. After an error the node is what it was, and the call may be repeated.
 pub(crate) async fn promote(shared: &Arc<Shared>, engine: &Engine) -> Result<Promotion> {
     let (shared, engine) = (shared.clone(), engine.clone());
-    blocking(move || {
-        let status = engine.status();
-        let from = status.highest_epoch.max(status.epoch);
-        shared.dirs.record(Recorded::Promoting { from })?;
-        match engine.promote() {
-            Ok(promotion) => {
-                info!(epoch = %promotion.epoch, start = %promotion.start, "promoted");
-                // Should this fail, the record of step 2 leads to the same role.
-                if let Err(error) = shared.dirs.record(Recorded::Primary) {
-                    warn!(%error, "the promotion took place, its record is incomplete");
-                }
-                Ok(promotion)
-            }
-            Err(error) => {
-                // If the epoch became durable all the same, the record of step 2 must stay.
-                if engine.status().highest_epoch < from.promoted() {
-                    shared.dirs.record(Recorded::Standby)?;
-                }
-                Err(Error::from(error))
-            }
-        }
-    })
-    .await?
+    blocking(move || promotion::promote(&shared.dirs, &engine)).await?
 }
 
 /// Step 6: tells the peer of `epoch` until it answers, or `over` is raised.
@@ -71,30 +49,32 @@ pub(crate) async fn notify(shared: Arc<Shared>, database_id: [u8; 16], epoch: Ep
             answer = dial::tell(&shared.config, database_id, epoch) => answer,
             () = over.raised() => return,
         };
-        let (done, error) = match &answer {
-            Ok((FenceOutcome::Recorded | FenceOutcome::Harmless, _)) => (true, None),
-            Ok((FenceOutcome::NotHigher, highest)) => (
-                false,
-                Some(format!("the peer recorded epoch {highest}, which is newer")),
-            ),
-            Ok((FenceOutcome::WrongDatabase, _)) => (false, Some("the peer holds another database".into())),
-            Ok((FenceOutcome::Undecided, _)) => (false, Some("the peer has not settled its role".into())),
-            Err(e) => (false, Some(e.to_string())),
+        let (told, error) = match answer {
+            Ok((outcome, highest)) => {
+                let told = told(epoch, outcome, highest);
+                let why = match told {
+                    Told::Done => None,
+                    Told::StepDown(newer) => Some(format!("the peer recorded epoch {newer}, which is newer")),
+                    Told::Again(why) => Some(why.to_string()),
+                };
+                (told, why)
+            }
+            Err(e) => (Told::Again("no answer"), Some(e.to_string())),
         };
         if let Some(fencing) = shared.fencing.lock().as_mut() {
             fencing.attempts += 1;
-            (fencing.done, fencing.error) = (done, error);
+            (fencing.done, fencing.error) = (told == Told::Done, error);
         }
-        match answer {
-            Ok((FenceOutcome::Recorded | FenceOutcome::Harmless, _)) => {
+        match told {
+            Told::Done => {
                 info!(%epoch, "the old primary knows");
                 return;
             }
-            Ok((FenceOutcome::NotHigher, highest)) if highest > epoch => {
+            Told::StepDown(highest) => {
                 step_down(&shared, highest).await;
                 return;
             }
-            _ => {}
+            Told::Again(_) => {}
         }
         tokio::select! {
             () = tokio::time::sleep(backoff.next()) => {}

@@ -1,4 +1,5 @@
-//! The standby's side: dials its primary, for ever, and makes its WAL its own.
+//! The standby's side: dials its primary, for ever, and makes its WAL its own. `core::standby` and
+//! `core::following` decide, this carries it out.
 //!
 //! ```text
 //!          dial           Hello             HelloOk
@@ -8,100 +9,48 @@
 //!   |                                       v base copy          |
 //!   +------------------------------------------------------------+
 //!
-//! streaming:   task    messages, checked -> queue
+//! streaming:   task    messages -> core -> queue
 //!              thread  queue -> engine.standby_append ... -> engine.standby_sync -> newest progress
-//!              task    newest progress -> Ack
-//!              task    key stream (`keystream::follow`)
+//!              task    newest progress -> core -> Ack
+//!              task    key stream (`keystream::follow`) -> core -> Ack
 //! ```
 //!
-//! Rules. (1) Bytes are appended verbatim, in order, and only those of the primary's reign. (2) All that has
-//! arrived is appended, then synced once, then acknowledged once; the thread never waits for more while it
-//! owes an acknowledgement. (3) A primary below an epoch recorded here is refused, and told. (4) When
-//! [`follow`] returns, no append and no key change is under way and none will follow: what promotion relies
-//! on.
+//! When [`follow`] returns, no append and no key change is under way and none will follow: what promotion
+//! relies on.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use strongroom::{Engine, Epoch, EpochStart, ErrorKind as EngineKind, Lsn};
+use strongroom::{Engine, Lsn, StandbyProgress};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tracing::{debug, info, warn};
 
 use crate::backoff::Backoff;
+use crate::core::following::{Ended, Following, Next};
+use crate::core::message::FromPrimary;
+use crate::core::standby::{Action, Ending, Event, StandbySession, SyncDebt};
 use crate::dial::{self, Client};
-use crate::epoch::Hello;
 use crate::error::{Error, ErrorKind, Result};
 use crate::keystream;
-use crate::marks::Marks;
-use crate::progress::Ack;
 use crate::shared::Shared;
 use crate::signal::{Signal, blocking};
-use crate::wire::{self, FromPrimary, status_error, v1};
+use crate::wire::{self, status_error, v1};
 
 /// WAL messages waiting for the disk. The primary's window bounds their bytes.
 const QUEUE_MESSAGES: usize = 256;
-/// Most bytes appended before a sync.
-const SYNC_BYTES_MAX: usize = 8 << 20;
-/// Longest time of appending before a sync: half of what an acknowledgement may take.
-const SYNC_AFTER: Duration = Duration::from_millis(5);
-/// Failures of the engine to take bytes at one position before a base copy is taken.
-const STRIKES_MAX: u32 = 3;
-
-/// Why following ended.
-pub(crate) enum Ended {
-    /// It was told to.
-    Stopped,
-    /// The WAL here no longer connects to the primary's.
-    NeedBase {
-        /// It holds something the primary's does not: keep it aside.
-        diverged: bool,
-        why: String,
-    },
-    /// The engine refuses to go on until it is reopened.
-    Reopen(Error),
-}
-
-/// How one session ended.
-enum Session {
-    Ended(Ended),
-    /// Try again.
-    Lost(Error),
-    /// The engine could not take the bytes sent: try again, but not for ever.
-    Strike(Error),
-    /// The peer is an old primary: tell it.
-    PeerIsOld,
-}
-
-impl From<Error> for Session {
-    fn from(error: Error) -> Session {
-        match error.engine_kind() {
-            None => Session::Lost(error),
-            Some(EngineKind::Closed) => Session::Ended(Ended::Stopped),
-            Some(EngineKind::Diverged) => Session::Ended(Ended::NeedBase {
-                diverged: true,
-                why: error.to_string(),
-            }),
-            Some(EngineKind::Fenced) => Session::PeerIsOld,
-            Some(EngineKind::ReadOnly | EngineKind::Io) => Session::Ended(Ended::Reopen(error)),
-            Some(EngineKind::NoSpace) => Session::Lost(error),
-            Some(_) => Session::Strike(error),
-        }
-    }
-}
 
 /// What lasts longer than a session.
 struct Follower {
     shared: Arc<Shared>,
     engine: Engine,
-    /// Keystore version taken over from the primary, and the primary's epoch then.
-    keys: Mutex<Option<(Epoch, u64)>>,
+    following: Mutex<Following>,
 }
 
-/// Follows the configured peer until `stop` is raised or a base copy or a reopen is needed. See rule 4.
+/// Follows the configured peer until `stop` is raised or a base copy or a reopen is needed.
 pub(crate) async fn follow(shared: Arc<Shared>, engine: Engine, stop: &Signal) -> Ended {
     let config = shared.config.clone();
     let seed = strongroom_seed();
@@ -109,12 +58,11 @@ pub(crate) async fn follow(shared: Arc<Shared>, engine: Engine, stop: &Signal) -
     let follower = Follower {
         shared,
         engine,
-        keys: Mutex::new(None),
+        following: Mutex::default(),
     };
-    let (mut strikes, mut struck_at) = (0, Lsn::ZERO);
     loop {
         let before = follower.engine.status().durable;
-        let outcome = follower.session(stop).await;
+        let ending = follower.session(stop).await;
         let after = follower.engine.status().durable;
         if after > before {
             backoff.reset();
@@ -123,25 +71,17 @@ pub(crate) async fn follow(shared: Arc<Shared>, engine: Engine, stop: &Signal) -
             follower.disconnected(None);
             return Ended::Stopped;
         }
-        let error = match outcome {
-            Session::Ended(ended) => {
+        if let Ending::Strike(error) = &ending {
+            warn!(%error, "the primary's WAL cannot be taken");
+        }
+        let next = follower.following.lock().ended(ending, after);
+        let error = match next {
+            Next::Ended(ended) => {
                 follower.disconnected(None);
                 return ended;
             }
-            Session::Lost(error) => error,
-            Session::Strike(error) => {
-                strikes = if struck_at == after { strikes + 1 } else { 1 };
-                struck_at = after;
-                warn!(%error, strikes, "the primary's WAL cannot be taken");
-                if strikes >= STRIKES_MAX {
-                    return Ended::NeedBase {
-                        diverged: true,
-                        why: error.to_string(),
-                    };
-                }
-                error
-            }
-            Session::PeerIsOld => follower.tell().await,
+            Next::Retry(error) => error,
+            Next::Tell => follower.tell().await,
         };
         debug!(%error, "following interrupted");
         follower.disconnected(Some(error.to_string()));
@@ -171,25 +111,16 @@ fn session_id() -> Result<[u8; 16]> {
     Ok(id)
 }
 
-/// A session that was granted.
-struct Granted {
+/// A session that said Hello.
+struct Session {
     client: Client,
-    session: [u8; 16],
+    id: [u8; 16],
     database_id: [u8; 16],
     inbound: Streaming<v1::PrimaryMessage>,
     outbound: mpsc::Sender<v1::StandbyMessage>,
-    epoch: Epoch,
-    start: Lsn,
-    /// What it holds already. Acknowledged at once: a confirmation may have been lost with the connection
-    /// before, and what came in a base copy was never acknowledged.
-    holds: Ack,
-}
-
-/// Newest progress, and the time it was current at if known.
-#[derive(Clone, Copy)]
-struct Applied {
-    ack: Ack,
-    current_at: Option<u64>,
+    core: Arc<Mutex<StandbySession>>,
+    /// What times of the core count from.
+    began: Instant,
 }
 
 /// Bytes on their way to the engine.
@@ -221,19 +152,20 @@ impl Follower {
         }
     }
 
-    async fn session(&self, stop: &Signal) -> Session {
-        let granted = tokio::select! {
-            granted = self.connect() => match granted {
-                Ok(granted) => granted,
-                Err(session) => return session,
+    async fn session(&self, stop: &Signal) -> Ending {
+        let connected = tokio::select! {
+            connected = self.connect() => match connected {
+                Ok(connected) => connected,
+                Err(ending) => return ending,
             },
-            () = stop.raised() => return Session::Ended(Ended::Stopped),
+            () = stop.raised() => return Ending::Stopped,
         };
-        self.stream(granted, stop).await
+        let (session, granted) = connected;
+        self.stream(session, granted, stop).await
     }
 
-    /// Dials, says Hello, hears the verdict.
-    async fn connect(&self) -> std::result::Result<Granted, Session> {
+    /// Dials, says Hello, hears the verdict; the actions that begin the stream.
+    async fn connect(&self) -> std::result::Result<(Session, Vec<Action>), Ending> {
         let config = &self.shared.config;
         let engine = self.engine.clone();
         // The sync makes the end of the last whole record durable: that is where a stream goes on.
@@ -243,117 +175,48 @@ impl Follower {
         })
         .await??;
         let mut client = dial::dial(config).await?;
-        let session = session_id()?;
-        let hello = Hello {
-            database_id: status.database_id,
-            node: config.node.clone(),
-            session,
-            history,
-            highest: status.highest_epoch.max(progress.epoch),
-            durable: EpochStart {
-                epoch: progress.epoch,
-                start: progress.durable,
-                chain: progress.chain,
-            },
-            keystore_version: status.keystore_version,
-        };
+        let id = session_id()?;
+        let hello = Following::hello(&config.node, id, &progress, &status, history);
         let (outbound, rx) = mpsc::channel(4);
         // The channel is empty: cannot be full.
         let _ = outbound.try_send(wire::encode_hello(&hello));
+        let began = Instant::now();
+        let mut core = StandbySession::new(&hello, &progress, config.timeouts.progress, began.elapsed());
         let mut inbound = dial::within(config, client.stream(ReceiverStream::new(rx)))
             .await?
             .into_inner();
         let first = dial::within(config, inbound.message()).await?;
         let first = first.ok_or_else(|| Error::new(ErrorKind::Unreachable, "the peer said nothing"))?;
-        let (epoch, start, end, name) = match wire::decode_primary(first).map_err(Error::from)? {
-            FromPrimary::Ok {
-                epoch,
-                start,
-                end,
-                node,
-                ..
-            } => (epoch, start, end, node),
-            FromPrimary::Diverged { fork_epoch, fork } => {
-                let why =
-                    format!("this node's WAL parted from the primary's in epoch {fork_epoch} at {fork}");
-                return Err(Session::Ended(Ended::NeedBase { diverged: true, why }));
-            }
-            FromPrimary::TooFarBehind { oldest } => return Err(too_far_behind(oldest)),
-            FromPrimary::NotPrimary { epoch } => {
-                let text = format!("the peer does not serve as primary (its epoch is {epoch})");
-                return Err(Error::new(ErrorKind::Refused, text).into());
-            }
-            FromPrimary::Younger { epoch } => {
-                let text = format!("the peer was the primary of epoch {epoch} and has stepped down");
-                return Err(Error::new(ErrorKind::Refused, text).into());
-            }
-            FromPrimary::WrongDatabase => {
-                return Err(Error::new(ErrorKind::WrongDatabase, "the peer holds another database").into());
-            }
-            FromPrimary::Wal { .. } | FromPrimary::Heartbeat { .. } => {
-                return Err(broken("no answer to Hello"));
-            }
-        };
-        if epoch < hello.highest {
-            return Err(Session::PeerIsOld);
-        }
-        if start != hello.durable.start {
-            return Err(broken("a stream that starts elsewhere"));
-        }
+        let mut actions = core.step(began.elapsed(), event(wire::decode_primary(first)));
+        if matches!(actions.last(), Some(Action::End(_)))
+            && let Some(Action::End(ending)) = actions.pop()
         {
-            let mut upstream = self.shared.upstream.lock();
-            upstream.connected = true;
-            upstream.error = None;
-            (upstream.epoch, upstream.end) = (epoch, end);
-            upstream.node = Some(name);
-            upstream.heard = Some(Instant::now());
+            return Err(ending);
         }
-        info!(%epoch, from = %start, "following the primary");
-        let database_id = status.database_id;
-        // Part of a record that arrived before is sent again: it does not count.
-        let holds = Ack {
-            epoch: progress.epoch,
-            received: progress.durable,
-            durable: progress.durable,
-            applied: progress.applied,
-        };
-        Ok(Granted {
+        let session = Session {
             client,
-            session,
-            database_id,
+            id,
+            database_id: status.database_id,
             inbound,
             outbound,
-            epoch,
-            start,
-            holds,
-        })
+            core: Arc::new(Mutex::new(core)),
+            began,
+        };
+        info!(from = %progress.durable, "following the primary");
+        Ok((session, actions))
     }
 
     /// Streams until something ends it. No append is under way when it returns.
-    async fn stream(&self, granted: Granted, stop: &Signal) -> Session {
-        let Granted {
-            client,
-            session,
-            database_id,
-            inbound,
-            outbound,
-            epoch,
-            start,
-            holds,
-        } = granted;
+    async fn stream(&self, session: Session, granted: Vec<Action>, stop: &Signal) -> Ending {
         let config = &self.shared.config;
         let (parts, queue) = mpsc::channel(QUEUE_MESSAGES);
-        let (newest, progress) = watch::channel(Applied {
-            ack: holds,
-            current_at: None,
-        });
-        let marks = Arc::new(Mutex::new(Marks::default()));
+        let (newest, progress) = watch::channel(None);
         let (done_in, mut done) = oneshot::channel();
         {
-            let (engine, marks) = (self.engine.clone(), marks.clone());
+            let engine = self.engine.clone();
             let thread = std::thread::Builder::new().name("wal-receiver".into());
             let spawned = thread.spawn(move || {
-                let outcome = apply(&engine, queue, &newest, &marks);
+                let outcome = apply(&engine, queue, &newest);
                 let _ = done_in.send(outcome);
             });
             if let Err(e) = spawned {
@@ -362,132 +225,169 @@ impl Follower {
                     .into();
             }
         }
-        let since = self
-            .keys
-            .lock()
-            .filter(|(of, _)| *of == epoch)
-            .map_or(0, |(_, version)| version);
-        let hello = wire::encode_keys_hello(Some(database_id), Some(session), &config.node, since);
+        let mut run = Run {
+            follower: self,
+            core: session.core,
+            began: session.began,
+            parts,
+            outbound: session.outbound,
+        };
+        if let Err(ending) = run.carry_out(granted).await {
+            return ending;
+        }
+        let epoch = run.core.lock().epoch().unwrap_or_default();
+        let since = self.following.lock().keys_since(epoch);
+        let hello = wire::encode_keys_hello(Some(session.database_id), Some(session.id), &config.node, since);
         let busy = Arc::new(tokio::sync::Mutex::new(()));
-        let on_applied = |version| *self.keys.lock() = Some((epoch, version));
-        let outcome = tokio::select! {
-            outcome = self.take(inbound, epoch, start, holds.applied, parts.clone(), &marks) => outcome,
-            outcome = self.acknowledge(progress, outbound) => outcome,
-            outcome = keystream::follow(client, config, &self.engine, hello, &busy, on_applied) => match outcome {
-                Ok(()) => broken("the key stream ended"),
-                Err(e) => e.into(),
+        let on_applied = |version| {
+            self.following.lock().keys_applied(epoch, version);
+            let actions = run.step(Event::KeysApplied(version));
+            actions.into_iter().find_map(|action| match action {
+                Action::AcknowledgeKeys(version) => Some(version),
+                _ => None,
+            })
+        };
+        let ending = tokio::select! {
+            ending = run.take(session.inbound) => ending,
+            ending = run.acknowledge(progress) => ending,
+            outcome = keystream::follow(session.client, config, &self.engine, hello, &busy, on_applied) => {
+                run.failed(match outcome {
+                    Ok(()) => wire::Malformed("the key stream ended").into(),
+                    Err(e) => e,
+                })
             },
             applied = &mut done => {
                 drop(busy.lock().await);
                 return applied_outcome(applied);
             }
-            () = stop.raised() => Session::Ended(Ended::Stopped),
+            () = stop.raised() => Ending::Stopped,
         };
         // The thread takes what has arrived, then ends; a key change under way is finished: only then is
         // this over.
-        drop(parts);
+        run.parts = mpsc::channel(1).0;
         drop(busy.lock().await);
         match applied_outcome(done.await) {
-            Session::Lost(_) => outcome,
+            Ending::Lost(_) => ending,
             worse => worse,
         }
     }
+}
+
+/// A stream under way: steps the core and carries out what it says.
+struct Run<'a> {
+    follower: &'a Follower,
+    core: Arc<Mutex<StandbySession>>,
+    began: Instant,
+    parts: mpsc::Sender<Part>,
+    outbound: mpsc::Sender<v1::StandbyMessage>,
+}
+
+impl Run<'_> {
+    fn step(&self, event: Event) -> Vec<Action> {
+        self.core.lock().step(self.began.elapsed(), event)
+    }
+
+    /// The core's word on a failure.
+    fn failed(&self, error: Error) -> Ending {
+        let actions = self.step(Event::Failed(error));
+        let ending = actions.into_iter().find_map(|action| match action {
+            Action::End(ending) => Some(ending),
+            _ => None,
+        });
+        // Over before: whoever ended it says more.
+        ending.unwrap_or(Ending::Stopped)
+    }
+
+    async fn carry_out(&self, actions: Vec<Action>) -> std::result::Result<(), Ending> {
+        for action in actions {
+            match action {
+                Action::Begin { epoch, end, node } => {
+                    info!(%epoch, "the primary granted the stream");
+                    let mut upstream = self.follower.shared.upstream.lock();
+                    upstream.connected = true;
+                    upstream.error = None;
+                    (upstream.epoch, upstream.end) = (epoch, end);
+                    upstream.node = Some(node);
+                    upstream.heard = Some(Instant::now());
+                }
+                Action::Append { first, bytes } => {
+                    if self.parts.send(Part { first, bytes }).await.is_err() {
+                        // The thread has ended, and says why.
+                        return Err(Error::new(ErrorKind::Engine, "WAL cannot be taken").into());
+                    }
+                }
+                Action::Acknowledge(ack) => {
+                    if self.outbound.send(wire::encode_ack(&ack)).await.is_err() {
+                        return Err(Error::new(ErrorKind::Unreachable, "the connection closed").into());
+                    }
+                }
+                Action::Heard { end, current_at } => {
+                    let mut upstream = self.follower.shared.upstream.lock();
+                    upstream.heard = Some(Instant::now());
+                    upstream.end = upstream.end.max(end);
+                    upstream.primary_ms = upstream.primary_ms.max(current_at);
+                }
+                Action::Applied { current_at } => {
+                    let mut upstream = self.follower.shared.upstream.lock();
+                    upstream.primary_ms = upstream.primary_ms.max(Some(current_at));
+                }
+                // The key stream's task sends these itself.
+                Action::AcknowledgeKeys(_) => {}
+                Action::End(ending) => return Err(ending),
+            }
+        }
+        Ok(())
+    }
 
     /// Takes the primary's messages.
-    async fn take(
-        &self,
-        mut inbound: Streaming<v1::PrimaryMessage>,
-        epoch: Epoch,
-        start: Lsn,
-        applied: Lsn,
-        parts: mpsc::Sender<Part>,
-        marks: &Mutex<Marks>,
-    ) -> Session {
-        let patience = self.shared.config.timeouts.progress;
-        let mut next = start;
-        marks.lock().applied(applied);
+    async fn take(&self, mut inbound: Streaming<v1::PrimaryMessage>) -> Ending {
+        let patience = self.follower.shared.config.timeouts.progress;
         loop {
-            let message = match tokio::time::timeout(patience, inbound.message()).await {
-                Ok(Ok(Some(message))) => message,
+            let event = match tokio::time::timeout(patience, inbound.message()).await {
+                Ok(Ok(Some(message))) => event(wire::decode_primary(message)),
                 Ok(Ok(None)) => {
-                    return Error::new(ErrorKind::Unreachable, "the primary ended the stream").into();
+                    Event::Failed(Error::new(ErrorKind::Unreachable, "the primary ended the stream"))
                 }
-                Ok(Err(status)) => return status_error(status).into(),
-                Err(_) => return Error::new(ErrorKind::Unreachable, "the primary fell silent").into(),
+                Ok(Err(status)) => Event::Failed(status_error(status)),
+                Err(_) => Event::Tick,
             };
-            let seen = match wire::decode_primary(message) {
-                Ok(FromPrimary::Wal {
-                    epoch: of,
-                    first,
-                    bytes,
-                    seen,
-                }) => {
-                    if of != epoch || first != next {
-                        return broken("WAL out of order");
-                    }
-                    next = first.advance(bytes.len() as u64);
-                    if parts.send(Part { first, bytes }).await.is_err() {
-                        // The thread has ended, and says why.
-                        return Error::new(ErrorKind::Engine, "WAL cannot be taken").into();
-                    }
-                    seen
-                }
-                Ok(FromPrimary::Heartbeat { epoch: of, seen }) if of == epoch => seen,
-                Ok(FromPrimary::TooFarBehind { oldest }) => return too_far_behind(oldest),
-                Ok(_) => return broken("a message out of place"),
-                Err(malformed) => return Error::from(malformed).into(),
-            };
-            let current_at = marks.lock().seen(seen);
-            let mut upstream = self.shared.upstream.lock();
-            upstream.heard = Some(Instant::now());
-            upstream.end = upstream.end.max(seen.end).max(next);
-            upstream.primary_ms = upstream.primary_ms.max(current_at);
+            if let Err(ending) = self.carry_out(self.step(event)).await {
+                return ending;
+            }
         }
     }
 
-    /// Acknowledges what is held, then the newest progress whenever there is some.
-    async fn acknowledge(
-        &self,
-        mut progress: watch::Receiver<Applied>,
-        out: mpsc::Sender<v1::StandbyMessage>,
-    ) -> Session {
+    /// Acknowledges the newest progress whenever there is some.
+    async fn acknowledge(&self, mut progress: watch::Receiver<Option<StandbyProgress>>) -> Ending {
         loop {
-            let applied = *progress.borrow_and_update();
-            if out.send(wire::encode_ack(&applied.ack)).await.is_err() {
-                return Error::new(ErrorKind::Unreachable, "the connection closed").into();
-            }
-            {
-                let mut upstream = self.shared.upstream.lock();
-                upstream.primary_ms = upstream.primary_ms.max(applied.current_at);
-            }
             if progress.changed().await.is_err() {
                 // The thread has ended; its outcome says more.
                 std::future::pending::<()>().await;
             }
+            let newest = *progress.borrow_and_update();
+            let Some(newest) = newest else { continue };
+            if let Err(ending) = self.carry_out(self.step(Event::Synced(newest))).await {
+                return ending;
+            }
         }
     }
 }
 
-fn broken(what: &'static str) -> Session {
-    Error::from(wire::Malformed(what)).into()
-}
-
-fn too_far_behind(oldest: Lsn) -> Session {
-    let why = format!("the primary keeps WAL from {oldest} on only");
-    Session::Ended(Ended::NeedBase { diverged: false, why })
+fn event(decoded: std::result::Result<FromPrimary, wire::Malformed>) -> Event {
+    match decoded {
+        Ok(message) => Event::Message(message),
+        Err(malformed) => Event::Failed(malformed.into()),
+    }
 }
 
 /// The thread's word on how it ended. `Lost` when it ended well.
 fn applied_outcome(
     outcome: std::result::Result<std::result::Result<(), strongroom::Error>, oneshot::error::RecvError>,
-) -> Session {
+) -> Ending {
     match outcome {
         Ok(Ok(())) => Error::new(ErrorKind::Unreachable, "the stream ended").into(),
         Ok(Err(e)) => Error::from(e).into(),
-        Err(_) => Session::Ended(Ended::Reopen(Error::new(
-            ErrorKind::Stopped,
-            "the receiving thread died",
-        ))),
+        Err(_) => Ending::Reopen(Error::new(ErrorKind::Stopped, "the receiving thread died")),
     }
 }
 
@@ -495,62 +395,21 @@ fn applied_outcome(
 fn apply(
     engine: &Engine,
     mut queue: mpsc::Receiver<Part>,
-    newest: &watch::Sender<Applied>,
-    marks: &Mutex<Marks>,
+    newest: &watch::Sender<Option<StandbyProgress>>,
 ) -> std::result::Result<(), strongroom::Error> {
-    while let Some(part) = queue.blocking_recv() {
-        let began = Instant::now();
-        let mut bytes = part.bytes.len();
+    let began = Instant::now();
+    let mut debt = SyncDebt::default();
+    let mut waiting = None;
+    while let Some(part) = waiting.take().or_else(|| queue.blocking_recv()) {
+        // The time before: a long append counts.
+        let now = began.elapsed();
         engine.standby_append(part.first, &part.bytes)?;
-        while bytes < SYNC_BYTES_MAX && began.elapsed() < SYNC_AFTER {
-            let Ok(part) = queue.try_recv() else { break };
-            bytes += part.bytes.len();
-            engine.standby_append(part.first, &part.bytes)?;
+        debt.appended(part.bytes.len(), now);
+        waiting = queue.try_recv().ok();
+        if debt.due(waiting.is_some(), began.elapsed()) {
+            newest.send_replace(Some(engine.standby_sync()?));
+            debt.settled();
         }
-        let progress = engine.standby_sync()?;
-        let current_at = marks.lock().applied(progress.applied);
-        let ack = Ack {
-            epoch: progress.epoch,
-            received: progress.received,
-            durable: progress.durable,
-            applied: progress.applied,
-        };
-        newest.send_replace(Applied { ack, current_at });
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn engine_errors_table() {
-        let outcome = |kind| {
-            let session: Session = Error::from(strongroom::Error::new(kind, "x")).into();
-            match session {
-                Session::Ended(Ended::Stopped) => "stopped",
-                Session::Ended(Ended::NeedBase { diverged: true, .. }) => "diverged",
-                Session::Ended(Ended::NeedBase { diverged: false, .. }) => "behind",
-                Session::Ended(Ended::Reopen(_)) => "reopen",
-                Session::Lost(_) => "again",
-                Session::Strike(_) => "strike",
-                Session::PeerIsOld => "old",
-            }
-        };
-        let table = [
-            (EngineKind::Closed, "stopped"),
-            (EngineKind::Diverged, "diverged"),
-            (EngineKind::Fenced, "old"),
-            (EngineKind::ReadOnly, "reopen"),
-            (EngineKind::Io, "reopen"),
-            (EngineKind::NoSpace, "again"),
-            (EngineKind::Corruption, "strike"),
-            (EngineKind::Invalid, "strike"),
-            (EngineKind::KeyRefused, "strike"),
-        ];
-        for (kind, expected) in table {
-            assert_eq!(outcome(kind), expected, "{kind:?}");
-        }
-    }
 }

@@ -1,34 +1,29 @@
-//! The primary's side of a stream: decides on a Hello, then ships WAL until something ends it.
+//! The primary's side of a stream, driven: `core::primary` decides, this carries it out over a connection.
 //!
 //! ```text
-//! thread   cursor.read -> keystore version after the read -> queue (bounded)
-//! task     queue -> wait until the standby acknowledged that keystore version -> connection
-//! task     acks -> progress, pin, engine.confirm_replicated -> room for the thread
+//! thread   room -> cursor.read -> keystore version after the read -> core -> queue (bounded)
+//! task     queue -> connection; heartbeat, watchdog -> core
+//! task     acknowledgements -> core -> engine.confirm_replicated
 //! ```
-//!
-//! Rules. (1) A record never arrives before the keys it needs: whatever keys its tenants had were in the
-//! keystore when its bytes were written, so a version read after reading the bytes covers them. (2) What is
-//! sent and not durable there stays within the window, so a slow standby costs bounded memory. (3) Bytes
-//! outstanding without a durable advance for `Timeouts::progress`: the connection is dropped, the standby
-//! dials again. (4) Only an acknowledgement of this reign's own epoch confirms commits.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use strongroom::io::{Clock as _, OsClock};
-use strongroom::{Engine, ErrorKind as EngineKind, Lsn, WalCursor};
-use tokio::sync::{mpsc, watch};
+use strongroom::{Engine, ErrorKind as EngineKind, WalCursor};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 use tracing::{debug, info, warn};
 
-use crate::epoch::{ChainHere, Hello, Primary, Verdict, decide};
+use crate::core::epoch::Hello;
+use crate::core::message::{FromPrimary, FromStandby, Seen};
+use crate::core::primary::{Action, Event, Limits};
 use crate::error::Result;
 use crate::options::ReplicationConfig;
 use crate::signal::blocking;
-use crate::standbys::{Reign, Session};
-use crate::wire::{self, CHUNK_BYTES_MAX, FromStandby, Seen, v1};
+use crate::standbys::{Reign, Session, Work};
+use crate::wire::{self, CHUNK_BYTES_MAX, v1};
 
 type Outbound = mpsc::Sender<std::result::Result<v1::PrimaryMessage, Status>>;
 pub(crate) type Outgoing = ReceiverStream<std::result::Result<v1::PrimaryMessage, Status>>;
@@ -41,47 +36,11 @@ const READ_WAIT: Duration = Duration::from_millis(250);
 /// How often it looks where the WAL ends, which takes the lock that commits take.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// What the reading thread hands over.
-enum Read {
-    Bytes {
-        first: Lsn,
-        bytes: Bytes,
-        keystore: u64,
-        seen: Seen,
-    },
-    Gone,
-    Failed(strongroom::Error),
-}
-
-/// Looks a Hello up in this primary's history. Blocks on reads of the WAL.
-pub(crate) fn judge(engine: &Engine, hello: &Hello) -> std::result::Result<Verdict, strongroom::Error> {
-    let status = engine.status();
-    let history = engine.epoch_history();
-    let primary = Primary {
-        database_id: status.database_id,
-        epoch: status.epoch,
-        history: &history,
-        oldest: status.wal_start,
-        end: status.durable,
-    };
-    let mut failed = None;
-    let verdict = decide(&primary, hello, |at| match engine.chain_at(at) {
-        Ok(chain) => ChainHere::Is(chain),
-        Err(e) if e.kind() == EngineKind::Gone => ChainHere::Gone,
-        Err(e) if e.kind() == EngineKind::Diverged => ChainHere::NoBoundary,
-        Err(e) => {
-            failed = Some(e);
-            ChainHere::Gone
-        }
-    });
-    failed.map_or(Ok(verdict), Err)
-}
-
 /// The whole answer as one message, after which the stream ends.
-pub(crate) fn refuse(message: v1::PrimaryMessage) -> Outgoing {
+pub(crate) fn refuse(message: FromPrimary) -> Outgoing {
     let (out, rx) = mpsc::channel(1);
     // Capacity for one: cannot be full.
-    let _ = out.try_send(Ok(message));
+    let _ = out.try_send(Ok(wire::encode_primary(message)));
     ReceiverStream::new(rx)
 }
 
@@ -92,7 +51,12 @@ pub(crate) async fn ship(
     hello: Hello,
     inbound: Streaming<v1::StandbyMessage>,
 ) -> std::result::Result<Outgoing, Status> {
-    let Some(session) = reign.attach(&hello) else {
+    let limits = Limits {
+        window: config.window_bytes,
+        chunk: CHUNK_BYTES_MAX,
+        patience: config.timeouts.progress,
+    };
+    let Some(session) = reign.attach(&hello, limits) else {
         return Err(Status::resource_exhausted("too many standbys are connected"));
     };
     let start = hello.durable.start;
@@ -102,10 +66,9 @@ pub(crate) async fn ship(
         Ok((Ok(cursor), status)) => (cursor, status),
         Ok((Err(e), status)) if e.kind() == EngineKind::Gone => {
             session.end();
-            let verdict = Verdict::TooFarBehind {
+            return Ok(refuse(FromPrimary::TooFarBehind {
                 oldest: status.wal_start,
-            };
-            return Ok(refuse(wire::encode_refusal(verdict, reign.epoch)));
+            }));
         }
         Ok((Err(e), _)) => {
             session.end();
@@ -120,21 +83,21 @@ pub(crate) async fn ship(
     let heartbeat = config.timeouts.heartbeat;
     let heartbeat_ms = u32::try_from(heartbeat.as_millis()).unwrap_or(u32::MAX).max(1);
     let (out, rx) = mpsc::channel(QUEUE_MESSAGES);
-    let ok = wire::encode_ok(
-        reign.epoch,
+    let ok = FromPrimary::Ok {
+        epoch: reign.epoch,
         start,
-        status.durable,
-        config.window_bytes,
+        end: status.durable,
+        window_bytes: config.window_bytes,
         heartbeat_ms,
-        &config.node,
-    );
+        node: config.node.clone(),
+    };
     // The channel is empty: cannot be full.
-    let _ = out.try_send(Ok(ok));
+    let _ = out.try_send(Ok(wire::encode_primary(ok)));
     let (reads_in, reads) = mpsc::channel(QUEUE_MESSAGES);
     {
-        let (session, engine, window) = (session.clone(), reign.engine.clone(), config.window_bytes);
+        let (session, engine) = (session.clone(), reign.engine.clone());
         let thread = std::thread::Builder::new().name("wal-sender".into());
-        let spawned = thread.spawn(move || read_wal(&engine, cursor, &session, &reads_in, window));
+        let spawned = thread.spawn(move || read_wal(&engine, cursor, &session, &reads_in));
         if let Err(e) = spawned {
             return Err(Status::unavailable(format!("no thread for the stream: {e}")));
         }
@@ -148,13 +111,7 @@ pub(crate) async fn ship(
 }
 
 /// Reads durable WAL while there is room for it. Ends with the session, or when the receiver is gone.
-fn read_wal(
-    engine: &Engine,
-    mut cursor: WalCursor,
-    session: &Session,
-    reads: &mpsc::Sender<Read>,
-    window: u64,
-) {
+fn read_wal(engine: &Engine, mut cursor: WalCursor, session: &Session, queue: &mpsc::Sender<Action>) {
     let clock = OsClock::new();
     let mut looked: Option<Instant> = None;
     while !session.over.is_raised() {
@@ -162,42 +119,50 @@ fn read_wal(
             // The time first: the end seen is never older than it.
             let ms = clock.now_ms();
             let end = engine.wal_end().start;
-            *session.seen.lock() = Seen { end, ms };
+            session.step(Event::Looked(Seen { end, ms }));
             looked = Some(Instant::now());
         }
-        let room = session.wait_room(window, CHUNK_BYTES_MAX, READ_WAIT);
-        if room == 0 {
-            continue;
-        }
-        let first = cursor.position();
-        let asked = Instant::now();
-        let read = match cursor.read(room, READ_WAIT) {
-            Ok(bytes) if bytes.is_empty() => {
-                if asked.elapsed() < READ_WAIT / 2 {
-                    // A closed engine does not wait; the session's end is near.
-                    std::thread::sleep(READ_WAIT / 10);
-                }
-                continue;
-            }
-            Ok(bytes) => {
-                // After the read: covers every key these bytes need.
-                let keystore = engine.keystore_version();
-                let end = first.advance(bytes.len() as u64);
-                session.sent(end);
-                let seen = *session.seen.lock();
-                Read::Bytes {
-                    first,
-                    bytes,
-                    keystore,
-                    seen,
-                }
-            }
-            Err(e) if e.kind() == EngineKind::Gone => Read::Gone,
-            Err(e) => Read::Failed(e),
+        let actions = match session.work(READ_WAIT) {
+            Work::Wait => continue,
+            Work::Send(message) => vec![Action::Send(message)],
+            Work::Read(room) => match read(engine, &mut cursor, room) {
+                Some(event) => session.step(event),
+                None => continue,
+            },
         };
-        let last = !matches!(read, Read::Bytes { .. });
-        if reads.blocking_send(read).is_err() || last {
-            return;
+        for action in actions {
+            let last = matches!(action, Action::End(_));
+            if queue.blocking_send(action).is_err() || last {
+                return;
+            }
+        }
+    }
+}
+
+/// Reads once; None if there is nothing yet.
+fn read(engine: &Engine, cursor: &mut WalCursor, room: usize) -> Option<Event> {
+    let first = cursor.position();
+    let asked = Instant::now();
+    match cursor.read(room, READ_WAIT) {
+        Ok(bytes) if bytes.is_empty() => {
+            if asked.elapsed() < READ_WAIT / 2 {
+                // A closed engine does not wait; the session's end is near.
+                std::thread::sleep(READ_WAIT / 10);
+            }
+            None
+        }
+        Ok(bytes) => Some(Event::Read {
+            first,
+            bytes,
+            // After the read: covers every key these bytes need.
+            keystore: engine.keystore_version(),
+        }),
+        Err(e) if e.kind() == EngineKind::Gone => Some(Event::Gone {
+            oldest: engine.status().wal_start,
+        }),
+        Err(e) => {
+            warn!(error = %e, "reading WAL for a standby failed");
+            Some(Event::ReadFailed)
         }
     }
 }
@@ -217,12 +182,12 @@ async fn drive(
     config: Arc<ReplicationConfig>,
     reign: Arc<Reign>,
     session: Arc<Session>,
-    reads: mpsc::Receiver<Read>,
+    reads: mpsc::Receiver<Action>,
     out: Outbound,
     inbound: Streaming<v1::StandbyMessage>,
 ) {
     let reason = tokio::select! {
-        reason = send(&config, &reign, &session, reads, &out) => reason,
+        reason = send(&config, &session, reads, &out) => reason,
         reason = take_acks(&reign, &session, inbound) => reason,
         reason = watch_progress(&config, &session) => reason,
         () = out.closed() => "the standby closed the connection",
@@ -235,58 +200,32 @@ async fn drive(
 
 async fn send(
     config: &ReplicationConfig,
-    reign: &Reign,
     session: &Session,
-    mut reads: mpsc::Receiver<Read>,
+    mut reads: mpsc::Receiver<Action>,
     out: &Outbound,
 ) -> &'static str {
-    let mut keys = session.keys.subscribe();
     let mut heartbeat = tokio::time::interval(config.timeouts.heartbeat);
     heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    // WAL whose keys are not yet acknowledged, and the keystore version it waits for.
-    let mut held: Option<(u64, v1::PrimaryMessage)> = None;
     loop {
-        let needed = held.as_ref().map_or(0, |(keystore, _)| *keystore);
-        let message = tokio::select! {
-            () = keys_known(&mut keys, needed), if held.is_some() => match held.take() {
-                Some((_, wal)) => wal,
-                None => continue,
-            },
-            read = reads.recv(), if held.is_none() => match read {
-                Some(Read::Bytes { first, bytes, keystore, seen }) => {
-                    let wal = wire::encode_wal(reign.epoch, first, bytes, seen);
-                    if *session.keys.borrow() < keystore {
-                        held = Some((keystore, wal));
-                        continue;
-                    }
-                    wal
-                }
-                Some(Read::Gone) => {
-                    let oldest = reign.engine.status().wal_start;
-                    let verdict = Verdict::TooFarBehind { oldest };
-                    let _ = out.send(Ok(wire::encode_refusal(verdict, reign.epoch))).await;
-                    return "retention overtook it";
-                }
-                Some(Read::Failed(e)) => {
-                    warn!(node = %session.node, error = %e, "reading WAL for a standby failed");
-                    return "reading WAL failed";
-                }
+        let actions = tokio::select! {
+            read = reads.recv() => match read {
+                Some(action) => vec![action],
                 None => return "ended here",
             },
-            _ = heartbeat.tick() => {
-                let seen = *session.seen.lock();
-                wire::encode_heartbeat(reign.epoch, seen)
-            }
+            _ = heartbeat.tick() => session.step(Event::Heartbeat),
         };
-        if out.send(Ok(message)).await.is_err() {
-            return "the standby closed the connection";
+        for action in actions {
+            match action {
+                Action::Send(message) => {
+                    if out.send(Ok(wire::encode_primary(message))).await.is_err() {
+                        return "the standby closed the connection";
+                    }
+                }
+                Action::End(reason) => return reason,
+                Action::Confirm { .. } | Action::Pin(_) => {}
+            }
         }
     }
-}
-
-async fn keys_known(keys: &mut watch::Receiver<u64>, needed: u64) {
-    // The sender lives in the session: waiting cannot fail.
-    let _ = keys.wait_for(|known| *known >= needed).await;
 }
 
 async fn take_acks(
@@ -306,15 +245,11 @@ async fn take_acks(
         let Ok(FromStandby::Ack(ack)) = wire::decode_standby(message) else {
             return "a message that is no acknowledgement";
         };
-        match session.acknowledged(ack) {
-            Ok(accepted) => {
-                if let Some(lsn) = accepted.confirms {
-                    reign.engine.confirm_replicated(ack.epoch, lsn);
-                }
-            }
-            Err(refused) => {
-                warn!(node = %session.node, ?refused, "acknowledgement refused");
-                return "an acknowledgement that cannot be";
+        for action in session.step(Event::Ack(ack)) {
+            match action {
+                Action::Confirm { epoch, lsn } => reign.engine.confirm_replicated(epoch, lsn),
+                Action::End(reason) => return reason,
+                Action::Send(_) | Action::Pin(_) => {}
             }
         }
     }
@@ -325,8 +260,8 @@ async fn watch_progress(config: &ReplicationConfig, session: &Session) -> &'stat
     let mut tick = tokio::time::interval(limit / 4);
     loop {
         tick.tick().await;
-        if session.stuck_for() > limit {
-            return "no durable progress";
+        if let Some(reason) = session.ends(Event::Tick) {
+            return reason;
         }
     }
 }

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use strongroom::{Epoch, Lsn};
+use strongroom::Epoch;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_stream::Stream;
 use tonic::transport::Server;
@@ -17,17 +17,19 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{error, warn};
 
 use crate::bootstrap;
+use crate::core::epoch::Verdict;
+use crate::core::message::{FenceOutcome, FromPrimary, FromStandby};
+use crate::core::primary;
+use crate::core::role::{Fencing, fencing};
 use crate::dial::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES};
-use crate::epoch::{Fencing, Verdict, fencing};
 use crate::error::{Error, ErrorKind, Result};
 use crate::keystream;
 use crate::sender;
 use crate::shared::{Command, Shared};
 use crate::signal::{Signal, blocking};
-use crate::status::NodeRole;
 use crate::tls;
 use crate::wire::v1::replication_server::{Replication, ReplicationServer};
-use crate::wire::{self, FenceOutcome, FromStandby, MESSAGE_BYTES_MAX, Malformed, v1};
+use crate::wire::{self, MESSAGE_BYTES_MAX, Malformed, v1};
 
 /// Streams of one connection: live WAL, keys, and a few calls.
 const STREAMS_MAX: u32 = 32;
@@ -139,12 +141,12 @@ impl Replication for Service {
         let Some(reign) = self.shared.reign() else {
             let shared = self.shared.clone();
             let who = blocking(move || shared.who()).await.map_err(stopped)?;
-            return Ok(Response::new(sender::refuse(wire::encode_not_primary(
-                who.highest_epoch,
-            ))));
+            return Ok(Response::new(sender::refuse(FromPrimary::NotPrimary {
+                epoch: who.highest_epoch,
+            })));
         };
         let (engine, asked) = (reign.engine.clone(), hello.clone());
-        let verdict = blocking(move || sender::judge(&engine, &asked))
+        let verdict = blocking(move || primary::judge(&engine, &asked))
             .await
             .map_err(stopped)?
             .map_err(|e| Status::unavailable(format!("the WAL cannot be read: {e}")))?;
@@ -163,7 +165,7 @@ impl Replication for Service {
             }
             _ => warn!(node = %hello.node, ?verdict, "a standby cannot resume"),
         }
-        Ok(Response::new(sender::refuse(wire::encode_refusal(
+        Ok(Response::new(sender::refuse(primary::refusal(
             verdict,
             reign.epoch,
         ))))
@@ -213,22 +215,8 @@ fn not_primary() -> Status {
 /// Told of a newer epoch: records it if this node serves or means to.
 fn fence(shared: &Shared, node: &str, database_id: [u8; 16], told: Epoch) -> v1::FenceReply {
     let who = shared.who();
-    let reply = |outcome, highest: Epoch, durable: Lsn| wire::encode_fence_reply(outcome, highest, durable);
-    if who.database_id.is_some_and(|own| own != database_id) {
-        return reply(FenceOutcome::WrongDatabase, who.highest_epoch, who.durable);
-    }
-    let own = match who.role {
-        NodeRole::Primary | NodeRole::Fenced => Some(who.epoch),
-        // Means to be primary: what it records now keeps it from serving.
-        NodeRole::Waiting if who.database_id.is_some() => Some(who.epoch),
-        NodeRole::Waiting | NodeRole::Stopped => {
-            return reply(FenceOutcome::Undecided, who.highest_epoch, who.durable);
-        }
-        NodeRole::Standby | NodeRole::Seeding => None,
-    };
-    let outcome = match fencing(own, who.highest_epoch, who.fenced_by, told) {
-        Fencing::Harmless => FenceOutcome::Harmless,
-        Fencing::NotHigher => FenceOutcome::NotHigher,
+    let outcome = match fencing(&who, database_id, told) {
+        Fencing::Answer(outcome) => outcome,
         Fencing::Record => {
             warn!(caller = node, epoch = %told, "told of a newer primary: stepping down");
             match shared.state().engine.map(|engine| engine.fence(told)) {
@@ -245,5 +233,5 @@ fn fence(shared: &Shared, node: &str, database_id: [u8; 16], told: Epoch) -> v1:
         }
     };
     let who = shared.who();
-    reply(outcome, who.highest_epoch, who.durable)
+    wire::encode_fence_reply(outcome, who.highest_epoch, who.durable)
 }

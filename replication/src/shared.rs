@@ -9,6 +9,7 @@ use strongroom::keys::KeyProvider;
 use strongroom::{Engine, Epoch, Lsn, Promotion};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::core::role;
 use crate::dirs::Dirs;
 use crate::error::Result;
 use crate::kek::Watched;
@@ -128,19 +129,7 @@ impl Shared {
     /// What this node answers when asked who it is. Takes engine locks.
     pub(crate) fn who(&self) -> PeerStatus {
         let state = self.state();
-        let engine = state.engine.as_ref().map(Engine::status);
-        let of = |pick: fn(&strongroom::Status) -> Epoch| engine.as_ref().map_or(Epoch::ZERO, pick);
-        PeerStatus {
-            node: self.config.node.clone(),
-            role: state.role,
-            database_id: engine.as_ref().map(|s| s.database_id),
-            epoch: of(|s| s.epoch),
-            highest_epoch: of(|s| s.highest_epoch.max(s.epoch)),
-            fenced_by: engine.as_ref().and_then(|s| s.fenced_by),
-            durable: engine.as_ref().map_or(Lsn::ZERO, |s| s.durable),
-            applied: engine.as_ref().map_or(Lsn::ZERO, |s| s.applied),
-            keystore_version: engine.as_ref().map_or(0, |s| s.keystore_version),
-        }
+        role::who(&self.config.node, state.role, state.engine.as_ref())
     }
 
     pub(crate) fn upstream_status(&self) -> UpstreamStatus {

@@ -8,27 +8,25 @@
 //! At most [`STANDBYS_MAX`] names are remembered. Nothing here blocks for long: positions under one small
 //! lock per session, and a condition variable on which the thread that reads WAL waits for room.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use strongroom::{Engine, Epoch, Lsn, WalPin};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 
-use crate::epoch::Hello;
-use crate::progress::{Accepted, Ack, AckRefused, Progress};
+use crate::core::epoch::Hello;
+use crate::core::message::FromPrimary;
+use crate::core::primary::{Action, Event, Limits, PrimarySession};
 use crate::signal::Signal;
 use crate::status::StandbyStatus;
-use crate::wire::Seen;
 
 /// Most standbys remembered.
 pub(crate) const STANDBYS_MAX: usize = 8;
 /// Most finished base copies whose WAL stays pinned.
 const BASE_PINS_MAX: usize = 4;
-/// A window with less room than this is waited on: many small reads cost more than one pause.
-const ROOM_BYTES_MIN: usize = 64 << 10;
 
 /// This node's time as primary in one epoch.
 pub(crate) struct Reign {
@@ -50,21 +48,29 @@ pub(crate) struct Session {
     pub(crate) id: [u8; 16],
     /// Raised when the stream ends, for whatever reason.
     pub(crate) over: Signal,
-    /// Highest keystore version acknowledged.
-    pub(crate) keys: watch::Sender<u64>,
-    /// End of this node's WAL, as last seen by the reading thread.
-    pub(crate) seen: Mutex<Seen>,
     connected: AtomicBool,
     state: Mutex<State>,
-    room: Condvar,
+    /// There is something to do for the thread that reads WAL.
+    work: Condvar,
     pin: WalPin,
+    /// What times of the core count from.
+    began: Instant,
 }
 
 struct State {
-    progress: Progress,
-    heard: Instant,
-    /// Since when bytes are outstanding without a durable advance.
-    stuck_since: Option<Instant>,
+    core: PrimarySession,
+    /// WAL that was held back and may go now; the reading thread sends it, so that order is kept.
+    released: VecDeque<FromPrimary>,
+}
+
+/// What the reading thread does next.
+pub(crate) enum Work {
+    /// Send what was held back.
+    Send(FromPrimary),
+    /// Read at most so many bytes.
+    Read(usize),
+    /// Nothing yet.
+    Wait,
 }
 
 impl Reign {
@@ -84,27 +90,25 @@ impl Reign {
     }
 
     /// Begins a stream at `hello`'s durable position. None if too many standbys are connected.
-    pub(crate) fn attach(&self, hello: &Hello) -> Option<Arc<Session>> {
+    pub(crate) fn attach(&self, hello: &Hello, limits: Limits) -> Option<Arc<Session>> {
         let start = hello.durable.start;
         let session = Arc::new(Session {
             node: hello.node.clone(),
             id: hello.session,
             over: Signal::new(),
-            keys: watch::Sender::new(0),
-            seen: Mutex::new(Seen { end: start, ms: 0 }),
             connected: AtomicBool::new(true),
             state: Mutex::new(State {
-                progress: Progress::new(self.epoch, start),
-                heard: Instant::now(),
-                stuck_since: None,
+                core: PrimarySession::new(self.epoch, start, limits, Duration::ZERO),
+                released: VecDeque::new(),
             }),
-            room: Condvar::new(),
+            work: Condvar::new(),
             pin: self.engine.pin_wal(start),
+            began: Instant::now(),
         });
         let mut sessions = self.sessions.lock();
         if !sessions.contains_key(&hello.node) && sessions.len() >= STANDBYS_MAX {
             let idle = sessions.values().filter(|s| !s.connected.load(Ordering::Acquire));
-            let oldest = idle.min_by_key(|s| s.state.lock().heard)?.node.clone();
+            let oldest = idle.min_by_key(|s| s.heard_at())?.node.clone();
             sessions.remove(&oldest);
         }
         if let Some(old) = sessions.insert(hello.node.clone(), session.clone()) {
@@ -152,7 +156,7 @@ impl Reign {
     pub(crate) fn all_durable(&self, end: Lsn) -> bool {
         let sessions = self.sessions.lock();
         let mut connected = sessions.values().filter(|s| s.connected.load(Ordering::Acquire));
-        connected.all(|s| s.state.lock().progress.durable() >= end)
+        connected.all(|s| s.state.lock().core.progress().durable() >= end)
     }
 
     pub(crate) fn statuses(&self) -> Vec<StandbyStatus> {
@@ -171,72 +175,67 @@ impl Session {
         self.connected.store(false, Ordering::Release);
         self.over.raise();
         let _state = self.state.lock();
-        self.room.notify_all();
+        self.work.notify_all();
     }
 
-    /// Waits, at most `timeout`, until at least some bytes may be sent; how many. 0: not yet.
-    pub(crate) fn wait_room(&self, window: u64, chunk: usize, timeout: Duration) -> usize {
+    /// Takes an event. The pin is moved here, what was held back goes to the reading thread; the rest is the
+    /// caller's to do.
+    pub(crate) fn step(&self, event: Event) -> Vec<Action> {
+        let released = matches!(event, Event::KeysAcked(_) | Event::KeysBegin { .. });
         let mut state = self.state.lock();
-        let enough = ROOM_BYTES_MIN.min(chunk);
-        let mut room = state.progress.may_send(window, chunk);
-        if room < enough && !self.over.is_raised() {
-            self.room.wait_for(&mut state, timeout);
-            room = state.progress.may_send(window, chunk);
-        }
-        if room < enough { 0 } else { room }
-    }
-
-    /// Bytes up to `end` go to the connection.
-    pub(crate) fn sent(&self, end: Lsn) {
-        let mut state = self.state.lock();
-        state.progress.on_sent(end);
-        if state.progress.outstanding() > 0 && state.stuck_since.is_none() {
-            state.stuck_since = Some(Instant::now());
-        }
-    }
-
-    /// Takes an acknowledgement, or refuses it.
-    pub(crate) fn acknowledged(&self, ack: Ack) -> Result<Accepted, AckRefused> {
-        let mut state = self.state.lock();
-        let accepted = state.progress.on_ack(ack)?;
-        state.heard = Instant::now();
-        if accepted.advanced {
-            state.stuck_since = (state.progress.outstanding() > 0).then(Instant::now);
-            self.pin.advance(state.progress.durable());
-        }
-        self.room.notify_all();
-        Ok(accepted)
-    }
-
-    /// How long bytes have been outstanding without a durable advance.
-    pub(crate) fn stuck_for(&self) -> Duration {
-        self.state
-            .lock()
-            .stuck_since
-            .map_or(Duration::ZERO, |since| since.elapsed())
-    }
-
-    /// A keystore version is durable there.
-    pub(crate) fn keys_acknowledged(&self, version: u64) {
-        self.state.lock().heard = Instant::now();
-        self.keys.send_if_modified(|known| {
-            let higher = version > *known;
-            *known = (*known).max(version);
-            higher
+        let mut actions = state.core.step(self.began.elapsed(), event);
+        actions.retain(|action| match action {
+            Action::Pin(lsn) => {
+                self.pin.advance(*lsn);
+                false
+            }
+            Action::Send(message) if released => {
+                state.released.push_back(message.clone());
+                false
+            }
+            _ => true,
         });
+        self.work.notify_all();
+        actions
+    }
+
+    /// Takes an event that can do nothing but end the stream; the reason if it did.
+    pub(crate) fn ends(&self, event: Event) -> Option<&'static str> {
+        self.step(event).into_iter().find_map(|action| match action {
+            Action::End(reason) => Some(reason),
+            _ => None,
+        })
+    }
+
+    /// What the reading thread does next; waits for it, at most `timeout`.
+    pub(crate) fn work(&self, timeout: Duration) -> Work {
+        let mut state = self.state.lock();
+        if state.released.is_empty() && state.core.room() == 0 && !self.over.is_raised() {
+            self.work.wait_for(&mut state, timeout);
+        }
+        match (state.released.pop_front(), state.core.room()) {
+            (Some(message), _) => Work::Send(message),
+            (None, 0) => Work::Wait,
+            (None, room) => Work::Read(room),
+        }
+    }
+
+    fn heard_at(&self) -> Instant {
+        self.began + self.state.lock().core.heard()
     }
 
     fn status(&self) -> StandbyStatus {
         let state = self.state.lock();
+        let progress = state.core.progress();
         StandbyStatus {
             node: self.node.clone(),
             connected: self.connected.load(Ordering::Acquire),
-            sent: state.progress.sent(),
-            received: state.progress.received(),
-            durable: state.progress.durable(),
-            applied: state.progress.applied(),
-            keystore_version: *self.keys.borrow(),
-            heard: state.heard.elapsed(),
+            sent: progress.sent(),
+            received: progress.received(),
+            durable: progress.durable(),
+            applied: progress.applied(),
+            keystore_version: state.core.keys_acked(),
+            heard: self.began.elapsed().saturating_sub(state.core.heard()),
         }
     }
 }

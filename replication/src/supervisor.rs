@@ -20,19 +20,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use strongroom::keys::KekVersion;
-use strongroom::{Builder, Engine, Epoch, ErrorKind as EngineKind, Promotion, Role};
+use strongroom::{Builder, Engine, ErrorKind as EngineKind, Promotion, Role};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
 use crate::backoff::Backoff;
 use crate::bootstrap;
+use crate::core::returning::Decision;
+use crate::core::role::{self, AfterFollowing, Replaced, Waiting};
 use crate::dial;
 use crate::dirs::Recorded;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kek::Watched;
 use crate::promote;
-use crate::receiver::{self, Ended};
-use crate::returning::{self, Decision, Own};
+use crate::receiver;
 use crate::shared::{Command, Shared};
 use crate::signal::{Signal, blocking};
 use crate::standbys::Reign;
@@ -41,8 +42,6 @@ use crate::status::NodeRole;
 /// How long a primary that shuts down waits for connected standbys to have all of its WAL.
 const DRAIN: Duration = Duration::from_secs(2);
 const DRAIN_STEP: Duration = Duration::from_millis(5);
-
-const FOLLOWED: &str = "the data here followed a primary: promote this node, or its peer";
 
 type Commands = mpsc::UnboundedReceiver<Command>;
 
@@ -159,7 +158,12 @@ async fn decide(
 ) -> Phase {
     let timeouts = &shared.config.timeouts;
     let mut backoff = Backoff::new(timeouts.backoff_min, timeouts.backoff_max, 1);
-    let own = own(engine.as_ref());
+    let waiting = Waiting {
+        followed,
+        has_peer: shared.config.peer.is_some(),
+        serve_without_peer: shared.config.serve_without_peer,
+    };
+    let own = engine.as_ref().map(role::own);
     let epoch = own.as_ref().map_or_else(Default::default, |own| own.epoch);
     shared.publish(
         NodeRole::Waiting,
@@ -180,13 +184,8 @@ async fn decide(
         let interrupt = match (interrupt, answer) {
             (None, Some(answer)) => {
                 // Again: it may have been fenced while asking.
-                let own = self::own(engine.as_ref());
-                let peer = answer.as_ref().ok();
-                match returning::decide(own.as_ref(), peer, shared.config.serve_without_peer) {
-                    Decision::Serve { .. } if followed => shared.note(Some(FOLLOWED.into())),
-                    Decision::Wait(_) if followed && shared.config.peer.is_none() => {
-                        shared.note(Some(FOLLOWED.into()));
-                    }
+                let own = engine.as_ref().map(role::own);
+                match waiting.answered(own.as_ref(), answer.as_ref().ok()) {
                     Decision::Serve { tell_peer } => {
                         info!(tell_peer, "to serve as primary");
                         return become_primary(shared, engine, tell_peer).await;
@@ -222,19 +221,6 @@ async fn decide(
             (Some(Interrupt::Promote(_)) | None, _) => {}
         }
     }
-}
-
-fn own(engine: Option<&Engine>) -> Option<Own> {
-    engine.map(|engine| {
-        let status = engine.status();
-        Own {
-            database_id: status.database_id,
-            epoch: status.epoch,
-            highest: status.highest_epoch,
-            fenced_by: status.fenced_by,
-            durable: status.durable,
-        }
-    })
 }
 
 /// From an engine that only looked to one that is primary.
@@ -397,35 +383,30 @@ async fn follow(shared: &Arc<Shared>, commands: &mut Commands, engine: Option<En
         Some(Interrupt::Fenced) => return Phase::Follow(Some(engine)),
         None => {}
     }
-    match ended {
-        Ended::Stopped => Phase::Failed("the database was closed from outside".into()),
-        Ended::NeedBase { diverged: true, why } => {
+    match role::after_following(ended, &engine.status()) {
+        AfterFollowing::Fail(why) => Phase::Failed(why.into()),
+        AfterFollowing::Seed {
+            replaced,
+            readable: false,
+            why,
+        } => {
             warn!(why, "this node's data diverged: taking a base copy");
-            // Not a prefix of anything any more: nobody may read it.
-            let expected = engine.status();
-            shared.publish(NodeRole::Seeding, None, expected.epoch, Some(why.clone()));
+            shared.publish(NodeRole::Seeding, None, engine.status().epoch, Some(why.clone()));
             if let Err(e) = close(Some(engine)).await {
                 warn!(error = %e, "closing diverged data failed");
             }
-            let replaced = Replaced {
-                database_id: expected.database_id,
-                epoch: expected.highest_epoch,
-                keep_wal: true,
-            };
             seed(shared, commands, None, Some(replaced), why).await
         }
-        Ended::NeedBase { diverged: false, why } => {
+        AfterFollowing::Seed {
+            replaced,
+            readable: true,
+            why,
+        } => {
             warn!(why, "too far behind: taking a base copy");
-            let status = engine.status();
-            let replaced = Replaced {
-                database_id: status.database_id,
-                epoch: status.highest_epoch,
-                keep_wal: false,
-            };
             shared.note(Some(format!("taking a base copy: {why}")));
             seed(shared, commands, Some(engine), Some(replaced), why).await
         }
-        Ended::Reopen(e) => {
+        AfterFollowing::Reopen(e) => {
             error!(error = %e, "the standby's engine must be reopened");
             shared.publish(NodeRole::Seeding, None, epoch, Some(format!("reopening: {e}")));
             if let Err(e) = close(Some(engine)).await {
@@ -452,16 +433,6 @@ async fn reopen(shared: &Arc<Shared>, commands: &mut Commands) -> Phase {
             return Phase::End { engine: None, reply };
         }
     }
-}
-
-/// The database a base copy takes the place of.
-#[derive(Clone, Copy)]
-struct Replaced {
-    database_id: [u8; 16],
-    /// Highest epoch recorded there: no older primary is copied.
-    epoch: Epoch,
-    /// Its WAL holds what nobody else has.
-    keep_wal: bool,
 }
 
 /// Takes a base copy, as often as it takes, and puts it in place. With an engine (a standby that fell

@@ -9,10 +9,11 @@ use strongroom::{Chain, Epoch, EpochStart, Lsn};
 use tonic::{Code, Status};
 use zeroize::Zeroize;
 
-use crate::epoch::{Hello, Verdict};
+use crate::core::epoch::{Hello, Verdict};
+use crate::core::message::{FromBase, FromPrimary, FromStandby, Seen};
+use crate::core::progress::Ack;
 use crate::error::{Error, ErrorKind};
 use crate::options::valid_node_name;
-use crate::progress::Ack;
 
 #[rustfmt::skip]
 #[allow(missing_docs, dead_code, clippy::all)]
@@ -21,8 +22,8 @@ pub(crate) mod v1;
 
 mod control;
 pub(crate) use control::{
-    FenceOutcome, decode_fence, decode_fence_reply, decode_status, encode_fence, encode_fence_reply,
-    encode_status, encode_status_request,
+    decode_fence, decode_fence_reply, decode_status, encode_fence, encode_fence_reply, encode_status,
+    encode_status_request,
 };
 
 /// Holds keys: wiped whoever drops it, on both sides.
@@ -130,56 +131,6 @@ fn check_chunk(data: &[u8], crc32: u32) -> Decoded<()> {
 }
 
 // ------------------------------------------------------------------------------------------- Stream
-
-/// A standby's message.
-#[derive(Clone, Debug)]
-pub(crate) enum FromStandby {
-    Hello(Hello),
-    Ack(Ack),
-}
-
-/// A primary's message.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum FromPrimary {
-    Ok {
-        epoch: Epoch,
-        start: Lsn,
-        end: Lsn,
-        heartbeat_ms: u32,
-        node: String,
-    },
-    Diverged {
-        fork_epoch: Epoch,
-        fork: Lsn,
-    },
-    TooFarBehind {
-        oldest: Lsn,
-    },
-    NotPrimary {
-        epoch: Epoch,
-    },
-    Younger {
-        epoch: Epoch,
-    },
-    WrongDatabase,
-    Wal {
-        epoch: Epoch,
-        first: Lsn,
-        bytes: Bytes,
-        seen: Seen,
-    },
-    Heartbeat {
-        epoch: Epoch,
-        seen: Seen,
-    },
-}
-
-/// Where the primary's WAL ended, at `ms` of its clock or a little later.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Seen {
-    pub(crate) end: Lsn,
-    pub(crate) ms: u64,
-}
 
 pub(crate) fn encode_hello(hello: &Hello) -> v1::StandbyMessage {
     let epoch_start = |s: &EpochStart| v1::EpochStart {
@@ -320,6 +271,34 @@ pub(crate) fn encode_ok(
     }
 }
 
+/// Any message of a primary.
+pub(crate) fn encode_primary(message: FromPrimary) -> v1::PrimaryMessage {
+    match message {
+        FromPrimary::Ok {
+            epoch,
+            start,
+            end,
+            window_bytes,
+            heartbeat_ms,
+            node,
+        } => encode_ok(epoch, start, end, window_bytes, heartbeat_ms, &node),
+        FromPrimary::Diverged { fork_epoch, fork } => {
+            encode_refusal(Verdict::Diverged { fork_epoch, fork }, Epoch::ZERO)
+        }
+        FromPrimary::TooFarBehind { oldest } => encode_refusal(Verdict::TooFarBehind { oldest }, Epoch::ZERO),
+        FromPrimary::NotPrimary { epoch } => encode_not_primary(epoch),
+        FromPrimary::Younger { epoch } => encode_refusal(Verdict::Younger(epoch), epoch),
+        FromPrimary::WrongDatabase => encode_refusal(Verdict::WrongDatabase, Epoch::ZERO),
+        FromPrimary::Wal {
+            epoch,
+            first,
+            bytes,
+            seen,
+        } => encode_wal(epoch, first, bytes, seen),
+        FromPrimary::Heartbeat { epoch, seen } => encode_heartbeat(epoch, seen),
+    }
+}
+
 pub(crate) fn encode_wal(epoch: Epoch, first: Lsn, bytes: Bytes, seen: Seen) -> v1::PrimaryMessage {
     let crc32 = crc32fast::hash(&bytes);
     let message = v1::primary_message::Message::Wal(v1::Wal {
@@ -357,6 +336,7 @@ pub(crate) fn decode_primary(message: v1::PrimaryMessage) -> Decoded<FromPrimary
                 epoch: Epoch(ok.epoch),
                 start: Lsn(ok.start_lsn),
                 end: Lsn(ok.end_lsn),
+                window_bytes: ok.window_bytes,
                 heartbeat_ms: ok.heartbeat_ms,
                 node: node_name(ok.node)?,
             }
@@ -458,30 +438,6 @@ pub(crate) fn decode_keys_standby(message: v1::KeysMessage) -> std::result::Resu
 }
 
 // ---------------------------------------------------------------------------------------- Base copy
-
-/// A primary's message on the base copy.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum FromBase {
-    Begin {
-        database_id: [u8; 16],
-        epoch: Epoch,
-        lsn: Lsn,
-        files: u64,
-        bytes: u64,
-    },
-    File {
-        name: String,
-        bytes: u64,
-    },
-    Chunk {
-        offset: u64,
-        bytes: Bytes,
-    },
-    End {
-        files: u64,
-        bytes: u64,
-    },
-}
 
 pub(crate) fn encode_base_request(node: &str, database_id: Option<[u8; 16]>) -> v1::BaseRequest {
     v1::BaseRequest {

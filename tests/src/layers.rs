@@ -113,23 +113,39 @@ pub mod counted {
 }
 
 /// All layers.
-pub const LAYERS: &[&Layer] = &[&crate::sim::LAYER];
+pub const LAYERS: &[&Layer] = &[&crate::sim::LAYER, &crate::pair::LAYER];
 
 /// A crate's rare states with their visits in this process.
 pub type RareStates = fn() -> Vec<(&'static str, u64)>;
 
 /// One list for each crate that has some.
-pub const RARE: &[RareStates] = &[engine_rare_states];
+pub const RARE: &[RareStates] = &[engine_rare_states, replication_rare_states];
 
 /// Subcommands of `sim` that are no layers: name, what it does, and its main function, which takes the
 /// arguments after the name.
 pub type Command = (&'static str, &'static str, fn(&[String]) -> Result<(), String>);
 
 /// All of them.
-pub const COMMANDS: &[Command] = &[];
+pub const COMMANDS: &[Command] = &[
+    (
+        "pair-planted",
+        "each planted bug of a pair must be found; [RUNS] at most for each",
+        crate::pair::planted::command,
+    ),
+    (
+        "pair-explore",
+        "every order of up to DEPTH things that happen to a pair",
+        crate::pair::explore::command,
+    ),
+];
 
 fn engine_rare_states() -> Vec<(&'static str, u64)> {
     let all = strongroom::hooks::Rare::ALL.iter();
+    all.map(|state| (state.name(), state.visits())).collect()
+}
+
+fn replication_rare_states() -> Vec<(&'static str, u64)> {
+    let all = strongroom_replication::hooks::Rare::ALL.iter();
     all.map(|state| (state.name(), state.visits())).collect()
 }
 

@@ -12,6 +12,7 @@
 //! kill     a child process that writes until it is killed, and what must be left of it
 //! layers   the list of simulations the binary `sim` runs; runner: runs them and adds up
 //! sim      the engine simulation: one seed, one run
+//! pair     the replication simulation: pairs and trios of engines
 //! ```
 //!
 //! The suites are `tests/{crash,model,format,kill,sim}`; every failure prints the seed or the operation
@@ -31,6 +32,7 @@ pub mod keys;
 pub mod kill;
 pub mod layers;
 pub mod oracle;
+pub mod pair;
 pub mod runner;
 pub mod sim;
 pub mod world;

@@ -140,8 +140,10 @@ impl Tenants {
                 return diverged("a name belongs to another tenant there");
             }
         }
-        if changes.deleted.iter().any(|id| self.contains(*id)) {
-            return Ok(Take::Replace { new_root: true });
+        // The log only adds. Tenants that came and went before anything was heard of them need no new root.
+        if !changes.deleted.is_empty() {
+            let new_root = changes.deleted.iter().any(|id| self.contains(*id));
+            return Ok(Take::Replace { new_root });
         }
         Ok(Take::Append)
     }

@@ -5,17 +5,8 @@ use strongroom::{Epoch, Lsn};
 use tonic::Status;
 
 use super::{Decoded, Malformed, PROTOCOL, check_protocol, id_bytes, id_or_none, node_name, sixteen, v1};
+use crate::core::message::FenceOutcome;
 use crate::status::{NodeRole, PeerStatus};
-
-/// What a node answers when it is told of a newer epoch.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum FenceOutcome {
-    Recorded,
-    Harmless,
-    NotHigher,
-    WrongDatabase,
-    Undecided,
-}
 
 pub(crate) fn encode_fence(node: &str, database_id: [u8; 16], epoch: Epoch) -> v1::FenceRequest {
     v1::FenceRequest {

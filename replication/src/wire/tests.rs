@@ -120,6 +120,7 @@ fn primary_messages_encoded_then_decoded_equal() {
                 epoch: Epoch(5),
                 start: Lsn(7),
                 end: Lsn(9),
+                window_bytes: 1 << 20,
                 heartbeat_ms: 1000,
                 node: "a".into(),
             },
@@ -279,7 +280,7 @@ fn status_and_fence_encoded_then_decoded_equal() {
             assert_eq!(decode_status(encode_status(&status)), Ok(status));
         }
     }
-    use FenceOutcome::*;
+    use crate::core::message::FenceOutcome::*;
     for outcome in [Recorded, Harmless, NotHigher, WrongDatabase, Undecided] {
         let reply = encode_fence_reply(outcome, Epoch(3), Lsn(4));
         assert_eq!(decode_fence_reply(&reply), Ok((outcome, Epoch(3))));

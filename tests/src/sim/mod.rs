@@ -32,6 +32,7 @@ mod trace;
 use std::path::{Path, PathBuf};
 
 pub use case::{Act, Case};
+pub use trace::Trace;
 
 use crate::layers::{Layer, Outcome, Profile, Request};
 use crate::runner::caught;

@@ -62,6 +62,23 @@ fn changes_bring_a_second_keystore_to_the_same_content() {
 }
 
 #[test]
+fn tenant_that_came_and_went_unheard_of_then_the_second_keystore_opens_again() {
+    let world = World::new(52);
+    let primary = world.create();
+    let (there, standby) = follower(&primary, 53);
+    primary.create_tenants(&["a", "b"]).unwrap();
+    primary.delete_tenants(&[TenantId(1)]).unwrap();
+    let versions = there.keys.versions();
+    standby.apply(&primary.changes_since(standby.version())).unwrap();
+    assert_eq!(content(&standby), content(&primary));
+    assert_eq!(there.keys.versions(), versions, "nothing of it was here");
+    primary.create_tenants(&["c"]).unwrap();
+    standby.apply(&primary.changes_since(standby.version())).unwrap();
+    drop(standby);
+    assert_eq!(content(&there.open()), content(&primary));
+}
+
+#[test]
 fn full_set_that_lacks_a_tenant_destroys_it_and_one_that_only_adds_keeps_the_root() {
     let world = World::new(42);
     let primary = world.create();

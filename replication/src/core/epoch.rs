@@ -24,6 +24,8 @@
 
 use strongroom::{Chain, Epoch, EpochStart, Lsn};
 
+use crate::hooks::{planted, rare};
+
 /// What the primary knows of itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Primary<'a> {
@@ -98,7 +100,9 @@ pub fn decide(primary: &Primary<'_>, hello: &Hello, chain_at: impl FnOnce(Lsn) -
     if hello.database_id != primary.database_id {
         return Verdict::WrongDatabase;
     }
-    if hello.highest > primary.epoch || hello.durable.epoch > primary.epoch {
+    let younger = hello.highest > primary.epoch || hello.durable.epoch > primary.epoch;
+    if younger {
+        rare!(YoungerHello);
         return Verdict::Younger(hello.highest.max(hello.durable.epoch));
     }
     if hello.durable.epoch == Epoch::ZERO {
@@ -111,19 +115,28 @@ pub fn decide(primary: &Primary<'_>, hello: &Hello, chain_at: impl FnOnce(Lsn) -
         Verdict::Diverged { fork_epoch, fork }
     };
     if at > primary.end {
+        rare!(StandbyAhead);
         return diverged();
     }
+    if planted!(ResumeByPosition) && at >= primary.oldest {
+        return Verdict::Resume(at);
+    }
     if !epoch_possible(primary.history, hello.durable.epoch, at) {
+        rare!(EpochNotInHistory);
         return diverged();
     }
     if at < primary.oldest {
+        rare!(TooFarBehind);
         return Verdict::TooFarBehind {
             oldest: primary.oldest,
         };
     }
     match chain_at(at) {
         ChainHere::Is(chain) if chain == hello.durable.chain => Verdict::Resume(at),
-        ChainHere::Is(_) | ChainHere::NoBoundary => diverged(),
+        ChainHere::Is(_) | ChainHere::NoBoundary => {
+            rare!(ChainDiffers);
+            diverged()
+        }
         ChainHere::Gone => Verdict::TooFarBehind {
             oldest: primary.oldest,
         },

@@ -7,21 +7,21 @@ use std::collections::VecDeque;
 
 use strongroom::Lsn;
 
-use crate::wire::Seen;
+use super::message::Seen;
 
 /// Marks remembered of where the primary's WAL ended when.
 const MARKS_MAX: usize = 64;
 
 /// Where the primary's WAL ended when: tells at what time of the primary's clock readers here were current.
 #[derive(Default)]
-pub(crate) struct Marks {
+pub struct Marks {
     applied: Lsn,
     marks: VecDeque<Seen>,
 }
 
 impl Marks {
     /// The primary's end was seen. The time this node is now known to have been current at.
-    pub(crate) fn seen(&mut self, seen: Seen) -> Option<u64> {
+    pub fn seen(&mut self, seen: Seen) -> Option<u64> {
         if self.marks.len() >= MARKS_MAX {
             // Between two others it adds little.
             self.marks.remove(MARKS_MAX / 2);
@@ -31,7 +31,7 @@ impl Marks {
     }
 
     /// Readers here see everything before `lsn`.
-    pub(crate) fn applied(&mut self, lsn: Lsn) -> Option<u64> {
+    pub fn applied(&mut self, lsn: Lsn) -> Option<u64> {
         self.applied = self.applied.max(lsn);
         self.current()
     }

@@ -25,6 +25,7 @@
 
 use strongroom::{Epoch, Lsn};
 
+use crate::hooks::rare;
 use crate::status::{NodeRole, PeerStatus};
 
 /// What this node knows of itself; `None` fields of an empty directory are in the `Option` around it.
@@ -78,12 +79,16 @@ pub fn decide(own: Option<&Own>, peer: Option<&PeerStatus>, serve_without_peer: 
     if peer.role == NodeRole::Primary {
         return match own {
             None => Follow,
-            Some(_) if peer_highest >= highest => Follow,
+            Some(_) if peer_highest >= highest => {
+                rare!(ReturnedToFollow);
+                Follow
+            }
             Some(_) if fenced.is_none() => Serve { tell_peer: true },
             Some(_) => Wait("a newer primary than the peer exists"),
         };
     }
     if fenced.is_some() {
+        rare!(FencedWaits);
         return Wait("a newer primary exists, and the peer does not serve");
     }
     let Some(own) = own else {
@@ -97,9 +102,11 @@ pub fn decide(own: Option<&Own>, peer: Option<&PeerStatus>, serve_without_peer: 
         return Wait("the peer knows a newer epoch: promote it, or start it as primary");
     }
     if peer.role == NodeRole::Waiting && peer_highest == highest {
+        rare!(BothWait);
         return Wait("the peer waits to be primary too: promote one of the two");
     }
     if peer.database_id.is_some() && (peer.epoch, peer.durable) > (own.epoch, own.durable) {
+        rare!(PeerHasMore);
         return Wait("the peer has more data than this node: promote the peer");
     }
     Serve { tell_peer: false }

@@ -14,6 +14,8 @@
 
 use strongroom::{Epoch, Lsn};
 
+use crate::hooks::rare;
+
 /// Positions of one standby in one stream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Progress {
@@ -88,10 +90,13 @@ impl Progress {
         }
         let advanced = ack.durable > self.durable;
         (self.received, self.durable, self.applied) = (ack.received, ack.durable, ack.applied);
-        Ok(Accepted {
-            advanced,
-            confirms: (ack.epoch == self.epoch).then_some(ack.durable),
-        })
+        let confirms = if ack.epoch == self.epoch {
+            Some(ack.durable)
+        } else {
+            rare!(AckFromOlderReign);
+            None
+        };
+        Ok(Accepted { advanced, confirms })
     }
 
     /// Bytes sent and not durable there.

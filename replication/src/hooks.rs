@@ -1,0 +1,179 @@
+//! Hooks for the simulation of a pair: rare states that count their visits, and planted bugs that prove the
+//! harness. As in the engine's own `hooks`: nothing in production code.
+
+#[cfg(any(test, feature = "sim"))]
+use std::cell::Cell;
+#[cfg(any(test, feature = "sim"))]
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Counts a visit to a rare state.
+macro_rules! rare {
+    ($state:ident) => {
+        #[cfg(any(test, feature = "sim"))]
+        $crate::hooks::Rare::$state.visit();
+    };
+}
+pub(crate) use rare;
+
+/// Whether this bug is planted on this thread. Constant `false` outside tests and simulations.
+macro_rules! planted {
+    ($bug:ident) => {{
+        #[cfg(any(test, feature = "sim"))]
+        {
+            $crate::hooks::Bug::$bug.is_planted()
+        }
+        #[cfg(not(any(test, feature = "sim")))]
+        {
+            false
+        }
+    }};
+}
+pub(crate) use planted;
+
+#[cfg(any(test, feature = "sim"))]
+strongroom::named_states! {
+    /// A rule of replication left out on purpose.
+    pub enum Bug {
+        /// a standby may resume where its position fits, whatever its epoch and chain
+        ResumeByPosition,
+        /// a standby acknowledges bytes as durable when they arrive
+        AcknowledgeOnArrival,
+        /// a primary confirms what it sent, without an answer
+        ConfirmOnSend,
+        /// a record is sent before the keys it needs are acknowledged
+        SendBeforeKeys,
+        /// a node told of a newer epoch answers without recording it
+        FenceNotRecorded,
+    }
+}
+
+#[cfg(any(test, feature = "sim"))]
+strongroom::named_states! {
+    /// A state of a pair that ordinary work seldom reaches.
+    pub enum Rare {
+        // ---- Hello
+        /// a Hello of a younger standby made a primary step down
+        YoungerHello,
+        /// a standby ends beyond the primary's durable end
+        StandbyAhead,
+        /// a standby's last epoch is not in the primary's history there
+        EpochNotInHistory,
+        /// no record of the primary's ends where the standby's WAL does
+        ChainDiffers,
+        /// a standby needs WAL that is no longer kept
+        TooFarBehind,
+        // ---- stream, primary's side
+        /// WAL waited for its keys to be acknowledged
+        KeysHeldWalBack,
+        /// an acknowledgement of a record of an older reign: progress that confirms nothing
+        AckFromOlderReign,
+        /// an acknowledgement was refused
+        AckRefused,
+        /// a full window stopped the sending
+        WindowFull,
+        /// no durable progress: the watchdog dropped the connection
+        WatchdogStruck,
+        /// retention overtook a stream
+        RetentionOvertook,
+        // ---- stream, standby's side
+        /// WAL came out of order and was refused
+        WalOutOfOrder,
+        /// the primary fell silent
+        PrimarySilent,
+        /// the peer turned out to be an old primary
+        OldPrimaryFound,
+        /// the engine could not take the bytes sent
+        Strike,
+        /// too many of these at one position
+        StruckOut,
+        /// the engine found the histories to part
+        DivergenceInStream,
+        // ---- base copies
+        /// a base copy broke the order of its messages
+        BaseCopyMalformed,
+        /// a base copy of an older primary was refused
+        BaseCopyOfOldPrimary,
+        /// a diverged WAL was kept aside
+        WalQuarantined,
+        // ---- roles
+        /// a promotion whose epoch did not become durable was taken back
+        PromotionTakenBack,
+        /// a start found a promotion begun, and its epoch durable
+        PromotionFoundDone,
+        /// a start found a promotion begun, and its epoch missing
+        PromotionFoundUndone,
+        /// a promoted node told the old primary, and it recorded the epoch
+        OldPrimaryTold,
+        /// a promoted node learned that a newer primary exists
+        ToldOfNewerInReply,
+        /// a fenced node waits, because the peer does not serve
+        FencedWaits,
+        /// both nodes wait to be primary
+        BothWait,
+        /// a node waits because its peer has more
+        PeerHasMore,
+        /// a returning primary found its peer to be the primary
+        ReturnedToFollow,
+    }
+}
+
+#[cfg(any(test, feature = "sim"))]
+static VISITS: [AtomicU64; Rare::ALL.len()] = [const { AtomicU64::new(0) }; Rare::ALL.len()];
+
+#[cfg(any(test, feature = "sim"))]
+impl Rare {
+    pub(crate) fn visit(self) {
+        if let Some(count) = VISITS.get(self as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Visits in this process so far.
+    pub fn visits(self) -> u64 {
+        VISITS
+            .get(self as usize)
+            .map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(any(test, feature = "sim"))]
+thread_local! {
+    static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
+}
+
+#[cfg(any(test, feature = "sim"))]
+impl Bug {
+    pub(crate) fn is_planted(self) -> bool {
+        PLANTED.get() == Some(self)
+    }
+
+    /// Runs `work` with this bug planted on this thread; unplants it afterwards, also on a panic.
+    pub fn planted_in<T>(self, work: impl FnOnce() -> T) -> T {
+        struct Unplant;
+        impl Drop for Unplant {
+            fn drop(&mut self) {
+                PLANTED.set(None);
+            }
+        }
+        let _unplant = Unplant;
+        PLANTED.set(Some(self));
+        work()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bug_is_planted_only_inside_and_a_visit_counts() {
+        let planted = || Bug::SendBeforeKeys.is_planted();
+        assert!(!planted());
+        assert!(Bug::SendBeforeKeys.planted_in(planted));
+        assert!(!Bug::ConfirmOnSend.planted_in(planted));
+        assert!(!planted());
+        let before = Rare::WalQuarantined.visits();
+        Rare::WalQuarantined.visit();
+        assert!(Rare::WalQuarantined.visits() > before);
+    }
+}
