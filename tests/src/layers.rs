@@ -113,7 +113,11 @@ pub mod counted {
 }
 
 /// All layers.
-pub const LAYERS: &[&Layer] = &[&crate::sim::LAYER, &crate::pair::LAYER];
+pub const LAYERS: &[&Layer] = &[
+    &crate::sim::LAYER,
+    &crate::pair::LAYER,
+    &crate::enumerate::parts::LAYER,
+];
 
 /// A crate's rare states with their visits in this process.
 pub type RareStates = fn() -> Vec<(&'static str, u64)>;
@@ -136,6 +140,21 @@ pub const COMMANDS: &[Command] = &[
         "pair-explore",
         "every order of up to DEPTH things that happen to a pair",
         crate::pair::explore::command,
+    ),
+    (
+        "enumerate",
+        "every operation of every scenario crashes or fails; or of the parts whose name contains a word",
+        crate::enumerate::parts::command,
+    ),
+    (
+        "planted",
+        "hunts every bug planted in the engine, or the one that is named",
+        crate::planted::command,
+    ),
+    (
+        "damage",
+        "flips every bit of a small database, closed and killed",
+        crate::damage::command,
     ),
 ];
 

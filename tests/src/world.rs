@@ -2,7 +2,7 @@
 //!
 //! Every call that changes something tells the oracle before, calls the engine, and tells the oracle
 //! the outcome. So at every moment, also inside a call, oracle, disk and key provider fit together:
-//! a probe of the disk copies all three ([`World::record`]), and [`Moment::examine`] asks of a
+//! a probe of the disk copies all three ([`World::copier`]), and [`Moment::examine`] asks of a
 //! possible disk after a power failure whether the engine still holds what it must.
 
 use std::collections::BTreeSet;
@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use strongroom::io::Io;
-use strongroom::io::sim::{CrashMode, Op as DiskOp, SimClock, SimFs, SimRng};
+use strongroom::io::sim::{CrashMode, SimClock, SimFs, SimRng};
 use strongroom::keys::EscrowSecret;
 use strongroom::{
     Durability, Engine, Error, ErrorKind, Keyspace, Options, Result, Tenant, TenantOptions, restore,
@@ -145,27 +145,18 @@ impl World {
         }
     }
 
-    /// Records the moment before every operation of the disk from now on.
-    pub fn record(&self) -> Arc<Mutex<Vec<Moment>>> {
-        let moments = Arc::new(Mutex::new(Vec::new()));
-        let (to, keys, known) = (moments.clone(), self.keys.clone(), self.known.clone());
+    /// Makes moments of forks of the disk: with provider and knowledge as they are when it is called.
+    pub fn copier(&self) -> impl Fn(&SimFs) -> Moment + Send + use<> {
+        let (keys, known) = (self.keys.clone(), self.known.clone());
         let (options, secret) = (self.options.clone(), self.secret.clone());
-        self.fs.probe(move |op: &DiskOp, fs: &SimFs| {
-            to.lock().unwrap().push(Moment {
-                label: format!(
-                    "before operation {} ({:?} {})",
-                    op.number,
-                    op.kind,
-                    op.path.display()
-                ),
-                fs: fs.clone(),
-                keys: keys.fork(),
-                known: known.lock().unwrap().clone(),
-                options: options.clone(),
-                secret: secret.clone(),
-            });
-        });
-        moments
+        move |fs| Moment {
+            label: String::new(),
+            fs: fs.fork(),
+            keys: keys.fork(),
+            known: known.lock().unwrap().clone(),
+            options: options.clone(),
+            secret: secret.clone(),
+        }
     }
 
     /// What is known.

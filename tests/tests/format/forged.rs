@@ -23,7 +23,7 @@ struct Target {
 
 impl Target {
     fn new() -> Target {
-        let mut world = World::new(crate::options());
+        let mut world = World::new(strongroom_tests::damage::options());
         let fill = |world: &mut World| -> Result<(), Error> {
             world.open()?;
             for n in 1..=3 {

@@ -1,0 +1,112 @@
+//! Tests for rules that no crash and no failing call can show: what someone else did to the bytes.
+
+use std::path::PathBuf;
+
+use strongroom::io::sim::SimFs;
+use strongroom::{Engine, ErrorKind, Options};
+
+use crate::enumerate::{Check, spliced_log_is_refused};
+use crate::world::{DIR, World, key_of, name_of_space, name_of_tenant};
+
+fn database(keys: u64) -> World {
+    let mut world = World::new(Options::tiny());
+    let fill = |world: &mut World| {
+        world.open()?;
+        world.create_tenant(&name_of_tenant(1))?;
+        for key in 0..keys {
+            world.put(&name_of_tenant(1), "a", key, 300)?;
+        }
+        world.flush()?;
+        world.close()
+    };
+    fill(&mut world).unwrap();
+    world
+}
+
+/// Two blocks of one table change places: each was sealed for its own.
+pub(super) fn exchanged_blocks() -> Check {
+    let world = database(KEYS);
+    let files = world.fs.files();
+    let is_table = |path: &&PathBuf| path.starts_with(format!("{DIR}/tables"));
+    let path = files.keys().find(is_table).ok_or("no table")?;
+    // Blocks hold one entry each: the key that a damaged byte takes away tells whose block it was in.
+    let owner = |at: usize| -> Option<usize> {
+        let fs = world.fs.fork();
+        fs.corrupt(path, |bytes| bytes[at] ^= 1);
+        gets(&world, &fs).ok()?.iter().position(|value| value.is_none())
+    };
+    let end = files[path].len();
+    let inside = |key| (0..end).step_by(64).find(|at| owner(*at) == Some(key));
+    // First byte of a key's block: between a byte of the one before and a byte of its own.
+    let first = |key: usize| -> Option<usize> {
+        let (mut before, mut own) = (inside(key - 1)?, inside(key)?);
+        while own - before > 1 {
+            let middle = (before + own) / 2;
+            match owner(middle) == Some(key) {
+                true => own = middle,
+                false => before = middle,
+            }
+        }
+        Some(own)
+    };
+    let [a, b, c] = [3, 4, 5].map(first);
+    let (a, b, c) = (a.ok_or("no block")?, b.ok_or("no block")?, c.ok_or("no block")?);
+    if b - a != c - b {
+        return Err(format!("blocks of different lengths: {a} {b} {c}"));
+    }
+    let fs = world.fs.fork();
+    fs.corrupt(path, |bytes| {
+        let (one, other) = bytes.split_at_mut(b);
+        one[a..].swap_with_slice(&mut other[..c - b]);
+    });
+    let found = gets(&world, &fs).map_err(|e| format!("{e:?}"))?;
+    // An error for both, and for nothing else.
+    let refused: Vec<usize> = (0..found.len()).filter(|key| found[*key].is_none()).collect();
+    match refused == [3, 4] {
+        true => Ok(()),
+        false => Err(format!(
+            "two blocks are exchanged, and keys {refused:?} are refused"
+        )),
+    }
+}
+
+const KEYS: u64 = 8;
+
+/// What each key reads as; None where reading fails.
+fn gets(world: &World, fs: &SimFs) -> strongroom::Result<Vec<Option<Option<bytes::Bytes>>>> {
+    let mut world = world.moment("").world_on(fs.clone());
+    world.open()?;
+    let tenant = world.engine().tenant(&name_of_tenant(1))?;
+    let space = tenant.open_keyspace(&name_of_space("a"))?;
+    Ok((0..KEYS).map(|key| space.get(key_of(key)).ok()).collect())
+}
+
+/// The keystore of another database, which has a tenant of this id and name, too: the wrong key is told
+/// apart from damage, before anything is decrypted.
+pub(super) fn foreign_keystore() -> Check {
+    let (own, other) = (database(2), database(2));
+    let fs = own.fs.fork();
+    let keystore = format!("{DIR}/keystore");
+    let of_keystore = |world: &World| -> Vec<(PathBuf, Vec<u8>)> {
+        let files = world.fs.files().into_iter();
+        files.filter(|(path, _)| path.starts_with(&keystore)).collect()
+    };
+    for ((path, _), (_, bytes)) in of_keystore(&own).iter().zip(of_keystore(&other)) {
+        fs.corrupt(path, |own| *own = bytes);
+    }
+    let opened = Engine::builder(DIR)
+        .shared_keys(other.keys.provider())
+        .options(Options::tiny())
+        .io(fs.io(crate::dice::fresh_seed()))
+        .open();
+    match opened {
+        Err(e) if e.kind() == ErrorKind::KeyRefused => Ok(()),
+        Err(e) => Err(format!("a wrong key is taken for something else: {e:?}")),
+        Ok(_) => Err("a wrong key opens the database".to_string()),
+    }
+}
+
+/// A record of another history at the position where the log goes on.
+pub(super) fn spliced_log() -> Check {
+    spliced_log_is_refused()
+}
