@@ -225,13 +225,13 @@ fn sample_state() -> ManifestState {
                 chain: Chain([1; 16]),
             },
             EpochStart {
-                epoch: Epoch(2 << 16),
+                epoch: Epoch::new(2, 0),
                 start: Lsn(4096),
                 chain: Chain([2; 16]),
             },
         ],
-        highest_epoch: Epoch(3 << 16),
-        fenced_by: Some(Epoch(3 << 16)),
+        highest_epoch: Epoch::new(3, 0),
+        fenced_by: Some(Epoch::new(3, 0)),
         database_id: [7; 16],
         state: NodeState::Serving,
         reach: Lsn(5000),
@@ -274,11 +274,11 @@ fn sample_edits() -> Vec<Edit> {
     };
     let reign = Edit {
         epoch: Some(EpochStart {
-            epoch: Epoch(4 << 16),
+            epoch: Epoch::new(4, 0),
             start: Lsn(6000),
             chain: Chain([9; 16]),
         }),
-        highest_epoch: Some(Epoch(4 << 16)),
+        highest_epoch: Some(Epoch::new(4, 0)),
         fenced_by: Some(Epoch::ZERO),
         database_id: Some([8; 16]),
         state: Some(NodeState::Following),
