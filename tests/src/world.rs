@@ -63,6 +63,8 @@ pub struct World {
     machine: Option<(Arc<SimClock>, Arc<SimRng>)>,
     known: Arc<Mutex<Known>>,
     engine: Option<Engine>,
+    /// A reopening was cut short before it found out what is there.
+    unverified: bool,
     values: u64,
 }
 
@@ -89,6 +91,7 @@ impl World {
             machine: None,
             known: Arc::default(),
             engine: None,
+            unverified: false,
             values: 0,
         }
     }
@@ -218,7 +221,13 @@ impl World {
         let before = self.fs.fork();
         self.open()
             .map_err(|e| format!("does not open: {e:?}{}", listing(&before)))?;
+        self.unverified = true;
         self.verify()
+    }
+
+    /// Does what a failing read kept [`reopen`](World::reopen) from.
+    pub fn verify_late(&mut self) -> std::result::Result<(), String> {
+        if self.unverified { self.verify() } else { Ok(()) }
     }
 
     /// Finds out what is there after an opening: an allowed state, which counts from now on.
@@ -235,6 +244,7 @@ impl World {
             }
         }
         drop(known);
+        self.unverified = false;
         self.check_condemned()?;
         self.check()
     }
@@ -542,6 +552,7 @@ impl Moment {
             machine: None,
             known: Arc::new(Mutex::new(self.known.clone())),
             engine: None,
+            unverified: false,
             values: fresh_seed() >> 20,
         }
     }

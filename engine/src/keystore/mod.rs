@@ -159,7 +159,7 @@ impl Keystore {
     /// Makes tenants, all or none; durable when it returns. One append and one sync.
     ///
     /// Errors: `Invalid` name; `AlreadyExists`, also within the call; `NoSpace` (nothing changed, try again);
-    /// `ReadOnly`, `Closed`.
+    /// `Unknown` (a sync failed for want of room; final until reopened), `ReadOnly`, `Closed`.
     pub fn create_tenants(&self, names: &[&str]) -> Result<Vec<TenantId>> {
         let mut writer = self.writable()?;
         if names.is_empty() {
@@ -328,11 +328,19 @@ impl Writer {
         }
     }
 
-    /// Refuses changes from here on; passes the reason through.
+    /// Refuses changes from here on; passes the reason through. It is never `NoSpace`, which promises that
+    /// nothing changed: after a failed sync the change may be there when the keystore is opened again.
     fn fail(&mut self, error: Error) -> Error {
         self.log = None;
         self.state = State::Failed(error.to_string());
-        error
+        match error.kind() {
+            ErrorKind::NoSpace => {
+                let text =
+                    "a sync of the keystore failed for want of room: the change may or may not survive";
+                Error::new(ErrorKind::Unknown, text).with_source(error)
+            }
+            _ => error,
+        }
     }
 }
 

@@ -431,3 +431,32 @@ fn a_record_that_does_not_hold_is_judged_by_what_stands_behind_it() {
         assert_eq!(found.is_ok(), cut, "record {n}");
     }
 }
+
+/// A write of the newest record that landed too early: it damages the one before, which was durable, and vouches
+/// for it from the wrong place.
+#[test]
+fn durable_record_damaged_by_a_misdirected_newer_one_is_refused() {
+    for shift in [8, 72, 100] {
+        let io = SimFs::new().io(7);
+        let mut segment = Segment::begin(&io, Lsn::ZERO, Epoch::FIRST, Chain::default());
+        let mut starts = Vec::new();
+        for _ in 0..3 {
+            starts.push(segment.bytes.len());
+            segment = segment.batch();
+        }
+        let found = Case::of(&[&segment])
+            .damage(|bytes| {
+                let newest = bytes.split_off(starts[2]);
+                let len = bytes.len() + newest.len();
+                bytes.truncate(starts[2] - shift);
+                bytes.extend_from_slice(&newest);
+                bytes.resize(len, 0);
+            })
+            .scan(&io);
+        assert_eq!(
+            found.map(drop).unwrap_err().kind(),
+            ErrorKind::Corruption,
+            "by {shift} bytes"
+        );
+    }
+}

@@ -190,19 +190,26 @@ impl SegmentScan {
         }
     }
 
-    /// The newest durable watermark in any valid record behind the damage at the current offset: proof
-    /// that what stands before it was once on stable storage.
+    /// The newest durable watermark in any whole record behind the damage at the current offset: proof
+    /// that what stands before it was once on stable storage. Also in one that stands at another place than
+    /// it says, which a misdirected write leaves, perhaps on top of what it should have followed.
     pub fn later_watermark(&mut self) -> Result<Option<Lsn>> {
         let mut newest = None;
         let mut offset = self.offset.saturating_add(1);
         let header = RECORD_HEADER_BYTES as u64;
+        // Records of this segment from here on; older ones could be stale blocks of the disk.
+        let (damage, end) = (self.position(), Lsn(self.header.number.saturating_add(self.len)));
         while offset.saturating_add(header) <= self.len {
-            let at = Lsn(self.header.number.saturating_add(offset));
             let head = self.load(offset, RECORD_HEADER_BYTES)?;
+            let says = head
+                .get(16..)
+                .and_then(<[u8]>::first_chunk)
+                .copied()
+                .map(u64::from_le_bytes);
             // Positions are in every record: almost every other offset fails here.
-            if head.get(16..24) == Some(&at.0.to_le_bytes()[..])
+            if let Some(lsn) = says.map(Lsn).filter(|lsn| damage < *lsn && *lsn <= end)
                 && let Ok(record) = self.record_at(offset)?
-                && let Ok(parsed) = parse_record(&record, at)
+                && let Ok(parsed) = parse_record(&record, lsn)
             {
                 newest = newest.max(Some(parsed.durable));
                 offset += record.len() as u64;

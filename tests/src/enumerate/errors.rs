@@ -7,6 +7,7 @@ use super::crashes::count;
 use super::{Machine, Report, Scope, caught};
 use crate::layers::counted;
 use crate::world::is_failure_of_the_machine;
+use strongroom::ErrorKind;
 
 /// A kind of failure, by the name of its errno.
 #[derive(Clone, Copy)]
@@ -144,13 +145,15 @@ fn one(report: &mut Report, prepared: &dyn Machine, errno: Errno, times: Times, 
         errno.calls, errno.name
     );
     let result = caught(|| {
-        match machine.run() {
-            Ok(()) => {}
-            Err(e) if is_failure_of_the_machine(&e) => {}
+        // An error of another kind than `NoSpace` does not say that nothing was applied.
+        let full = match machine.run() {
+            Ok(()) => errno.is_full(),
+            Err(e) if e.kind() == ErrorKind::NoSpace => errno.is_full(),
+            Err(e) if is_failure_of_the_machine(&e) => false,
             Err(e) => return Err(format!("an error of the wrong kind: {e:?}")),
-        }
+        };
         fs.clear_faults();
-        machine.goes_on(errno.is_full())
+        machine.goes_on(full)
     });
     fs.clear_faults();
     machine.kill();

@@ -68,6 +68,7 @@ impl Machine for OnWorld {
         if !world.is_open() {
             return Ok(());
         }
+        world.verify_late()?;
         let found = read_all(world.engine()).map_err(|e| format!("reads fail afterwards: {e:?}"))?;
         let tenants = {
             let known = world.known();
