@@ -203,12 +203,14 @@ fn finish(
     let command: Vec<String> = std::env::args().skip(1).collect();
     let value = runner::json(&totals, elapsed, &format!("sim {}", command.join(" ")), commit);
     let text = serde_json::to_string_pretty(&value).map_err(|e| e.to_string())?;
-    if let Some(path) = json {
-        std::fs::write(&path, format!("{text}\n")).map_err(|e| format!("{}: {e}", path.display()))?;
-    }
     match output {
         Output::Table => println!("{}", runner::table(&totals, elapsed)),
         Output::Json => println!("{text}"),
+    }
+    if let Some(path) = json {
+        let written = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+        let written = written.and_then(|()| std::fs::write(&path, format!("{text}\n")));
+        written.map_err(|e| format!("{}: {e}", path.display()))?;
     }
     match totals.failed {
         0 => Ok(()),

@@ -151,7 +151,12 @@ fn failed_operation_of_any_kind_is_an_error_and_a_reopen_finds_what_was_acknowle
                     assert_eq!(shape(done), shape(state), "{place}");
                 }
                 if let Some(error) = &error {
-                    let kinds = [ErrorKind::Io, ErrorKind::NoSpace, ErrorKind::ReadOnly];
+                    let kinds = [
+                        ErrorKind::Io,
+                        ErrorKind::NoSpace,
+                        ErrorKind::ReadOnly,
+                        ErrorKind::Unknown,
+                    ];
                     assert!(kinds.contains(&error.kind()), "{place}: {error}");
                 }
                 drop(keystore);
