@@ -48,7 +48,8 @@ fn flip(fixture: &Fixture) {
     let flips = flip_every_bit(fixture);
     println!("{}", flips.table());
     assert!(flips.broken.is_empty(), "{}", flips.broken.join("\n"));
-    assert!(flips.bits() > 50_000, "{} bits", flips.bits());
+    // A fixture with something of everything in it: of the reserve, which holds nothing, few bits are counted.
+    assert!(flips.bits() > 40_000, "{} bits", flips.bits());
 }
 
 #[test]
