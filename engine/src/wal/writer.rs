@@ -215,8 +215,14 @@ impl Wal {
         let bytes = header.encode();
         if let Err(e) = file.write_all_at(&bytes, 0) {
             rare!(SegmentHeaderTakenBack);
-            let _ = vfs.remove_file(&path);
-            return Err(Error::io("writing a segment header", &path, e));
+            let error = Error::io("writing a segment header", &path, e);
+            // The old segment is still written to, at the latest by a close: a name left behind, now or by a
+            // crash, would end the log before that.
+            let gone = vfs.remove_file(&path).and_then(|()| vfs.sync_dir(&self.dir));
+            if gone.is_err() {
+                self.poison(&error);
+            }
+            return Err(error);
         }
         let named = || match planted!(SegmentNameNotSynced) {
             true => Ok(()),
