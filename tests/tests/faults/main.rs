@@ -85,7 +85,7 @@ fn few_file_descriptors_then_errors_are_typed_and_nothing_acknowledged_is_lost()
         let said = run(limited.arg(dir.path()).args(["60", &first]));
         for kind in said.after("failed") {
             assert!(
-                ["Io", "ReadOnly", "Unknown", "NoSpace"].contains(&kind),
+                ["Io", "ReadOnly", "Unknown", "NoSpace", "KeyRefused"].contains(&kind),
                 "limit {limit}: {said:?}"
             );
         }
