@@ -1,9 +1,10 @@
 //! Crashes inside recovery, three deep: the power fails at operation i of the recovery, at operation j of
 //! the recovery of that, and at operation k of the recovery of that.
 //!
-//! Inside a recovery that is descended into every operation is tried. Which ones are descended into is
-//! sampled ([`Scope::nested`]): the whole product has thousands of millions of points. The part
-//! `recovery, three deep` descends into every operation of all three recoveries of one torn log.
+//! Inside a recovery that is descended into every operation is tried, until the part has as many points as
+//! it may have. Which ones are descended into is sampled ([`Scope::nested`]): the whole product has thousands
+//! of millions of points. The part `recovery, three deep` samples none of the three recoveries of one torn
+//! log, and ends at its own, larger number of points.
 
 use strongroom::io::sim::{CrashMode, SimFs};
 

@@ -69,7 +69,7 @@ const SCENARIOS: &[(&str, Prepare)] = &[
     ("life of a standby", standby::life),
 ];
 
-/// Recovery and nothing else: every operation of three recoveries in one another.
+/// Recovery and nothing else: the operations of three recoveries in one another, up to a number of points.
 pub const THREE_DEEP: &str = "recovery, three deep";
 
 const LOOPS: [(Loop, &str); 5] = [
