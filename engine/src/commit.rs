@@ -145,6 +145,8 @@ impl Inner {
         };
         if durability >= Durability::Local && !planted!(AcknowledgeBeforeSync) {
             self.wal.sync_to(position.lsn)?;
+        } else {
+            self.wal.left_unsynced();
         }
         if durability < Durability::Replicated {
             self.publish(position.seqno);

@@ -5,8 +5,8 @@
 //! wal/000000000000a.....wal  stream bytes [a, b)        header, records
 //! ```
 //!
-//! `format` is the bytes, `writer` appends and syncs, `reader` checks segments at open, `cursor` tails
-//! for standbys. Normative: docs/format.md section 3.
+//! `format` is the bytes, `writer` appends, `progress` syncs for all who wait, `reader` checks segments at
+//! open, `cursor` tails for standbys. Normative: docs/format.md section 3.
 //!
 //! Invariants: segments are contiguous; a segment is durable in full before the next one exists; a
 //! segment's seals come from one open of one process (a reopen starts a new segment under a new salt,
@@ -16,6 +16,7 @@ pub(crate) mod cursor;
 pub(crate) mod format;
 #[cfg(any(test, feature = "sim"))]
 pub(crate) mod parsers;
+mod progress;
 pub(crate) mod reader;
 pub(crate) mod writer;
 
@@ -24,13 +25,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::Mutex;
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::hooks::{planted, rare};
-use crate::io::{File, Io};
+use crate::error::{Error, Result};
+use crate::io::Io;
 use crate::seal::FileKeys;
 use crate::types::Lsn;
+use progress::Progress;
 
 /// File name of the segment that starts at `start`.
 pub(crate) fn segment_name(start: Lsn) -> String {
@@ -50,22 +51,9 @@ pub(crate) struct Wal {
     pub(crate) dir: PathBuf,
     pub(crate) keys: Arc<FileKeys>,
     pub(crate) segment_bytes: u64,
-    progress: Mutex<Progress>,
-    changed: Condvar,
+    progress: Progress,
     /// Starts of the segments on disk.
     segments: Mutex<BTreeSet<Lsn>>,
-}
-
-struct Progress {
-    /// The segment being written; None until the first one exists.
-    file: Option<Arc<dyn File>>,
-    written: Lsn,
-    durable: Lsn,
-    /// A leader is inside `File::sync`; others wait for its result.
-    syncing: bool,
-    /// Set by the first failed sync or unrepairable write, and never cleared.
-    failed: Option<Error>,
-    closed: bool,
 }
 
 impl Wal {
@@ -83,25 +71,17 @@ impl Wal {
             dir: dir.to_path_buf(),
             keys,
             segment_bytes,
-            progress: Mutex::new(Progress {
-                file: None,
-                written: end,
-                durable: end,
-                syncing: false,
-                failed: None,
-                closed: false,
-            }),
-            changed: Condvar::new(),
+            progress: Progress::new(dir, end),
             segments: Mutex::new(segments),
         }
     }
 
     pub fn written(&self) -> Lsn {
-        self.progress.lock().written
+        self.progress.written()
     }
 
     pub fn durable(&self) -> Lsn {
-        self.progress.lock().durable
+        self.progress.durable()
     }
 
     /// Oldest stream position on disk.
@@ -127,97 +107,38 @@ impl Wal {
 
     /// Ok while writing is allowed.
     pub fn check(&self) -> Result<()> {
-        match &self.progress.lock().failed {
-            Some(error) => Err(Error::new(
-                ErrorKind::ReadOnly,
-                format!("the write-ahead log stopped after an error ({error}): reopen the database"),
-            )),
-            None => Ok(()),
-        }
+        self.progress.check()
     }
 
     /// Why writing stopped, if it did.
     pub fn failure(&self) -> Option<String> {
-        self.progress.lock().failed.as_ref().map(|e| e.to_string())
+        self.progress.failure()
     }
 
     /// Stops writing for good: nothing is acknowledged after this.
     pub fn poison(&self, error: &Error) {
-        self.poison_locked(&mut self.progress.lock(), error);
-    }
-
-    fn poison_locked(&self, progress: &mut Progress, error: &Error) {
-        if progress.failed.is_none() {
-            progress.failed = Some(error.duplicate());
-        }
-        self.changed.notify_all();
+        self.progress.poison(error);
     }
 
     /// Wakes tailing cursors for good.
     pub fn mark_closed(&self) {
-        self.progress.lock().closed = true;
-        self.changed.notify_all();
+        self.progress.mark_closed();
     }
 
-    /// Returns once everything before `lsn` is on stable storage.
-    ///
-    /// Group commit: one caller syncs for all who wait; whoever arrives during a sync is covered by the
-    /// next one. A failed sync is final for the log, never retried (Rebello et al., ATC'20): its
-    /// waiters get `Unknown`, since their records may or may not survive.
+    /// Returns once everything before `lsn` is on stable storage. `Unknown` after a failed sync, for good.
     pub fn sync_to(&self, lsn: Lsn) -> Result<()> {
-        let mut progress = self.progress.lock();
-        loop {
-            if progress.durable >= lsn {
-                return Ok(());
-            }
-            if let Some(error) = &progress.failed {
-                return Err(Error::new(
-                    ErrorKind::Unknown,
-                    format!("the write-ahead log could not be synced ({error}): reopen and read back"),
-                ));
-            }
-            if progress.syncing {
-                self.changed.wait(&mut progress);
-                continue;
-            }
-            self.lead_sync(&mut progress);
-        }
+        self.progress.sync_to(lsn)
     }
 
-    fn lead_sync(&self, progress: &mut MutexGuard<'_, Progress>) {
-        let Some(file) = progress.file.clone() else { return };
-        let target = progress.written;
-        progress.syncing = true;
-        let outcome = MutexGuard::unlocked(progress, || file.sync());
-        progress.syncing = false;
-        match outcome {
-            Ok(()) => progress.durable = progress.durable.max(target),
-            Err(_) if planted!(FailedSyncRetried) => {}
-            Err(e) => {
-                rare!(LogStoppedBySync);
-                let error = Error::io("sync of the write-ahead log", &self.dir, e);
-                self.poison_locked(progress, &error);
-            }
-        }
-        self.changed.notify_all();
+    /// To be called after a write that nobody will call [`sync_to`](Wal::sync_to) for: tailing cursors do.
+    pub fn left_unsynced(&self) {
+        self.progress.left_unsynced();
     }
 
     /// Waits until something after `at` is durable, syncing buffered writes itself if nobody else
     /// does; returns the durable end, which is `at` or less after `timeout`, failure or close.
     pub fn wait_durable(&self, at: Lsn, timeout: Duration) -> Lsn {
-        let mut progress = self.progress.lock();
-        loop {
-            if progress.durable > at || progress.failed.is_some() || progress.closed {
-                return progress.durable;
-            }
-            if progress.written > at && !progress.syncing {
-                self.lead_sync(&mut progress);
-                continue;
-            }
-            if self.changed.wait_for(&mut progress, timeout).timed_out() {
-                return progress.durable;
-            }
-        }
+        self.progress.wait_durable(at, timeout)
     }
 
     /// Removes segments that end at or before `before`; the newest stays whatever happens.

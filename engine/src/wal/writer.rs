@@ -1,6 +1,6 @@
 //! Appending to the log: records of a primary, sealed here; records of a standby, verbatim.
 //!
-//! All calls hold the commit lock (they take the [`Tail`] that lives under it). Syncing does not.
+//! All calls hold the commit lock (they take the [`Tail`] that lives under it). Syncing does not: `progress`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -169,7 +169,7 @@ impl Wal {
             .vfs
             .open_rw(&path)
             .map_err(|e| Error::io("opening a segment", &path, e))?;
-        self.set_file(Some(file.clone()), tail.end);
+        self.progress.begin_segment(file.clone(), tail.end);
         tail.epoch = header.epoch;
         tail.segment = Some(Segment {
             header,
@@ -237,7 +237,7 @@ impl Wal {
         self.segments.lock().insert(tail.end);
         tail.chain = header.chain_after;
         tail.end = tail.end.advance(bytes.len() as u64);
-        self.set_file(Some(file.clone()), tail.end);
+        self.progress.begin_segment(file.clone(), tail.end);
         tail.segment = Some(Segment {
             header,
             chain,
@@ -246,14 +246,6 @@ impl Wal {
             nonces: Nonces::new(self.io.rng.clone()),
         });
         Ok(())
-    }
-
-    fn set_file(&self, file: Option<Arc<dyn File>>, end: Lsn) {
-        let mut progress = self.progress.lock();
-        progress.file = file;
-        progress.written = end;
-        progress.durable = end;
-        self.changed.notify_all();
     }
 
     /// Appends one whole valid record as it is; the chain after it is `after`.
@@ -284,9 +276,7 @@ impl Wal {
         }
         tail.chain = after;
         tail.end = tail.end.advance(bytes.len() as u64);
-        self.progress.lock().written = tail.end;
-        // Tailing cursors sync what nobody waits for.
-        self.changed.notify_all();
+        self.progress.wrote(tail.end);
         Ok(())
     }
 }
