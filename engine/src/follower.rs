@@ -10,6 +10,10 @@
 //! primary's log (design R1): every record must stand at the next position and continue the chain;
 //! nothing is sealed here, so writing on in a segment after a reopen repeats no nonce. A record of a
 //! tenant whose key never arrived stops the standby; one whose key was destroyed is skipped.
+//!
+//! The last reign of the history is the one the log's end is in. A promotion that was recorded and failed, or
+//! a segment that was announced and did not come, leaves a newer one without a byte: it is forgotten before
+//! anything else is written where it would have begun. Its epoch stays recorded.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -18,7 +22,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::hooks::planted;
+use crate::hooks::{planted, rare};
 use crate::inner::{CommitState, Inner, Mode};
 use crate::seal::{FileHeader, FileKind};
 use crate::types::{Chain, Epoch, EpochStart, Lsn, SeqNo};
@@ -67,6 +71,8 @@ pub(crate) struct Follower {
     durable: EpochStart,
     /// The manifest says that this directory follows.
     marked: bool,
+    /// The history ends with the reign that the log's end is in.
+    settled: bool,
 }
 
 struct Queued {
@@ -85,6 +91,7 @@ impl Follower {
             applied: durable.start,
             durable,
             marked,
+            settled: false,
         }
     }
 
@@ -99,6 +106,7 @@ impl Inner {
         let mut commit = self.commit.lock();
         let commit = &mut *commit;
         check_standby(commit)?;
+        self.wal.check()?;
         if !commit.follower.marked {
             // Before the first byte of somebody else's: recovery must not take its watermarks for ours.
             self.wal.sync_to(commit.tail.end)?;
@@ -155,6 +163,7 @@ impl Inner {
                 return Err(diverged("an older epoch"));
             }
             let key = chain_key(&self.keys, &path, &header)?;
+            self.settle_history(commit, header.epoch)?;
             if header.epoch > commit.tail.epoch {
                 // Durable before any record of that reign is; and not before what it begins at.
                 self.wal.sync_to(at)?;
@@ -163,7 +172,7 @@ impl Inner {
                     start: at,
                     chain: commit.tail.chain,
                 };
-                self.versions.log_and_apply(Edit {
+                self.record_reign(Edit {
                     epoch: Some(epoch),
                     ..Edit::default()
                 })?;
@@ -203,6 +212,7 @@ impl Inner {
         };
         let (len, seqno, kind, chain) = (record.bytes.len(), record.seqno, record.kind, record.chain);
         let bytes = bytes.slice(..len);
+        self.settle_history(commit, commit.tail.epoch)?;
         self.wal.write_record(&mut commit.tail, &bytes, chain)?;
         commit.seqno = commit.seqno.max(seqno);
         if kind == RecordKind::Batch {
@@ -213,6 +223,38 @@ impl Inner {
             });
         }
         Ok(Some(len))
+    }
+
+    /// Forgets a reign that began at the log's end and is not the one that goes on there, in `next`.
+    fn settle_history(&self, commit: &mut CommitState, next: Epoch) -> Result<()> {
+        if commit.follower.settled {
+            return Ok(());
+        }
+        let history = self.versions.state().epochs;
+        let of_tail = history.iter().find(|reign| reign.epoch == commit.tail.epoch);
+        if let (Some(last), Some(of_tail)) = (history.last(), of_tail)
+            && last.epoch > of_tail.epoch
+            && last.epoch != next
+        {
+            rare!(EmptyReignForgotten);
+            self.record_reign(Edit {
+                epoch: Some(*of_tail),
+                ..Edit::default()
+            })?;
+        }
+        commit.follower.settled = true;
+        Ok(())
+    }
+
+    /// Records what the history's end is. Where that failed for good nobody knows whether it is durable, and a
+    /// log that went on meanwhile might not fit: nothing is taken any more until the engine is reopened.
+    fn record_reign(&self, edit: Edit) -> Result<()> {
+        self.versions.log_and_apply(edit).inspect_err(|error| {
+            if self.versions.failed() {
+                rare!(LogStoppedByManifest);
+                self.wal.poison(error);
+            }
+        })
     }
 
     /// See [`Engine::standby_sync`](crate::Engine::standby_sync).
@@ -310,7 +352,7 @@ impl Inner {
             chain: commit.tail.chain,
         };
         if !planted!(PromotionNotDurable) {
-            self.versions.log_and_apply(Edit {
+            self.record_reign(Edit {
                 epoch: Some(begin),
                 fenced_by: Some(Epoch::ZERO),
                 state: Some(NodeState::Serving),
@@ -318,9 +360,14 @@ impl Inner {
                 ..Edit::default()
             })?;
         }
+        // Should the rest fail, the history is ahead of the log.
+        commit.follower.settled = false;
         self.apply_queue(commit, start)?;
-        commit.tail.epoch = epoch;
-        self.wal.start_segment(&mut commit.tail)?;
+        let before = std::mem::replace(&mut commit.tail.epoch, epoch);
+        if let Err(error) = self.wal.start_segment(&mut commit.tail) {
+            commit.tail.epoch = before;
+            return Err(error);
+        }
         commit.follower = Follower::new(begin, None, false);
         self.gate.begin(epoch);
         commit.mode = Mode::Primary;

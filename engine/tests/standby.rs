@@ -236,3 +236,132 @@ fn base_copy_begun_again_destroys_the_key_of_the_one_before() {
     let refused = open(&sfs, "/sb", &sk, Role::Standby, 76).map(drop).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::KeyRefused, "{refused:?}");
 }
+
+/// A promotion whose epoch became durable and which then failed has a reign without a byte. The primary it was to
+/// replace goes on, in an epoch below, and is followed: keeping that reign in the history, with records of an older
+/// one behind its beginning, cost a base copy later.
+#[test]
+fn promotion_cut_short_then_the_primary_that_goes_on_is_followed_where_the_empty_reign_began() {
+    let mut cut_short = 0;
+    for (operation, reopened) in (1..12).flat_map(|n| [(n, false), (n, true)]) {
+        let fs = SimFs::new();
+        let (pk, sk) = (MemoryKeys::new(), MemoryKeys::new());
+        let mut p = open(&fs, "/p", &pk, Role::Primary, 81).unwrap();
+        let k = p
+            .create_tenant("t", TenantOptions::default())
+            .unwrap()
+            .keyspace("k")
+            .unwrap();
+        k.put("old", "1").unwrap();
+        drop(k);
+        let sfs = SimFs::new();
+        let pin = p.pin_wal(Lsn(0));
+        let start = base_copy(&p, &fs.io(82), &sfs, &sk, 83);
+        let s = open(&sfs, "/sb", &sk, Role::Standby, 84).unwrap();
+        p.system().keyspace("more").unwrap();
+        follow(&p, &s, start);
+
+        sfs.fail(Fault::io_error(sfs.ops() + operation, Times::Once));
+        let promoted = s.promote();
+        sfs.clear_faults();
+        if promoted.is_ok() {
+            continue;
+        }
+        // Nothing is taken as if nothing had happened where the outcome is open.
+        let known = s.status().highest_epoch;
+        drop(s);
+        let s = open(&sfs, "/sb", &sk, Role::Standby, 85).unwrap();
+        let taken = s.status().highest_epoch;
+        assert!(taken >= known);
+        if s.standby_progress().unwrap().epoch > Epoch::FIRST {
+            // The new reign has its segment: this log is another one now.
+            continue;
+        }
+        cut_short += u64::from(taken > Epoch::FIRST);
+
+        if reopened {
+            drop(pin);
+            p.close().unwrap();
+            drop(p);
+            p = open(&fs, "/p", &pk, Role::Primary, 86).unwrap();
+        }
+        let k = p.tenant("t").unwrap().open_keyspace("k").unwrap();
+        k.put("new", "2").unwrap();
+        let behind = s.standby_progress().unwrap().durable;
+        follow(&p, &s, behind);
+        assert_eq!(s.epoch_history(), p.epoch_history(), "operation {operation}");
+        assert_eq!(
+            s.status().highest_epoch,
+            taken.max(p.status().epoch),
+            "recorded stays"
+        );
+        drop(s);
+        let s = open(&sfs, "/sb", &sk, Role::Standby, 87).unwrap();
+        assert_eq!(
+            s.epoch_history(),
+            p.epoch_history(),
+            "operation {operation}, reopened"
+        );
+        let k = s.tenant("t").unwrap().open_keyspace("k").unwrap();
+        assert_eq!(k.get("new").unwrap().as_deref(), Some(&b"2"[..]));
+    }
+    assert!(cut_short > 0, "no operation left a promotion half done");
+}
+
+/// A promotion of which nobody knows whether it became durable: the standby took more of the old reign, and after a
+/// restart its history had the new one beginning in the middle of that.
+#[test]
+fn promotion_whose_outcome_is_open_then_nothing_is_taken_until_the_standby_is_reopened() {
+    let mut open_outcomes = 0;
+    for operation in 1..12 {
+        let fs = SimFs::new();
+        let (pk, sk) = (MemoryKeys::new(), MemoryKeys::new());
+        let p = open(&fs, "/p", &pk, Role::Primary, 91).unwrap();
+        let k = p
+            .create_tenant("t", TenantOptions::default())
+            .unwrap()
+            .keyspace("k")
+            .unwrap();
+        let sfs = SimFs::new();
+        let _pin = p.pin_wal(Lsn(0));
+        let start = base_copy(&p, &fs.io(92), &sfs, &sk, 93);
+        let s = open(&sfs, "/sb", &sk, Role::Standby, 94).unwrap();
+        k.put("z", "0").unwrap();
+        follow(&p, &s, start);
+        sfs.fail(Fault::io_error(sfs.ops() + operation, Times::Once));
+        let promoted = s.promote();
+        sfs.clear_faults();
+        let highest = s.status().highest_epoch;
+        if promoted.is_ok() || highest > Epoch::FIRST {
+            continue;
+        }
+        k.put("a", "1").unwrap();
+        let at = s.standby_progress().unwrap().durable;
+        let bytes = p
+            .wal_cursor(at)
+            .unwrap()
+            .read(1 << 20, Duration::from_secs(1))
+            .unwrap();
+        let taken = s.standby_append(at, &bytes).and_then(|_| s.standby_sync());
+        drop(s);
+        let s = open(&sfs, "/sb", &sk, Role::Standby, 95).unwrap();
+        if s.status().highest_epoch > Epoch::FIRST {
+            open_outcomes += 1;
+            let error = taken.expect_err("bytes of the old reign behind a promotion");
+            assert_eq!(error.kind(), ErrorKind::ReadOnly, "operation {operation}");
+        }
+    }
+    assert!(open_outcomes > 0, "no operation left the outcome open");
+}
+
+/// Appends, syncs and applies what the primary has behind `at`.
+fn follow(p: &Engine, s: &Engine, at: Lsn) {
+    s.apply_key_changes(&p.key_changes(0)).unwrap();
+    let mut cursor = p.wal_cursor(at).unwrap();
+    while cursor.position() < p.status().durable {
+        let first = cursor.position();
+        let bytes = cursor.read(1 << 20, Duration::from_secs(1)).unwrap();
+        s.standby_append(first, &bytes).unwrap();
+    }
+    s.standby_sync().unwrap();
+}

@@ -58,6 +58,10 @@ crate::named_states! {
         LogStoppedBySync,
         /// the sync of a new segment failed and stopped the log
         LogStoppedByNewSegment,
+        /// an edit of the history whose outcome is unknown stopped the log
+        LogStoppedByManifest,
+        /// a reign without a byte was forgotten where another one went on
+        EmptyReignForgotten,
         /// a segment that an earlier attempt left was replaced
         SegmentLeftOver,
         /// the header of a new segment could not be written

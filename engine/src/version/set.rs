@@ -188,6 +188,11 @@ impl VersionSet {
         self.next_number.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// Whether an edit failed for good: then the last one may be durable or not, and only reopening tells.
+    pub fn failed(&self) -> bool {
+        matches!(*self.log.lock(), Log::Failed)
+    }
+
     /// Makes `edit` durable and installs its version. Added tables must be synced, names included.
     ///
     /// Blocks other edits, not readers, for one append and one sync. After any error the edit is void

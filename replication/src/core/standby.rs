@@ -62,7 +62,8 @@ impl From<Error> for Ending {
                 }
             }
             Some(EngineKind::Fenced) => Ending::PeerIsOld,
-            Some(EngineKind::ReadOnly | EngineKind::Io) => Ending::Reopen(error),
+            // A failed sync says `Unknown` once, and then `ReadOnly`: opening again writes the tail anew.
+            Some(EngineKind::ReadOnly | EngineKind::Io | EngineKind::Unknown) => Ending::Reopen(error),
             Some(EngineKind::NoSpace) => Ending::Lost(error),
             Some(_) => Ending::Strike(error),
         }
