@@ -201,7 +201,7 @@ pub(crate) async fn fetch(
     let received = transfer?;
     let keys = async {
         let client = dial::dial(config).await?;
-        keystream::fetch_all(client, config, received.database_id).await
+        keystream::fetch_all(client, config, received.database_id, received.epoch).await
     };
     let keys = tokio::select! {
         keys = keys => keys?,

@@ -44,6 +44,18 @@ strongroom::named_states! {
         SendBeforeKeys,
         /// a node told of a newer epoch answers without recording it
         FenceNotRecorded,
+        /// a standby takes key changes in whatever order they come
+        KeysOutOfOrder,
+        /// a primary goes on when a standby's Hello tells of a newer epoch
+        YoungerHelloIgnored,
+        /// a primary confirms what a standby received and has not synced
+        ConfirmReceived,
+        /// a standby asks a primary for the key changes since another one's version
+        KeysSinceOtherPrimary,
+        /// a node serves though its peer recorded a newer epoch
+        ServeOverNewerPeer,
+        /// a base copy is taken of a primary older than what is replaced
+        CopyOfOlderPrimary,
     }
 }
 
@@ -54,6 +66,8 @@ strongroom::named_states! {
         // ---- Hello
         /// a Hello of a younger standby made a primary step down
         YoungerHello,
+        /// a key change was not the next one
+        KeysOutOfOrder,
         /// a standby ends beyond the primary's durable end
         StandbyAhead,
         /// a standby's last epoch is not in the primary's history there

@@ -10,8 +10,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use strongroom::Engine;
 use strongroom::keys::KeyChanges;
+use strongroom::{Engine, Epoch};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -35,8 +35,8 @@ const WAIT: Duration = Duration::from_millis(250);
 /// Allocated at once for a change, whatever length it claims.
 const RESERVE_BYTES_MAX: usize = 1 << 20;
 
-/// Cuts an encoded change.
-pub(crate) fn chunks(version: u64, encoded: &[u8]) -> impl Iterator<Item = v1::KeysChunk> {
+/// Cuts an encoded change that leads from `since` (0: a full set) to `version`.
+pub(crate) fn chunks(since: u64, version: u64, encoded: &[u8]) -> impl Iterator<Item = v1::KeysChunk> {
     let total_bytes = encoded.len() as u64;
     encoded.chunks(CHUNK_BYTES_MAX).scan(0, move |next, part| {
         let offset = *next;
@@ -48,16 +48,25 @@ pub(crate) fn chunks(version: u64, encoded: &[u8]) -> impl Iterator<Item = v1::K
             offset,
             data: part.to_vec(),
             crc32,
+            since,
         })
     })
 }
 
-/// An encoded change and the version it leads to.
-pub(crate) type Whole = (u64, Zeroizing<Vec<u8>>);
+/// A change as it came.
+pub(crate) struct Whole {
+    /// Where it goes on from; 0: a full set.
+    pub since: u64,
+    /// Where it leads.
+    pub version: u64,
+    /// `KeyChanges::encode`.
+    pub encoded: Zeroizing<Vec<u8>>,
+}
 
 /// Puts a change together again.
 #[derive(Default)]
 pub(crate) struct Assembly {
+    since: u64,
     version: u64,
     total: u64,
     bytes: Zeroizing<Vec<u8>>,
@@ -71,7 +80,11 @@ impl Assembly {
             return Ok(None);
         }
         let whole = std::mem::take(self);
-        Ok(Some((whole.version, whole.bytes)))
+        Ok(Some(Whole {
+            since: whole.since,
+            version: whole.version,
+            encoded: whole.bytes,
+        }))
     }
 
     fn take(&mut self, chunk: &v1::KeysChunk) -> std::result::Result<(), Malformed> {
@@ -85,11 +98,15 @@ impl Assembly {
             if !(1..=KEYS_BYTES_MAX).contains(&chunk.total_bytes) {
                 return Err(Malformed("key change length"));
             }
-            (self.version, self.total) = (chunk.version, chunk.total_bytes);
+            if chunk.since >= chunk.version {
+                return Err(Malformed("key change that leads nowhere"));
+            }
+            (self.since, self.version, self.total) = (chunk.since, chunk.version, chunk.total_bytes);
         }
         let have = self.bytes.len() as u64;
         let fits = chunk.data.len() as u64 <= self.total.saturating_sub(have);
-        if chunk.version != self.version || chunk.total_bytes != self.total || chunk.offset != have || !fits {
+        let same = (chunk.since, chunk.version, chunk.total_bytes) == (self.since, self.version, self.total);
+        if !same || chunk.offset != have || !fits {
             return Err(Malformed("key chunk out of order"));
         }
         self.append(&chunk.data);
@@ -128,12 +145,16 @@ pub(crate) async fn serve(
         session,
         node,
         since,
+        epoch,
     } = hello
     else {
         return Err(Malformed("first message is no KeysHello").into());
     };
     if database_id.is_some_and(|id| id != reign.database_id) {
         return Err(Status::failed_precondition("another database"));
+    }
+    if epoch != reign.epoch {
+        return Err(Status::failed_precondition("another reign"));
     }
     let (out, rx) = mpsc::channel(2);
     let engine = reign.engine.clone();
@@ -147,7 +168,7 @@ pub(crate) async fn serve(
         // A base copy's last step.
         let feed = feed(reign.over.clone());
         start_thread(move || {
-            send_change(&engine.key_changes(0), &feed);
+            send_change(0, &engine.key_changes(0), &feed);
         })?;
         return Ok(ReceiverStream::new(rx));
     };
@@ -208,18 +229,19 @@ fn send_changes(engine: &Engine, since: u64, session: &Session, feed: &Feed<Mess
         }
         let changes = engine.key_changes(if first { 0 } else { known });
         first = false;
-        known = changes.version;
+        let from = std::mem::replace(&mut known, changes.version);
         // Before it is: an acknowledgement cannot overtake this.
         session.step(Event::KeysSent(known));
-        if !send_change(&changes, feed) {
+        if !send_change(from, &changes, feed) {
             return;
         }
     }
 }
 
-fn send_change(changes: &KeyChanges, feed: &Feed<Message>) -> bool {
+fn send_change(from: u64, changes: &KeyChanges, feed: &Feed<Message>) -> bool {
     let encoded = changes.encode();
-    chunks(changes.version, &encoded).all(|chunk| feed.send(Ok(chunk)))
+    let since = if changes.full { 0 } else { from };
+    chunks(since, changes.version, &encoded).all(|chunk| feed.send(Ok(chunk)))
 }
 
 async fn take_acks(session: &Session, mut inbound: Streaming<v1::KeysMessage>) -> &'static str {
@@ -241,8 +263,9 @@ async fn take_acks(session: &Session, mut inbound: Streaming<v1::KeysMessage>) -
 
 // --------------------------------------------------------------------------------- standby's side
 
-/// Applies keystore changes of a session until the stream ends. `on_applied` hears of each version, and says
-/// which to acknowledge.
+/// Applies keystore changes of a session until the stream ends. `takes` says whether a change is the next one,
+/// by where it goes on from and where it leads. `on_applied` hears of each version, and says which to
+/// acknowledge.
 ///
 /// `busy` is locked while a change is being applied, also when this future is dropped meanwhile: whoever
 /// holds it knows that none is.
@@ -252,6 +275,7 @@ pub(crate) async fn follow(
     engine: &Engine,
     hello: v1::KeysMessage,
     busy: &Arc<tokio::sync::Mutex<()>>,
+    takes: impl Fn(u64, u64) -> Result<()>,
     mut on_applied: impl FnMut(u64) -> Option<u64>,
 ) -> Result<()> {
     let (out, rx) = mpsc::channel(4);
@@ -261,9 +285,11 @@ pub(crate) async fn follow(
     let mut inbound = answer.map_err(|_| closed())?.map_err(status_error)?.into_inner();
     let mut assembly = Assembly::default();
     while let Some(chunk) = inbound.message().await.map_err(status_error)? {
-        let Some((version, bytes)) = assembly.push(chunk)? else {
+        let Some(change) = assembly.push(chunk)? else {
             continue;
         };
+        let (version, bytes) = (change.version, change.encoded);
+        takes(change.since, version)?;
         let (engine, busy) = (engine.clone(), busy.clone().lock_owned().await);
         blocking(move || {
             let _busy = busy;
@@ -279,14 +305,15 @@ pub(crate) async fn follow(
     Err(closed())
 }
 
-/// The full key set, for a base copy.
+/// The full key set, for a base copy of the primary of `epoch`.
 pub(crate) async fn fetch_all(
     mut client: Client,
     config: &ReplicationConfig,
     database_id: [u8; 16],
+    epoch: Epoch,
 ) -> Result<KeyChanges> {
     let missing = || Error::new(ErrorKind::Unreachable, "the peer sent no keys");
-    let hello = wire::encode_keys_hello(Some(database_id), None, &config.node, 0);
+    let hello = wire::encode_keys_hello(Some(database_id), None, &config.node, 0, epoch);
     let (out, rx) = mpsc::channel(1);
     out.send(hello).await.map_err(|_| missing())?;
     let answer = tokio::time::timeout(config.timeouts.call, client.keys(ReceiverStream::new(rx))).await;
@@ -298,8 +325,8 @@ pub(crate) async fn fetch_all(
             .map_err(|_| missing())?
             .map_err(status_error)?
             .ok_or_else(missing)?;
-        if let Some((_, bytes)) = assembly.push(chunk)? {
-            return Ok(KeyChanges::decode(&bytes)?);
+        if let Some(change) = assembly.push(chunk)? {
+            return Ok(KeyChanges::decode(&change.encoded)?);
         }
     }
 }
@@ -314,7 +341,7 @@ mod tests {
         for part in parts {
             last = assembly.push(part)?;
         }
-        Ok(last.map(|(version, bytes)| (version, bytes.to_vec())))
+        Ok(last.map(|change| (change.version, change.encoded.to_vec())))
     }
 
     #[test]
@@ -328,7 +355,7 @@ mod tests {
             3 * CHUNK_BYTES_MAX + 7,
         ] {
             let encoded: Vec<u8> = (0..len).map(|i| (i % 251) as u8).collect();
-            let parts: Vec<_> = chunks(9, &encoded).collect();
+            let parts: Vec<_> = chunks(8, 9, &encoded).collect();
             assert_eq!(parts.len(), len.div_ceil(CHUNK_BYTES_MAX));
             assert_eq!(assemble(parts).unwrap(), Some((9, encoded)), "{len}");
         }
@@ -344,6 +371,10 @@ mod tests {
             ("gap", |p| drop(p.remove(1))),
             ("twice", |p| p.insert(1, p[0].clone())),
             ("version", |p| p[1].version += 1),
+            ("since", |p| p[1].since -= 1),
+            ("leads nowhere", |p| {
+                p.iter_mut().for_each(|c| c.since = c.version)
+            }),
             ("total grows", |p| p[1].total_bytes += 1),
             ("total zero", |p| p[0].total_bytes = 0),
             ("total huge", |p| p[0].total_bytes = u64::MAX),
@@ -355,7 +386,7 @@ mod tests {
             ("offset", |p| p[0].offset = 1),
         ];
         for (what, spoil) in table {
-            let mut parts: Vec<_> = chunks(9, &encoded).collect();
+            let mut parts: Vec<_> = chunks(8, 9, &encoded).collect();
             spoil(&mut parts);
             assemble(parts).expect_err(what);
         }
@@ -364,7 +395,7 @@ mod tests {
     #[test]
     fn huge_claim_then_only_what_arrived_is_allocated() {
         let mut assembly = Assembly::default();
-        let mut chunk = chunks(1, &[1, 2, 3]).next().unwrap();
+        let mut chunk = chunks(0, 1, &[1, 2, 3]).next().unwrap();
         chunk.total_bytes = KEYS_BYTES_MAX;
         assert!(assembly.push(chunk).unwrap().is_none());
         assert!(assembly.bytes.capacity() <= RESERVE_BYTES_MAX);

@@ -138,7 +138,8 @@ fn check_keys(bytes: &[u8]) -> bool {
                 session,
                 node,
                 since,
-            } => wire::encode_keys_hello(database_id, session, &node, since),
+                epoch,
+            } => wire::encode_keys_hello(database_id, session, &node, since, epoch),
             FromKeysStandby::Ack { version } => wire::encode_keys_ack(version),
         },
     )
@@ -154,11 +155,11 @@ fn check_chunks(bytes: &[u8]) -> bool {
         };
         match assembly.push(chunk) {
             Ok(None) => {}
-            Ok(Some((version, change))) => {
+            Ok(Some(change)) => {
                 whole = true;
-                let again: Vec<_> = chunks(version, &change).collect();
+                let again: Vec<_> = chunks(change.since, change.version, &change.encoded).collect();
                 let total: usize = again.iter().map(|chunk| chunk.data.len()).sum();
-                assert!(total == change.len(), "a change was put together wrongly");
+                assert!(total == change.encoded.len(), "a change was put together wrongly");
             }
             Err(_) => return false,
         }
@@ -324,8 +325,8 @@ fn primary_samples() -> Vec<Vec<u8>> {
 
 fn keys_samples() -> Vec<Vec<u8>> {
     encoded([
-        wire::encode_keys_hello(Some([1; 16]), Some([2; 16]), "b", 7),
-        wire::encode_keys_hello(None, None, "b", 0),
+        wire::encode_keys_hello(Some([1; 16]), Some([2; 16]), "b", 7, Epoch::FIRST),
+        wire::encode_keys_hello(None, None, "b", 0, Epoch::FIRST),
         wire::encode_keys_ack(9),
     ])
 }
@@ -333,7 +334,7 @@ fn keys_samples() -> Vec<Vec<u8>> {
 fn chunk_samples() -> Vec<Vec<u8>> {
     let change = |version, len| {
         let mut out = Vec::new();
-        for chunk in chunks(version, &vec![version as u8; len]) {
+        for chunk in chunks(version - 1, version, &vec![version as u8; len]) {
             let chunk = chunk.encode_to_vec();
             out.extend_from_slice(&(chunk.len() as u16).to_le_bytes());
             out.extend_from_slice(&chunk);

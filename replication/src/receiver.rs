@@ -237,8 +237,15 @@ impl Follower {
         }
         let epoch = run.core.lock().epoch().unwrap_or_default();
         let since = self.following.lock().keys_since(epoch);
-        let hello = wire::encode_keys_hello(Some(session.database_id), Some(session.id), &config.node, since);
+        let hello = wire::encode_keys_hello(
+            Some(session.database_id),
+            Some(session.id),
+            &config.node,
+            since,
+            epoch,
+        );
         let busy = Arc::new(tokio::sync::Mutex::new(()));
+        let takes = |since, version| self.following.lock().takes_keys(epoch, since, version);
         let on_applied = |version| {
             self.following.lock().keys_applied(epoch, version);
             let actions = run.step(Event::KeysApplied(version));
@@ -250,7 +257,7 @@ impl Follower {
         let ending = tokio::select! {
             ending = run.take(session.inbound) => ending,
             ending = run.acknowledge(progress) => ending,
-            outcome = keystream::follow(session.client, config, &self.engine, hello, &busy, on_applied) => {
+            outcome = keystream::follow(session.client, config, &self.engine, hello, &busy, takes, on_applied) => {
                 run.failed(match outcome {
                     Ok(()) => wire::Malformed("the key stream ended").into(),
                     Err(e) => e,

@@ -391,6 +391,7 @@ pub(crate) enum FromKeysStandby {
         session: Option<[u8; 16]>,
         node: String,
         since: u64,
+        epoch: Epoch,
     },
     Ack {
         version: u64,
@@ -402,6 +403,7 @@ pub(crate) fn encode_keys_hello(
     session: Option<[u8; 16]>,
     node: &str,
     since: u64,
+    epoch: Epoch,
 ) -> v1::KeysMessage {
     let message = v1::keys_message::Message::Hello(v1::KeysHello {
         protocol: PROTOCOL,
@@ -409,6 +411,7 @@ pub(crate) fn encode_keys_hello(
         session: id_bytes(session),
         node: node.to_string(),
         since,
+        epoch: epoch.0,
     });
     v1::KeysMessage {
         message: Some(message),
@@ -425,11 +428,15 @@ pub(crate) fn decode_keys_standby(message: v1::KeysMessage) -> std::result::Resu
     match message.message {
         Some(v1::keys_message::Message::Hello(hello)) => {
             check_protocol(hello.protocol)?;
+            if hello.epoch == 0 {
+                return Err(Malformed("epoch").into());
+            }
             Ok(FromKeysStandby::Hello {
                 database_id: id_or_none(&hello.database_id, "database id")?,
                 session: id_or_none(&hello.session, "session")?,
                 node: node_name(hello.node)?,
                 since: hello.since,
+                epoch: Epoch(hello.epoch),
             })
         }
         Some(v1::keys_message::Message::Ack(ack)) => Ok(FromKeysStandby::Ack { version: ack.version }),

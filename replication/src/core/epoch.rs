@@ -101,7 +101,7 @@ pub fn decide(primary: &Primary<'_>, hello: &Hello, chain_at: impl FnOnce(Lsn) -
         return Verdict::WrongDatabase;
     }
     let younger = hello.highest > primary.epoch || hello.durable.epoch > primary.epoch;
-    if younger {
+    if younger && !planted!(YoungerHelloIgnored) {
         rare!(YoungerHello);
         return Verdict::Younger(hello.highest.max(hello.durable.epoch));
     }

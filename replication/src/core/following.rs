@@ -4,8 +4,8 @@ use strongroom::{Epoch, EpochStart, Lsn, StandbyProgress, Status};
 
 use super::epoch::Hello;
 use super::standby::Ending;
-use crate::error::Error;
-use crate::hooks::rare;
+use crate::error::{Error, ErrorKind};
+use crate::hooks::{planted, rare};
 
 /// Failures of the engine to take bytes at one position before a base copy is taken.
 pub const STRIKES_MAX: u32 = 3;
@@ -74,8 +74,25 @@ impl Following {
     /// epoch, and everything otherwise. After a failover, versions of two keystores may agree by accident.
     pub fn keys_since(&self, epoch: Epoch) -> u64 {
         self.keys
-            .filter(|(of, _)| *of == epoch)
+            .filter(|(of, _)| *of == epoch || planted!(KeysSinceOtherPrimary))
             .map_or(0, |(_, version)| version)
+    }
+
+    /// Whether the change that leads from `since` (0: a full set) to `version` is the next of the primary of
+    /// `epoch`. One left out or taken again would leave keys missing whose tenants' records would then be
+    /// skipped as those of deleted tenants.
+    pub fn takes_keys(&self, epoch: Epoch, since: u64, version: u64) -> Result<(), Error> {
+        let known = self.keys_since(epoch);
+        let next = match since {
+            0 => version >= known,
+            _ => since == known && version > known,
+        };
+        if next || planted!(KeysOutOfOrder) {
+            return Ok(());
+        }
+        rare!(KeysOutOfOrder);
+        let text = format!("a key change from {since} to {version} does not follow {known}");
+        Err(Error::new(ErrorKind::Protocol, text))
     }
 
     /// A key change of a primary is applied.
@@ -115,10 +132,10 @@ impl Following {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use strongroom::ErrorKind;
+    use strongroom::ErrorKind as EngineKind;
 
     fn strike() -> Ending {
-        Ending::Strike(strongroom::Error::new(ErrorKind::Corruption, "x").into())
+        Ending::Strike(strongroom::Error::new(EngineKind::Corruption, "x").into())
     }
 
     #[test]
@@ -133,6 +150,26 @@ mod tests {
             next,
             Next::Ended(Ended::NeedBase { diverged: true, .. })
         ));
+    }
+
+    #[test]
+    fn key_changes_that_do_not_follow_each_other_then_refused() {
+        let mut following = Following::default();
+        let (now, later) = (Epoch::FIRST, Epoch::FIRST.promoted());
+        let takes = |f: &Following, epoch, since, version| f.takes_keys(epoch, since, version).is_ok();
+        assert!(takes(&following, now, 0, 5));
+        assert!(!takes(&following, now, 4, 5), "a step before everything");
+        following.keys_applied(now, 5);
+        assert!(takes(&following, now, 5, 7));
+        assert!(!takes(&following, now, 6, 7), "a step left out");
+        assert!(!takes(&following, now, 4, 5), "a step taken before");
+        assert!(takes(&following, now, 0, 9), "a full set that is newer");
+        assert!(!takes(&following, now, 0, 4), "a full set that is older");
+        assert!(takes(&following, later, 0, 2), "another primary counts by itself");
+        assert!(
+            !takes(&following, later, 5, 7),
+            "and goes on from nothing of this one"
+        );
     }
 
     #[test]

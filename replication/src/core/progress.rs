@@ -14,7 +14,7 @@
 
 use strongroom::{Epoch, Lsn};
 
-use crate::hooks::rare;
+use crate::hooks::{planted, rare};
 
 /// Positions of one standby in one stream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -91,7 +91,10 @@ impl Progress {
         let advanced = ack.durable > self.durable;
         (self.received, self.durable, self.applied) = (ack.received, ack.durable, ack.applied);
         let confirms = if ack.epoch == self.epoch {
-            Some(ack.durable)
+            Some(match planted!(ConfirmReceived) {
+                true => ack.received,
+                false => ack.durable,
+            })
         } else {
             rare!(AckFromOlderReign);
             None

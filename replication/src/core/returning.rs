@@ -25,7 +25,7 @@
 
 use strongroom::{Epoch, Lsn};
 
-use crate::hooks::rare;
+use crate::hooks::{planted, rare};
 use crate::status::{NodeRole, PeerStatus};
 
 /// What this node knows of itself; `None` fields of an empty directory are in the `Option` around it.
@@ -98,7 +98,7 @@ pub fn decide(own: Option<&Own>, peer: Option<&PeerStatus>, serve_without_peer: 
             Serve { tell_peer: false }
         };
     };
-    if peer_highest > highest {
+    if peer_highest > highest && !planted!(ServeOverNewerPeer) {
         return Wait("the peer knows a newer epoch: promote it, or start it as primary");
     }
     if peer.role == NodeRole::Waiting && peer_highest == highest {

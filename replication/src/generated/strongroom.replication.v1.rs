@@ -241,6 +241,10 @@ pub struct KeysHello {
     /// Keystore version it got from this primary in this epoch; 0: send everything.
     #[prost(fixed64, tag = "5")]
     pub since: u64,
+    /// Not 0; epoch of the primary that is meant, from HelloOk or BaseBegin. Whoever answers at this address by
+    /// now and serves in another one refuses with FAILED_PRECONDITION: its keys do not fit what was copied.
+    #[prost(fixed64, tag = "6")]
+    pub epoch: u64,
 }
 /// Set by the standby.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -268,6 +272,10 @@ pub struct KeysChunk {
     /// Over data.
     #[prost(fixed32, tag = "5")]
     pub crc32: u32,
+    /// Keystore version the whole change goes on from, below version; 0: it is a full set. A standby that is not
+    /// exactly there ends the stream: a change left out would make its tenants' records look deleted.
+    #[prost(fixed64, tag = "6")]
+    pub since: u64,
 }
 /// Set by the standby.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

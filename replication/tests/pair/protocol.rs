@@ -84,6 +84,7 @@ impl Stage {
             session: vec![9; 16].into(),
             node: "b".into(),
             since: 0,
+            epoch: self.a.state().epoch.0,
         };
         let (out, rx) = mpsc::channel(16);
         let message = v1::keys_message::Message::Hello(hello);

@@ -198,6 +198,7 @@ impl Node {
                         session: Some(stream.session),
                         node: name_of(self.id),
                         since: follow.following.keys_since(epoch),
+                        epoch,
                     };
                     stream.keys = Some(ctx.net.dial(self.id, self.peer, hello));
                 }
@@ -220,6 +221,7 @@ impl Node {
                             self.recorded
                         ));
                     }
+                    ctx.ledger.synced(self.id, ack.epoch, durable.min(ack.received));
                     self.recorded = self.recorded.max(engine.status().highest_epoch);
                     ctx.net.send(stream.conn, End::Server, Msg::Ack(ack));
                 }
@@ -330,22 +332,34 @@ impl Node {
             }
         } else if Some(conn) == stream.keys {
             match msg {
-                Msg::Keys { version, encoded } => {
-                    let applied =
-                        KeyChanges::decode(&encoded).and_then(|changes| engine.apply_key_changes(&changes));
-                    match applied {
-                        Ok(()) => {
-                            if let Some(epoch) = stream.core.epoch() {
-                                follow.following.keys_applied(epoch, version);
-                            }
-                            Event::KeysApplied(version)
+                Msg::Keys {
+                    since,
+                    version,
+                    encoded,
+                } => {
+                    let epoch = stream.core.epoch().unwrap_or_default();
+                    match follow.following.takes_keys(epoch, since, version) {
+                        Err(_) if !ctx.hostile => {
+                            return Err(format!(
+                                "{}: a key change {since} to {version} out of order",
+                                name_of(self.id)
+                            ));
                         }
-                        Err(e) => {
-                            // In a hostile network changes come twice or out of order.
-                            if !ctx.hostile {
-                                self.allow("key changes", &e)?;
+                        Err(e) => Event::Failed(e),
+                        Ok(()) => {
+                            let changes = KeyChanges::decode(&encoded);
+                            match changes.and_then(|changes| engine.apply_key_changes(&changes)) {
+                                Ok(()) => {
+                                    let all = engine.key_changes(0).encode();
+                                    ctx.ledger.took_keys(self.id, epoch, version, &all)?;
+                                    follow.following.keys_applied(epoch, version);
+                                    Event::KeysApplied(version)
+                                }
+                                Err(e) => {
+                                    self.allow("key changes", &e)?;
+                                    Event::Failed(e.into())
+                                }
                             }
-                            Event::Failed(e.into())
                         }
                     }
                 }

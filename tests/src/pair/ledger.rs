@@ -97,6 +97,10 @@ pub struct Ledger {
     pub tenants: u64,
     /// How far each standby confirmed, by node and epoch.
     confirmed: BTreeMap<(NodeId, Epoch), Lsn>,
+    /// How far each standby told that it has synced, by node and epoch.
+    synced: BTreeMap<(NodeId, Epoch), Lsn>,
+    /// Whole keystores by the primary's epoch and version, as it had them when it told of the version.
+    keystores: BTreeMap<(Epoch, u64), Vec<u8>>,
     reads: Vec<Operation>,
     /// A promotion gave acknowledged writes up: histories are no longer judged.
     pub gave_up: bool,
@@ -196,10 +200,39 @@ impl Ledger {
         Ok(())
     }
 
-    /// A standby's acknowledgement confirmed commits of `epoch` up to `lsn`.
-    pub fn confirm(&mut self, standby: NodeId, epoch: Epoch, lsn: Lsn) {
+    /// A standby has the log of `epoch` up to `lsn` on stable storage.
+    pub fn synced(&mut self, standby: NodeId, epoch: Epoch, lsn: Lsn) {
+        let known = self.synced.entry((standby, epoch)).or_default();
+        *known = (*known).max(lsn);
+    }
+
+    /// A standby's acknowledgement confirmed commits of `epoch` up to `lsn`: it must have synced them.
+    pub fn confirm(&mut self, standby: NodeId, epoch: Epoch, lsn: Lsn) -> Result<(), String> {
+        let synced = self.synced.get(&(standby, epoch)).copied().unwrap_or_default();
+        if lsn > synced {
+            return Err(format!(
+                "commits of {epoch} up to {lsn} are confirmed, node {standby} synced up to {synced}"
+            ));
+        }
         let known = self.confirmed.entry((standby, epoch)).or_default();
         *known = (*known).max(lsn);
+        Ok(())
+    }
+
+    /// The primary of `epoch` tells of its keystore's `version`; `all` is the whole of it.
+    pub fn told_keys(&mut self, epoch: Epoch, version: u64, all: Vec<u8>) {
+        self.keystores.insert((epoch, version), all);
+    }
+
+    /// A standby took everything up to `version` of the primary of `epoch`: it must have the same keystore.
+    pub fn took_keys(&self, standby: NodeId, epoch: Epoch, version: u64, all: &[u8]) -> Result<(), String> {
+        match self.keystores.get(&(epoch, version)) {
+            Some(told) if told == all => Ok(()),
+            Some(_) => Err(format!(
+                "node {standby} has other keys at version {version} than the primary of {epoch}"
+            )),
+            None => Err(format!("nobody told of version {version} in {epoch}")),
+        }
     }
 
     // ---- clients ----

@@ -2,8 +2,8 @@
 //! replication crate's own core, in one thread, as one seed decides.
 //!
 //! ```text
-//! world    scheduler, clients, faults, operators, what must be true at rest
-//! node     one node: roles, promotion, fencing, telling
+//! world    scheduler and network; clients, chaos (faults, operators), judge (what must be true)
+//! node     one node: its life, its steps; roles: serving, following, promotion, fencing
 //! follow, seed, serve   its work as a standby, an empty standby, a primary
 //! machine  disk, key provider, clock of its own rate
 //! net      connections: cut one way, broken, half open; hostile: repeated and exchanged messages
@@ -16,13 +16,17 @@
 //! is the driver around it (`sender`, `receiver`, `supervisor`), whose real form the crate's own pair tests
 //! run over TLS.
 
+mod chaos;
+mod clients;
 pub mod explore;
 mod follow;
+mod judge;
 mod ledger;
 mod machine;
 mod net;
 mod node;
 pub mod planted;
+mod roles;
 mod seed;
 mod serve;
 mod world;
@@ -38,25 +42,25 @@ pub const LAYER: Layer = Layer {
         Profile {
             name: "pair",
             ci_fixed: 600,
-            ci_fresh: 0,
+            ci_fresh: 300,
             soak_weight: 2,
         },
         Profile {
             name: "pair-strict",
             ci_fixed: 400,
-            ci_fresh: 0,
+            ci_fresh: 200,
             soak_weight: 2,
         },
         Profile {
             name: "pair-hostile",
             ci_fixed: 200,
-            ci_fresh: 0,
+            ci_fresh: 100,
             soak_weight: 1,
         },
         Profile {
             name: "trio",
             ci_fixed: 200,
-            ci_fresh: 0,
+            ci_fresh: 100,
             soak_weight: 1,
         },
     ],

@@ -33,11 +33,16 @@ pub enum Msg {
         session: Option<[u8; 16]>,
         node: String,
         since: u64,
+        epoch: Epoch,
     },
     /// Standby, on a key stream.
     KeysAck(u64),
-    /// Primary, on a key stream: an encoded change.
-    Keys { version: u64, encoded: Vec<u8> },
+    /// Primary, on a key stream: an encoded change from `since` (0: everything) to `version`.
+    Keys {
+        since: u64,
+        version: u64,
+        encoded: Vec<u8>,
+    },
     /// Standby: begins a base copy.
     BaseRequest { database_id: Option<[u8; 16]> },
     /// Primary: a base copy's messages.
@@ -106,6 +111,8 @@ struct Conn {
     to_client: VecDeque<Msg>,
     client_open: bool,
     server_open: bool,
+    /// Nothing gets through any more, whether the ends know or not.
+    broken: bool,
 }
 
 impl Conn {
@@ -145,6 +152,7 @@ impl Net {
             to_client: VecDeque::new(),
             client_open: true,
             server_open: true,
+            broken: false,
         };
         self.conns.insert(self.next, conn);
         self.next
@@ -158,10 +166,16 @@ impl Net {
         id
     }
 
+    /// Whether the one at `end` still listens.
+    pub fn listens(&self, id: ConnId, end: End) -> bool {
+        self.conns.get(&id).is_some_and(|conn| conn.open(end))
+    }
+
     /// Says something, to come out at `end`; lost if the connection is gone.
     pub fn send(&mut self, id: ConnId, end: End, msg: Msg) {
         if let Some(conn) = self.conns.get_mut(&id)
             && conn.open(end)
+            && !conn.broken
         {
             conn.queue(end).push_back(msg);
         }
@@ -181,22 +195,29 @@ impl Net {
         }
         conn.queue(end).clear();
         if conn.open(other) {
-            conn.queue(other).push_back(Msg::Closed);
+            if !conn.broken {
+                conn.queue(other).push_back(Msg::Closed);
+            }
         } else {
             self.conns.remove(&id);
         }
     }
 
-    /// Breaks a connection: what is on its way is lost. Ends in `hear` hear of it, the others do not.
+    /// Breaks a connection, and with it all others that the same node dialled to the same one: a stream and its
+    /// key stream share one. What is on its way is lost. Ends in `hear` hear of it, the others do not.
     pub fn break_off(&mut self, id: ConnId, hear: &[End]) {
-        let Some(conn) = self.conns.get_mut(&id) else {
+        let Some((client, server)) = self.conns.get(&id).map(|c| (c.client, c.server)) else {
             return;
         };
-        conn.to_client.clear();
-        conn.to_server.clear();
-        for end in [End::Client, End::Server] {
-            if hear.contains(&end) && conn.open(end) {
-                conn.queue(end).push_back(Msg::Closed);
+        let same = |conn: &&mut Conn| (conn.client, conn.server) == (client, server);
+        for conn in self.conns.values_mut().filter(same) {
+            conn.broken = true;
+            conn.to_client.clear();
+            conn.to_server.clear();
+            for end in [End::Client, End::Server] {
+                if hear.contains(&end) && conn.open(end) {
+                    conn.queue(end).push_back(Msg::Closed);
+                }
             }
         }
     }

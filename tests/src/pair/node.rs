@@ -8,10 +8,8 @@ use std::time::Duration;
 
 use strongroom::keys::KekVersion;
 use strongroom::{Engine, Epoch, ErrorKind, Options, Role};
-use strongroom_replication::core::following::Following;
-use strongroom_replication::core::returning::Decision;
 use strongroom_replication::core::role::{self, Fencing, Told, Waiting};
-use strongroom_replication::core::{Dirs, Recorded, Watched, promotion, settle};
+use strongroom_replication::core::{Dirs, Watched, settle};
 use strongroom_replication::{NodeRole, PeerStatus, StartRole};
 
 use super::follow::Follow;
@@ -66,9 +64,15 @@ pub enum Check {
 }
 
 impl Ctx {
-    /// For the trace and the log.
+    /// For the trace and the log; in the log the same over and over stands once.
     pub fn note(&mut self, text: String) {
         self.trace.text(&text);
+        if self.log.last() == Some(&text) {
+            return;
+        }
+        if std::env::var_os("SIM_LOG").is_some() {
+            eprintln!("{text}");
+        }
         if self.log.len() >= 60 {
             self.log.remove(0);
         }
@@ -78,19 +82,19 @@ impl Ctx {
 
 /// A wait to be primary.
 pub struct Wait {
-    rule: Waiting,
-    next: Duration,
-    asking: Option<(ConnId, Duration)>,
-    tries: u32,
+    pub(super) rule: Waiting,
+    pub(super) next: Duration,
+    pub(super) asking: Option<(ConnId, Duration)>,
+    pub(super) tries: u32,
 }
 
 /// Telling the old primary.
-struct Telling {
-    epoch: Epoch,
-    database_id: [u8; 16],
-    next: Duration,
-    asked: Option<(ConnId, Duration)>,
-    tries: u32,
+pub(super) struct Telling {
+    pub epoch: Epoch,
+    pub database_id: [u8; 16],
+    pub next: Duration,
+    pub asked: Option<(ConnId, Duration)>,
+    pub tries: u32,
 }
 
 /// What the node does.
@@ -130,7 +134,7 @@ pub struct Node {
     pub(super) phase: Phase,
     pub(super) reign: Option<Reign>,
     pub(super) options: Options,
-    telling: Option<Telling>,
+    pub(super) telling: Option<Telling>,
 }
 
 /// Its name.
@@ -308,7 +312,7 @@ impl Node {
         self.die(ctx, true)
     }
 
-    fn drop_pending(&mut self, ctx: &mut Ctx) -> Checked {
+    pub(super) fn drop_pending(&mut self, ctx: &mut Ctx) -> Checked {
         let (ours, others): (Vec<_>, Vec<_>) = std::mem::take(&mut ctx.ledger.pending)
             .into_iter()
             .partition(|pending| pending.node == self.id);
@@ -318,7 +322,7 @@ impl Node {
     }
 
     /// Opens the engine; `Ok(Ok)` also if there is none and none is to be made.
-    fn open(
+    pub(super) fn open(
         &mut self,
         ctx: &mut Ctx,
         role: Role,
@@ -347,6 +351,10 @@ impl Node {
             ));
         }
         self.recorded = status.highest_epoch;
+        if role == Role::Standby {
+            // A promotion that became durable and then failed has a reign too.
+            ctx.ledger.learn(&engine.epoch_history(), self.id)?;
+        }
         if role == Role::Primary && status.fenced_by.is_none() {
             let history = engine.epoch_history();
             if let Some((reign, before)) = history.split_last() {
@@ -359,7 +367,7 @@ impl Node {
         Ok(Ok(()))
     }
 
-    fn close_engine(&mut self, ctx: &mut Ctx) -> Checked {
+    pub(super) fn close_engine(&mut self, ctx: &mut Ctx) -> Checked {
         self.drop_pending(ctx)?;
         if let Some(engine) = self.engine.take()
             && let Err(e) = engine.close()
@@ -400,195 +408,6 @@ impl Node {
             Err(e) => return self.fail(ctx, "the base copy does not open", &e),
         }
         Ok(())
-    }
-
-    // ---- roles ----
-
-    fn wait(&mut self, followed: bool) {
-        let rule = Waiting {
-            followed,
-            has_peer: true,
-            serve_without_peer: false,
-        };
-        self.phase = Phase::Waiting(Wait {
-            rule,
-            next: self.now(),
-            asking: None,
-            tries: 0,
-        });
-    }
-
-    fn follow(&mut self) {
-        self.phase = Phase::Following(Box::new(Follow::new(Following::default(), self.now())));
-    }
-
-    /// A waiting node hears what its peer said, or that it said nothing.
-    fn answered(&mut self, ctx: &mut Ctx, peer: Option<&PeerStatus>) -> Checked {
-        let now = self.now();
-        let own = self.engine.as_ref().map(role::own);
-        let Phase::Waiting(wait) = &mut self.phase else {
-            return Ok(());
-        };
-        wait.asking = None;
-        wait.next = now + backoff(wait.tries);
-        wait.tries += 1;
-        match wait.rule.answered(own.as_ref(), peer) {
-            Decision::Wait(_) => Ok(()),
-            Decision::Follow => {
-                ctx.note(format!("{} is to follow", name_of(self.id)));
-                if let Err(e) = self.record(Recorded::Standby) {
-                    return self.fail(ctx, "recording the role", &e);
-                }
-                if self.engine.is_some() {
-                    self.follow();
-                } else {
-                    self.seed(ctx, None);
-                }
-                Ok(())
-            }
-            Decision::Serve { tell_peer } => {
-                ctx.note(format!("{} is to serve", name_of(self.id)));
-                let highest = own.map_or(Epoch::ZERO, |own| own.highest.max(own.epoch));
-                if let Some(peer) = peer.filter(|peer| peer.highest_epoch > highest) {
-                    return Err(format!(
-                        "{} knows {highest} and serves, its peer recorded {}",
-                        name_of(self.id),
-                        peer.highest_epoch
-                    ));
-                }
-                self.close_engine(ctx)?;
-                match self.open(ctx, Role::Primary, true)? {
-                    Ok(()) => {}
-                    Err(e) if e.kind() == ErrorKind::NotPrimary => {
-                        if let Err(e) = self.open(ctx, Role::Standby, false)? {
-                            return self.fail(ctx, "opening", &e);
-                        }
-                        self.wait(true);
-                        return Ok(());
-                    }
-                    Err(e) => return self.fail(ctx, "opening as primary", &e),
-                }
-                if let Err(e) = self.record(Recorded::Primary) {
-                    return self.fail(ctx, "recording the role", &e);
-                }
-                self.begin_reign(ctx, tell_peer);
-                Ok(())
-            }
-        }
-    }
-
-    fn record(&self, role: Recorded) -> Result<(), strongroom_replication::Error> {
-        self.dirs.as_ref().map_or(Ok(()), |dirs| dirs.record(role))
-    }
-
-    fn begin_reign(&mut self, ctx: &mut Ctx, tell: bool) {
-        self.phase = Phase::Serving;
-        let Some(engine) = &self.engine else { return };
-        let status = engine.status();
-        if status.fenced_by.is_some() {
-            return;
-        }
-        ctx.note(format!("{} serves in {}", name_of(self.id), status.epoch));
-        self.reign = Some(Reign::new(engine, self.machine.now()));
-        self.telling = tell.then(|| Telling {
-            epoch: status.epoch,
-            database_id: status.database_id,
-            next: self.now(),
-            asked: None,
-            tries: 0,
-        });
-    }
-
-    fn end_reign(&mut self, ctx: &mut Ctx) {
-        if let Some(mut reign) = self.reign.take() {
-            reign.close(ctx, &self.machine);
-        }
-        if let Some(Telling {
-            asked: Some((conn, _)),
-            ..
-        }) = self.telling.take()
-        {
-            ctx.net.close(conn, End::Client);
-        }
-    }
-
-    /// Ends what the phase began; the engine stays.
-    fn stop_work(&mut self, ctx: &mut Ctx) -> Checked {
-        self.end_reign(ctx);
-        if let Phase::Waiting(Wait {
-            asking: Some((conn, _)),
-            ..
-        }) = &self.phase
-        {
-            ctx.net.close(*conn, End::Client);
-        }
-        match std::mem::replace(&mut self.phase, Phase::Failed) {
-            Phase::Following(mut follow) => {
-                follow.close(ctx);
-                self.drain(&mut follow)?;
-            }
-            Phase::Seeding(mut seed) => seed.close(ctx),
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// An operator promotes it.
-    pub fn promote(&mut self, ctx: &mut Ctx) -> Checked {
-        ctx.note(format!("{} is promoted", name_of(self.id)));
-        let waiting = matches!(self.phase, Phase::Waiting(_));
-        self.stop_work(ctx)?;
-        let (Some(engine), Some(dirs)) = (self.engine.clone(), self.dirs.clone()) else {
-            return Ok(());
-        };
-        let before = engine.epoch_history();
-        match promotion::promote(&dirs, &engine) {
-            Ok(promoted) => {
-                self.recorded = self.recorded.max(promoted.epoch);
-                ctx.counters.add(crate::layers::counted::FAILOVERS, 1);
-                ctx.note(format!("promoted in {} at {}", promoted.epoch, promoted.start));
-                ctx.ledger.learn(&before, self.id)?;
-                let parent = before.last().map_or(Epoch::ZERO, |e| e.epoch);
-                ctx.ledger
-                    .begin(promoted.epoch, self.id, parent, promoted.start)?;
-                ctx.checks.push(Check::Promoted { node: self.id });
-                self.begin_reign(ctx, true);
-                Ok(())
-            }
-            Err(e) => {
-                self.allow("promotion", &e)?;
-                self.recorded = self.recorded.max(engine.status().highest_epoch);
-                // The real one goes on in the phase it was in; a failed engine is found there.
-                if engine.status().role == Role::Primary {
-                    // The epoch is durable and the rest failed: only a restart helps.
-                    return self.fail(ctx, "promotion half done", &e);
-                }
-                if waiting {
-                    self.wait(false);
-                } else {
-                    self.follow();
-                }
-                Ok(())
-            }
-        }
-    }
-
-    /// An operator, a Hello or a caller says that a newer epoch exists.
-    pub(super) fn fence(&mut self, ctx: &mut Ctx, by: Epoch) -> Checked<bool> {
-        let Some(engine) = &self.engine else {
-            return Ok(false);
-        };
-        match engine.fence(by) {
-            Ok(()) => {
-                ctx.note(format!("{} records {by}", name_of(self.id)));
-                self.recorded = self.recorded.max(by);
-                if let Phase::Waiting(wait) = &mut self.phase {
-                    wait.tries = 0;
-                }
-                Ok(true)
-            }
-            Err(e) => self.allow("fencing", &e).map(|()| false),
-        }
     }
 
     // ---- steps ----

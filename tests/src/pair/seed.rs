@@ -148,6 +148,7 @@ impl Node {
                         session: None,
                         node: name_of(id),
                         since: 0,
+                        epoch: received.epoch,
                     };
                     taking.conn = ctx.net.dial(id, peer, hello);
                     Ok(())

@@ -119,7 +119,7 @@ impl Reign {
                 }
                 Action::Confirm { epoch, lsn } => {
                     engine.confirm_replicated(epoch, lsn);
-                    ctx.ledger.confirm(node_of(name), epoch, lsn);
+                    ctx.ledger.confirm(node_of(name), epoch, lsn)?;
                 }
                 Action::Pin(lsn) => stream.pin.advance(lsn),
                 Action::End(reason) => {
@@ -168,11 +168,20 @@ impl Node {
         if let Some(keys) = stream.keys {
             let version = engine.keystore_version();
             if stream.keys_sent != Some(version) {
-                let changes = engine.key_changes(stream.keys_sent.unwrap_or(0));
+                let from = stream.keys_sent.unwrap_or(0);
+                let changes = engine.key_changes(from);
                 stream.keys_sent = Some(changes.version);
                 let (version, encoded) = (changes.version, changes.encode().to_vec());
+                let since = if changes.full { 0 } else { from };
+                let all = engine.key_changes(0).encode().to_vec();
+                ctx.ledger.told_keys(reign.epoch, version, all);
                 reign.step(ctx, engine, &name, now, Event::KeysSent(version))?;
-                ctx.net.send(keys, End::Client, Msg::Keys { version, encoded });
+                let keys_message = Msg::Keys {
+                    since,
+                    version,
+                    encoded,
+                };
+                ctx.net.send(keys, End::Client, keys_message);
             }
         }
         let Some(stream) = reign.streams.get_mut(&name) else {
@@ -242,17 +251,22 @@ impl Node {
                     session,
                     node,
                     since,
+                    epoch,
                 },
             ) => {
-                if database_id != reign.database_id {
+                if database_id != reign.database_id || epoch != reign.epoch {
                     ctx.net.close(conn, End::Server);
                     return Ok(());
                 }
                 let Some(session) = session else {
                     // A base copy's last step.
                     let changes = engine.key_changes(0);
-                    let (version, encoded) = (changes.version, changes.encode().to_vec());
-                    ctx.net.send(conn, End::Client, Msg::Keys { version, encoded });
+                    let keys = Msg::Keys {
+                        since: 0,
+                        version: changes.version,
+                        encoded: changes.encode().to_vec(),
+                    };
+                    ctx.net.send(conn, End::Client, keys);
                     ctx.net.close(conn, End::Server);
                     return Ok(());
                 };
@@ -310,11 +324,14 @@ impl Node {
             Verdict::Resume(start) => {
                 let primary = self.id;
                 let standby = node_of(&hello.node);
-                ctx.checks.push(Check::Resumed {
-                    primary,
-                    standby,
-                    upto: start.0,
-                });
+                // A Hello that was long on its way is answered too; nobody listens to that.
+                if ctx.net.listens(conn, End::Client) {
+                    ctx.checks.push(Check::Resumed {
+                        primary,
+                        standby,
+                        upto: start.0,
+                    });
+                }
                 let cursor = match engine.wal_cursor(start) {
                     Ok(cursor) => cursor,
                     Err(e) if e.kind() == ErrorKind::Gone => {

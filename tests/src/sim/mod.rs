@@ -45,19 +45,19 @@ pub const LAYER: Layer = Layer {
         Profile {
             name: "engine",
             ci_fixed: 3000,
-            ci_fresh: 0,
+            ci_fresh: 1000,
             soak_weight: 4,
         },
         Profile {
             name: "engine-crashes",
             ci_fixed: 1000,
-            ci_fresh: 0,
+            ci_fresh: 500,
             soak_weight: 2,
         },
         Profile {
             name: "engine-damage",
             ci_fixed: 1000,
-            ci_fresh: 0,
+            ci_fresh: 500,
             soak_weight: 2,
         },
     ],
