@@ -1,0 +1,252 @@
+//! A set of versions and a map in memory that must hold the same.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::super::survey::VersionEdges;
+use super::super::*;
+use crate::flush::flush;
+use crate::memtable::Memtable;
+use crate::read::cursor::EntryKind;
+use crate::types::Lsn;
+use crate::version::testing::{Machine, get, layout, visible};
+use crate::version::{Version, VersionSet};
+
+pub fn tree_key(keyspace: u32, key: &str) -> Bytes {
+    [&keyspace.to_be_bytes(), key.as_bytes()].concat().into()
+}
+
+/// Versions of a key, oldest first; None is a delete.
+pub type History = Vec<(u64, Option<Bytes>)>;
+
+/// A database without WAL, and what should be in it.
+pub struct Model {
+    pub machine: Machine,
+    pub options: Options,
+    pub set: VersionSet,
+    pub survey: Survey,
+    pub memtable: Arc<Memtable>,
+    pub seqno: u64,
+    pub oracle: BTreeMap<(u64, Bytes), History>,
+    pub snapshots: BTreeSet<u64>,
+    pub destroyed: BTreeSet<u64>,
+    pub drops: Vec<DroppedKeyspace>,
+}
+
+impl Model {
+    pub fn new() -> Model {
+        let machine = Machine::new();
+        // Four levels with a megabyte.
+        let options = Options {
+            table_bytes: 4 << 10,
+            level1_bytes: 8 << 10,
+            block_bytes: 256,
+            ..Options::tiny()
+        };
+        Model {
+            set: machine.create().unwrap(),
+            machine,
+            options,
+            survey: Survey::default(),
+            memtable: Arc::new(Memtable::new()),
+            seqno: 0,
+            oracle: BTreeMap::new(),
+            snapshots: BTreeSet::new(),
+            destroyed: BTreeSet::new(),
+            drops: Vec::new(),
+        }
+    }
+
+    pub fn write(&mut self, tenant: u64, keyspace: u32, key: &str, value: Option<Bytes>) {
+        self.seqno += 1;
+        let key = tree_key(keyspace, key);
+        let kind = if value.is_some() {
+            EntryKind::Put
+        } else {
+            EntryKind::Delete
+        };
+        let bytes = value.clone().unwrap_or_default();
+        self.memtable
+            .insert(TenantId(tenant), key.clone(), SeqNo(self.seqno), kind, bytes);
+        self.oracle
+            .entry((tenant, key))
+            .or_default()
+            .push((self.seqno, value));
+    }
+
+    /// Live snapshots and the visible version.
+    pub fn snapshots(&self) -> Vec<SeqNo> {
+        self.snapshots
+            .iter()
+            .chain([&self.seqno])
+            .map(|seqno| SeqNo(*seqno))
+            .collect()
+    }
+
+    pub fn working<T>(&self, cancelled: &dyn Fn() -> bool, job: impl FnOnce(&Work<'_>) -> T) -> T {
+        let snapshots = self.snapshots();
+        let dropped = |tenant, keyspace| {
+            let drop = self
+                .drops
+                .iter()
+                .find(|drop| drop.tenant == tenant && drop.keyspace == keyspace);
+            Ok(drop.map(|drop| drop.at))
+        };
+        job(&Work {
+            io: &self.machine.io,
+            db: &self.machine.db,
+            options: &self.options,
+            keys: &self.machine.keys,
+            epoch: Epoch::FIRST,
+            snapshots: &snapshots,
+            dropped: &dropped,
+            next_number: &|| self.set.next_number(),
+            cancelled,
+        })
+    }
+
+    pub fn flush(&mut self) -> Result<()> {
+        let lsn = Lsn(self.seqno);
+        let edit = self.working(&|| false, |work| {
+            flush(work, &self.memtable, lsn, SeqNo(self.seqno))
+        })?;
+        self.set.log_and_apply(edit)?;
+        self.memtable = Arc::new(Memtable::new());
+        Ok(())
+    }
+
+    pub fn plan(&mut self, everything_before: Option<u64>) -> Option<Plan> {
+        let version = self.set.current();
+        let (snapshots, generation) = (self.snapshots(), self.destroyed.len() as u64);
+        let shape = self
+            .survey
+            .shape(&version, &self.machine.keys, generation, &self.drops, &snapshots)
+            .unwrap();
+        let (edges, limits) = (VersionEdges::new(&version), Limits::from(&self.options));
+        match everything_before {
+            Some(before) => pick_everything(&shape, &edges, &limits, before).unwrap(),
+            None => pick(&shape, &edges, &limits).unwrap(),
+        }
+    }
+
+    pub fn carry_out(&self, plan: &Plan) -> Result<()> {
+        let version = self.set.current();
+        let edit = self.working(&|| false, |work| compact(work, &version, plan))?;
+        drop(version);
+        self.set.log_and_apply(edit)
+    }
+
+    /// One compaction; false if there is none to do.
+    pub fn step(&mut self) -> Result<bool> {
+        match self.plan(None) {
+            Some(plan) => self.carry_out(&plan).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    pub fn settle(&mut self) -> u64 {
+        for steps in 0..1000 {
+            if !self.step().unwrap() {
+                return steps;
+            }
+        }
+        panic!("compaction does not end");
+    }
+
+    pub fn compact_everything(&mut self) {
+        let before = self.set.next_number();
+        for _ in 0..1000 {
+            match self.plan(Some(before)) {
+                Some(plan) => self.carry_out(&plan).unwrap(),
+                None => return,
+            }
+        }
+        panic!("compaction does not end");
+    }
+
+    pub fn reopen(&mut self) {
+        let layout_before = layout(&self.set.current());
+        self.set = self.machine.open().unwrap();
+        assert_eq!(layout(&self.set.current()), layout_before);
+    }
+
+    pub fn destroy(&mut self, tenant: u64) {
+        self.machine.source.destroy(tenant);
+        self.machine.keys.purge_if(|other| other == TenantId(tenant));
+        self.machine.cache.purge_if(|other| other == TenantId(tenant));
+        self.destroyed.insert(tenant);
+    }
+
+    pub fn drop_keyspace(&mut self, tenant: u64, keyspace: u32) {
+        self.seqno += 1;
+        let (tenant, keyspace) = (TenantId(tenant), KeyspaceId(keyspace));
+        self.drops.push(DroppedKeyspace {
+            tenant,
+            keyspace,
+            at: SeqNo(self.seqno),
+        });
+    }
+
+    pub fn is_dropped(&self, tenant: u64, key: &[u8]) -> bool {
+        let keyspace = keyspace_of(key).unwrap();
+        self.drops
+            .iter()
+            .any(|drop| drop.tenant.0 == tenant && drop.keyspace == keyspace)
+    }
+
+    /// Tables against the oracle at every live snapshot and now. The memtable must be empty.
+    pub fn check(&self, context: &str) {
+        assert!(self.memtable.is_empty());
+        let version = self.set.current();
+        check_levels(&version, &self.destroyed);
+        for at in self.snapshots.iter().chain([&self.seqno]) {
+            for tenant in (1..6).filter(|tenant| !self.destroyed.contains(tenant)) {
+                let mut found = visible(&version, tenant, *at).unwrap();
+                let mut expected = BTreeMap::new();
+                for ((_, key), history) in self.oracle.iter().filter(|((t, _), _)| *t == tenant) {
+                    let newest = history.iter().rev().find(|(seqno, _)| seqno <= at);
+                    if let Some((_, Some(value))) = newest {
+                        expected.insert(key.clone(), value.clone());
+                    }
+                    let got = get(&version, tenant, key, *at).unwrap();
+                    let got = got
+                        .filter(|entry| entry.kind == EntryKind::Put)
+                        .map(|entry| entry.value);
+                    if !self.is_dropped(tenant, key) {
+                        assert_eq!(
+                            got,
+                            newest.and_then(|(_, value)| value.clone()),
+                            "{context} at {at}"
+                        );
+                    }
+                }
+                found.retain(|key, _| !self.is_dropped(tenant, key));
+                expected.retain(|key, _| !self.is_dropped(tenant, key));
+                assert_eq!(found.len(), expected.len(), "{context} tenant {tenant} at {at}");
+                assert!(found == expected, "{context} tenant {tenant} at {at}");
+            }
+        }
+        let live: BTreeSet<u64> = version.tables().map(|(_, table)| table.meta().number).collect();
+        let files: BTreeSet<u64> = self.machine.table_files().into_iter().collect();
+        assert_eq!(live, files, "{context}");
+    }
+}
+
+/// Every level below 0 is ordered and disjoint, tenant by tenant.
+pub fn check_levels(version: &Version, destroyed: &BTreeSet<u64>) {
+    for tables in &version.levels[1..] {
+        let mut last: Option<(TenantId, Bytes)> = None;
+        for table in tables {
+            for run in table.tenants().filter(|run| !destroyed.contains(&run.tenant.0)) {
+                let (first_key, last_key) = table.bounds(run.tenant).unwrap().unwrap();
+                assert!(
+                    last.is_none_or(|last| last < (run.tenant, first_key)),
+                    "tables overlap"
+                );
+                last = Some((run.tenant, last_key));
+            }
+        }
+    }
+}

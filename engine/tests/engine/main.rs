@@ -1,0 +1,38 @@
+//! The engine through its public face: what a user sees, on real files.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "helpers of tests, on real files"
+)]
+
+mod content;
+mod deletion;
+mod opening;
+mod replicated;
+mod standby;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use strongroom::keys::{KeyProvider, MemoryKeys};
+use strongroom::{Engine, Options};
+
+fn keys() -> Arc<dyn KeyProvider> {
+    Arc::new(MemoryKeys::new())
+}
+
+fn open(dir: &Path, keys: &Arc<dyn KeyProvider>) -> Engine {
+    Engine::builder(dir)
+        .shared_keys(keys.clone())
+        .options(Options::tiny())
+        .open()
+        .unwrap()
+}
+
+fn all(keyspace: &strongroom::Keyspace) -> Vec<(Vec<u8>, Vec<u8>)> {
+    keyspace
+        .iter()
+        .map(|kv| kv.map(|(k, v)| (k.to_vec(), v.to_vec())).unwrap())
+        .collect()
+}

@@ -1,0 +1,69 @@
+//! Commits that wait for a standby.
+
+use strongroom::{Durability, Engine, ErrorKind, Options, TenantOptions};
+
+use crate::{keys, open};
+
+#[test]
+fn a_replicated_commit_without_a_standby_ends_unknown_and_is_never_downgraded() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = Options::tiny();
+    options.replicated_timeout = std::time::Duration::from_millis(20);
+    let engine = Engine::builder(dir.path())
+        .shared_keys(keys())
+        .options(options)
+        .open()
+        .unwrap();
+    let tenant = engine.create_tenant("t", TenantOptions::default()).unwrap();
+    let keyspace = tenant.keyspace("k").unwrap();
+    let write = || {
+        tenant
+            .batch()
+            .put(&keyspace, "a", "1")
+            .durability(Durability::Replicated)
+            .commit()
+    };
+    assert_eq!(write().unwrap_err().kind(), ErrorKind::Unknown);
+    assert_eq!(keyspace.get("a").unwrap(), None, "not published");
+    engine.confirm_replicated(engine.status().epoch, engine.wal_end().start);
+    assert_eq!(
+        keyspace.get("a").unwrap().unwrap(),
+        "1",
+        "published by a late confirmation"
+    );
+}
+
+#[test]
+fn a_ticket_tells_its_position_at_once_and_its_outcome_when_there_is_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path(), &keys());
+    let tenant = engine.create_tenant("t", TenantOptions::default()).unwrap();
+    let keyspace = tenant.keyspace("k").unwrap();
+    let submit = |key: &str, durability| {
+        let batch = tenant.batch().put(&keyspace, key, "1").durability(durability);
+        batch.submit().unwrap()
+    };
+    let local = submit("local", Durability::Local);
+    assert_eq!(local.poll().unwrap().unwrap(), local.position());
+    assert!(keyspace.get("local").unwrap().is_some(), "acknowledged at once");
+
+    let (first, second) = (
+        submit("first", Durability::Replicated),
+        submit("second", Durability::Replicated),
+    );
+    assert!(second.position().lsn > first.position().lsn);
+    assert!(engine.status().durable >= second.position().lsn, "durable here");
+    assert!(first.poll().is_none(), "nobody has confirmed it");
+    assert_eq!(
+        keyspace.get("first").unwrap(),
+        None,
+        "not acknowledged, not visible"
+    );
+    engine.confirm_replicated(engine.status().epoch, first.position().lsn);
+    assert_eq!(first.poll().unwrap().unwrap(), first.position());
+    assert!(second.poll().is_none(), "it stands behind what was confirmed");
+    assert_eq!(first.wait().unwrap().epoch, engine.status().epoch);
+
+    engine.fence(engine.status().epoch.promoted()).unwrap();
+    assert_eq!(second.poll().unwrap().unwrap_err().kind(), ErrorKind::Unknown);
+}
