@@ -30,6 +30,11 @@
 //! `STRONGROOM_TENANTS__LISTEN=127.0.0.1:7300`. Secrets are never values, only paths of files that hold them.
 //! An unknown key is an error that names it, wherever it comes from. Nothing here is read again after start.
 
+mod explain;
+#[cfg(test)]
+mod tests;
+mod validate;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -39,6 +44,8 @@ use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
 use serde::{Deserialize, Serialize};
 use strongroom_replication::{ReplicationConfig, StartRole, TlsFiles};
+
+use self::explain::explain;
 
 /// Prefix of environment variables.
 pub const ENV_PREFIX: &str = "STRONGROOM_";
@@ -460,214 +467,6 @@ impl Config {
         config.window_bytes = self.replication.window_bytes;
         config
     }
-
-    /// Rejects what cannot work, naming the key. Reads no file.
-    pub fn validate(&self) -> Result<(), ConfigError> {
-        let fail = |message: &str| Err(ConfigError(message.to_string()));
-        listener(
-            "tenants",
-            self.tenants.listen,
-            self.tenants.tls.is_some(),
-            self.tenants.insecure,
-        )?;
-        listener(
-            "admin",
-            self.admin.listen,
-            self.admin.tls.is_some(),
-            self.admin.insecure,
-        )?;
-        if self.keys.file.as_os_str().is_empty() {
-            return fail("keys.file: empty");
-        }
-        if self.keys.file.starts_with(&self.node.data_dir) {
-            return fail("keys.file: must lie outside node.data_dir, or a copy of the data carries its key");
-        }
-        let ranges = [
-            (
-                "node.shutdown_timeout_ms",
-                self.node.shutdown_timeout_ms,
-                1,
-                3_600_000,
-            ),
-            (
-                "tenants.connections_max",
-                self.tenants.connections_max as u64,
-                1,
-                1 << 20,
-            ),
-            (
-                "tenants.streams_max",
-                u64::from(self.tenants.streams_max),
-                1,
-                1 << 16,
-            ),
-            ("tenants.calls_max", self.tenants.calls_max as u64, 1, 512),
-            (
-                "tenants.request_bytes_max",
-                self.tenants.request_bytes_max as u64,
-                80 << 20,
-                1 << 40,
-            ),
-            (
-                "tenants.snapshots_max",
-                self.tenants.snapshots_max as u64,
-                0,
-                1 << 16,
-            ),
-            (
-                "tenants.snapshot_lease_ms",
-                self.tenants.snapshot_lease_ms,
-                100,
-                3_600_000,
-            ),
-            (
-                "tenants.handshake_timeout_ms",
-                self.tenants.handshake_timeout_ms,
-                100,
-                60_000,
-            ),
-            (
-                "tenants.call_timeout_ms",
-                self.tenants.call_timeout_ms,
-                100,
-                3_600_000,
-            ),
-            (
-                "admin.connections_max",
-                self.admin.connections_max as u64,
-                1,
-                1 << 16,
-            ),
-            (
-                "admin.handshake_timeout_ms",
-                self.admin.handshake_timeout_ms,
-                100,
-                60_000,
-            ),
-        ];
-        for (key, value, low, high) in ranges {
-            if !(low..=high).contains(&value) {
-                return fail(&format!("{key}: {value} is outside {low} to {high}"));
-            }
-        }
-        if self.engine.replicated_timeout_ms >= self.tenants.call_timeout_ms {
-            return fail("engine.replicated_timeout_ms: must be below tenants.call_timeout_ms");
-        }
-        let listens = [
-            Some(self.tenants.listen),
-            Some(self.admin.listen),
-            self.replication.listen,
-        ];
-        for (i, a) in listens.iter().enumerate() {
-            if a.is_some_and(|a| a.port() != 0) && listens.iter().skip(i + 1).any(|b| a == b) {
-                return fail("tenants, admin and replication: two of them listen on the same address");
-            }
-        }
-        self.replication()
-            .validate()
-            .map_err(|e| ConfigError(section(&e.to_string())))
-    }
-}
-
-/// Plaintext only if asked for, and only on loopback.
-fn listener(table: &str, listen: SocketAddr, tls: bool, insecure: bool) -> Result<(), ConfigError> {
-    match (tls, insecure) {
-        (true, false) => Ok(()),
-        (true, true) => Err(ConfigError(format!(
-            "{table}: tls and insecure exclude each other"
-        ))),
-        (false, false) => Err(ConfigError(format!(
-            "{table}.tls: missing (plaintext needs insecure = true)"
-        ))),
-        (false, true) if listen.ip().is_loopback() => Ok(()),
-        (false, true) => Err(ConfigError(format!(
-            "{table}.insecure: only on a loopback address, not {listen}"
-        ))),
-    }
-}
-
-/// Replication names its own fields; put the table they have here in front.
-fn section(message: &str) -> String {
-    let field = message.split([':', '.']).next().unwrap_or_default();
-    match field {
-        "node" => format!("node.name{}", message.strip_prefix("node").unwrap_or_default()),
-        "data_dir" | "side_dir" => format!("node.{message}"),
-        "peer" | "tls" | "window_bytes" => format!("replication.{message}"),
-        _ => format!("engine: {message}"),
-    }
-}
-
-/// Figment's error with its place, and the nearest known key for an unknown one.
-fn explain(error: figment::Error, source: &str) -> String {
-    let mut lines = Vec::new();
-    for e in error {
-        let path = e.path.join(".");
-        let origin = match &e.metadata {
-            Some(m) if m.name.contains("environment") => "environment".to_string(),
-            Some(m) if m.name.contains("TOML") => source.to_string(),
-            Some(_) => "flags".to_string(),
-            None => source.to_string(),
-        };
-        let text = match &e.kind {
-            figment::error::Kind::UnknownField(name, known) => {
-                let full = if path.is_empty() || path.ends_with(name.as_str()) {
-                    if path.is_empty() {
-                        name.clone()
-                    } else {
-                        path.clone()
-                    }
-                } else {
-                    format!("{path}.{name}")
-                };
-                let hint = match nearest(name, known) {
-                    Some(near) => format!("; did you mean `{near}`?"),
-                    None => format!("; known here: {}", known.join(", ")),
-                };
-                format!("unknown key `{full}`{hint}")
-            }
-            figment::error::Kind::MissingField(name) => {
-                let full = if path.is_empty() {
-                    name.to_string()
-                } else {
-                    format!("{path}.{name}")
-                };
-                format!("missing key `{full}`")
-            }
-            kind if path.is_empty() => kind.to_string(),
-            kind => format!("{path}: {kind}"),
-        };
-        lines.push(format!("{origin}: {text}"));
-    }
-    lines.join("\n")
-}
-
-/// The known key within two edits, if any.
-fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
-    known
-        .iter()
-        .map(|k| (distance(name, k), *k))
-        .min()
-        .filter(|(d, _)| *d <= 2)
-        .map(|(_, k)| k)
-}
-
-/// Edit distance.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut last = i;
-        let mut left = i + 1;
-        for (cell, y) in row.iter_mut().skip(1).zip(b.bytes()) {
-            let change = last + usize::from(x != y);
-            last = *cell;
-            left = change.min(left + 1).min(last + 1);
-            *cell = left;
-        }
-        if let Some(first) = row.first_mut() {
-            *first = i + 1;
-        }
-    }
-    row.last().copied().unwrap_or_default()
 }
 
 /// The shape overrides come in.
@@ -675,6 +474,3 @@ pub mod toml_table {
     /// Nested tables and values: `{"tenants": {"listen": "127.0.0.1:0"}}`.
     pub type Table = serde_json::Map<String, serde_json::Value>;
 }
-
-#[cfg(test)]
-mod tests;

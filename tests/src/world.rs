@@ -5,17 +5,19 @@
 //! a probe of the disk copies all three ([`World::copier`]), and [`Moment::examine`] asks of a
 //! possible disk after a power failure whether the engine still holds what it must.
 
+mod moment;
+
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use strongroom::io::Io;
 use strongroom::io::sim::{CrashMode, SimClock, SimFs, SimRng};
 use strongroom::keys::EscrowSecret;
-use strongroom::{
-    Durability, Engine, Error, ErrorKind, Keyspace, Options, Result, Tenant, TenantOptions, restore,
-};
+use strongroom::{Durability, Engine, Error, ErrorKind, Keyspace, Options, Result, Tenant, TenantOptions};
+
+pub use self::moment::read_restored;
 
 use crate::canary;
 use crate::dice::{Dice, fresh_seed};
@@ -524,103 +526,4 @@ pub fn is_failure_of_the_machine(error: &Error) -> bool {
         error.kind(),
         ErrorKind::Io | ErrorKind::NoSpace | ErrorKind::ReadOnly | ErrorKind::Unknown
     )
-}
-
-impl Moment {
-    /// A number that is equal for moments of which only one needs to be examined.
-    pub fn stamp(&self, image: &SimFs) -> (u64, u64, usize) {
-        let complete = self.known.copies.iter().filter(|c| c.complete).count();
-        (
-            image.digest(),
-            self.known.oracle.stamp(),
-            self.known.copies.len() * 100 + complete,
-        )
-    }
-
-    /// The machine as after a kill of the process.
-    pub fn world(&self) -> World {
-        self.world_on(self.fs.fork())
-    }
-
-    /// The machine with another disk.
-    pub fn world_on(&self, fs: SimFs) -> World {
-        World {
-            fs,
-            keys: self.keys.fork(),
-            options: self.options.clone(),
-            secret: self.secret.clone(),
-            machine: None,
-            known: Arc::new(Mutex::new(self.known.clone())),
-            engine: None,
-            unverified: false,
-            values: fresh_seed() >> 20,
-        }
-    }
-
-    /// Opens the database on `image`, one of the disks this moment may lead to, and checks that it
-    /// holds an allowed state; then goes on working with it and checks again after another crash or
-    /// a close (`thorough` chooses which). `Err` says what is wrong.
-    pub fn examine(&self, image: SimFs, thorough: u64) -> std::result::Result<(), String> {
-        let mut world = self.world_on(image);
-        world.reopen()?;
-        self.examine_copies(&world)?;
-        let tenants = world.known().oracle.tenants();
-        let goes_on = |r: Result<()>| r.map_err(|e| format!("does not go on: {e:?}"));
-        for name in &tenants {
-            goes_on(world.put(name, "after", thorough % 7, 40))?;
-        }
-        match thorough % 3 {
-            0 => world
-                .crash(CrashMode::DropAll, 0)
-                .map_err(|e| format!("after a second crash: {e}"))?,
-            1 => {
-                goes_on(world.flush())?;
-                goes_on(world.compact())?;
-                world.check().map_err(|e| format!("after compaction: {e}"))?;
-            }
-            _ => {
-                goes_on(world.close())?;
-                world.reopen().map_err(|e| format!("after closing: {e}"))?;
-                if !world.engine().recovery().clean {
-                    return Err("a close in order is not seen at the next open".into());
-                }
-            }
-        }
-        match canary::find(&world.fs.files()) {
-            leaks if leaks.is_empty() => Ok(()),
-            leaks => Err(format!("plaintext on the disk: {leaks:?}")),
-        }
-    }
-
-    /// Restores every checkpoint on the disk of `world` and compares: those that were completed must
-    /// restore, the others may refuse.
-    pub fn examine_copies(&self, world: &World) -> std::result::Result<(), String> {
-        for (i, copy) in self.known.copies.iter().enumerate() {
-            let to = PathBuf::from(format!("/srv/restored-{i}"));
-            let (keys, io) = (SimKeys::new(), world.fs.io(fresh_seed()));
-            let found = restore(&copy.path, &copy.escrow, &self.secret, &to, keys.provider(), &io)
-                .and_then(|_| read_restored(&to, &keys, &world.fs, &self.options));
-            match found {
-                Ok(found) if found == copy.content => {}
-                Ok(found) => {
-                    let mut text = format!("checkpoint {i} restores to something else:");
-                    crate::oracle::difference(&copy.content, &found, &mut text);
-                    return Err(text);
-                }
-                Err(e) if copy.complete => return Err(format!("checkpoint {i} does not restore: {e:?}")),
-                Err(_) => {}
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Everything in a restored database.
-pub fn read_restored(path: &Path, keys: &SimKeys, fs: &SimFs, options: &Options) -> Result<Content> {
-    let engine = Engine::builder(path)
-        .shared_keys(keys.provider())
-        .options(options.clone())
-        .io(fs.io(fresh_seed()))
-        .open()?;
-    read_all(&engine)
 }

@@ -15,6 +15,9 @@
 //! - File numbers are never given out twice while a file of that number is there, not across a crash
 //!   either. (A number whose file a crash took is free again: identity and keys come from the header.)
 
+mod present;
+mod replay;
+
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,10 +31,12 @@ use crate::io::{Io, durable};
 use crate::seal::FileKeys;
 use crate::table::{BlockCache, Table, TableMeta};
 
+use self::present::Present;
+use self::replay::Replayed;
 use super::current::Current;
 use super::edit::{Edit, Full, ManifestState};
 use super::manifest::{self, ManifestWriter};
-use super::{LEVELS, Version, parse_table_name, table_path, tables_dir};
+use super::{Version, table_path, tables_dir};
 
 /// A manifest longer than this, and than four times its full state, is replaced by a new one.
 const ROLL_BYTES: u64 = 1 << 20;
@@ -444,186 +449,4 @@ fn read_only() -> Error {
         ErrorKind::ReadOnly,
         "a write to the manifest failed for good: reopen the database",
     )
-}
-
-/// The state after all edits of a manifest, its tables not opened yet.
-struct Replayed {
-    state: ManifestState,
-    next_number: u64,
-    /// Per level the tables of the full state that are left, in order.
-    ordered: [Vec<TableMeta>; LEVELS],
-    /// Tables that edits added and that are left.
-    added: Vec<(u8, TableMeta)>,
-}
-
-impl Replayed {
-    fn new(path: &Path, manifest: manifest::Manifest) -> Result<Replayed> {
-        let bad = |offset: u64, found: String| {
-            Error::corruption(
-                path,
-                offset,
-                "manifest edit",
-                "one that fits what came before",
-                found,
-            )
-        };
-        let Full {
-            state,
-            mut next_number,
-            tables,
-        } = manifest.full;
-        let mut state = state;
-        let mut ordered: [Vec<TableMeta>; LEVELS] = Default::default();
-        let mut added: Vec<(u8, TableMeta)> = Vec::new();
-        let mut numbers = HashSet::new();
-        for (level, meta) in tables {
-            let tables = ordered
-                .get_mut(usize::from(level))
-                .ok_or_else(|| bad(0, "a level too deep".into()))?;
-            if !numbers.insert(meta.number) {
-                return Err(bad(0, format!("table {} twice", meta.number)));
-            }
-            next_number = next_number.max(meta.number.saturating_add(1));
-            tables.push(meta);
-        }
-        for (offset, edit) in manifest.edits {
-            state.apply(&edit).map_err(|rule| bad(offset, rule.into()))?;
-            for (level, number) in &edit.removed {
-                let tables = ordered
-                    .get_mut(usize::from(*level))
-                    .ok_or_else(|| bad(offset, "a level".into()))?;
-                if let Some(at) = tables.iter().position(|meta| meta.number == *number) {
-                    tables.remove(at);
-                } else if let Some(at) = added
-                    .iter()
-                    .position(|(l, meta)| l == level && meta.number == *number)
-                {
-                    added.remove(at);
-                } else {
-                    return Err(bad(
-                        offset,
-                        format!("table {number} leaving a level it is not in"),
-                    ));
-                }
-                numbers.remove(number);
-            }
-            for (level, meta) in edit.added {
-                if !numbers.insert(meta.number) {
-                    return Err(bad(offset, format!("table {} joining twice", meta.number)));
-                }
-                next_number = next_number.max(meta.number.saturating_add(1));
-                added.push((level, meta));
-            }
-        }
-        Ok(Replayed {
-            state,
-            next_number,
-            ordered,
-            added,
-        })
-    }
-
-    /// Opens the tables. The full state's order is taken as it is (it is sealed), so that opening reads
-    /// key bounds only for tables that edits added.
-    fn version(&self, path: &Path, open: impl Fn(&TableMeta) -> Result<Arc<Table>>) -> Result<Version> {
-        let mut version = Version::default();
-        for (number, (tables, metas)) in version.levels.iter_mut().zip(&self.ordered).enumerate() {
-            let in_order = |left: &TableMeta, right: &TableMeta| match number {
-                0 => left.number > right.number,
-                _ => left.tenant_max <= right.tenant_min,
-            };
-            if !metas.is_sorted_by(in_order) {
-                return Err(Error::corruption(
-                    path,
-                    0,
-                    "manifest",
-                    "tables in order",
-                    "disorder",
-                ));
-            }
-            for meta in metas {
-                tables.push(open(meta)?);
-            }
-        }
-        let mut opened = HashMap::new();
-        for (_, meta) in &self.added {
-            opened.insert(meta.number, open(meta)?);
-        }
-        let rest = Edit {
-            added: self.added.clone(),
-            ..Edit::default()
-        };
-        version.apply(&rest, &opened).map_err(|e| match e.kind() {
-            ErrorKind::Invalid => Error::corruption(path, 0, "manifest", "tables that fit together", e),
-            _ => e,
-        })
-    }
-}
-
-/// What is in the directory.
-#[derive(Default)]
-struct Present {
-    current: bool,
-    manifests: Vec<u64>,
-    tables: Vec<u64>,
-    /// Left by interrupted replacements.
-    temporary: Vec<PathBuf>,
-}
-
-impl Present {
-    fn list(io: &Io, db: &Path) -> Result<Present> {
-        let mut present = Present::default();
-        for name in list(io, db)? {
-            if name == "CURRENT" {
-                present.current = true;
-            } else if let Some(number) = manifest::parse_name(&name) {
-                present.manifests.push(number);
-            } else if name.ends_with(durable::TMP_SUFFIX) {
-                present.temporary.push(db.join(name));
-            }
-        }
-        for name in list(io, &tables_dir(db))? {
-            if let Some(number) = parse_table_name(&name) {
-                present.tables.push(number);
-            } else if name.ends_with(durable::TMP_SUFFIX) {
-                present.temporary.push(tables_dir(db).join(name));
-            }
-        }
-        Ok(present)
-    }
-
-    /// Above every number in use.
-    fn next_number(&self) -> u64 {
-        let highest = self.manifests.iter().chain(&self.tables).max();
-        highest.map_or(1, |number| number.saturating_add(1))
-    }
-
-    /// Removes what is not to be kept. What cannot be removed waits for the next open.
-    fn sweep(&self, io: &Io, db: &Path, manifest: impl Fn(u64) -> bool, table: impl Fn(u64) -> bool) {
-        let manifests = self
-            .manifests
-            .iter()
-            .filter(|n| !manifest(**n))
-            .map(|n| manifest::path(db, *n));
-        let tables = self.tables.iter().filter(|n| !table(**n)).map(|n| {
-            rare!(OrphanSwept);
-            table_path(db, *n)
-        });
-        for path in manifests.chain(tables).chain(self.temporary.iter().cloned()) {
-            let _ = durable::remove_if_exists(io, &path);
-        }
-    }
-}
-
-/// Names of the files in a directory; none if it is missing.
-fn list(io: &Io, dir: &Path) -> Result<Vec<String>> {
-    match io.vfs.list(dir) {
-        Ok(entries) => Ok(entries
-            .into_iter()
-            .filter(|entry| !entry.is_dir)
-            .map(|entry| entry.name)
-            .collect()),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(e) => Err(Error::io("listing the directory", dir, e)),
-    }
 }

@@ -1,0 +1,76 @@
+//! What users can read: its shape, how it is read whole, and how two differ.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use strongroom::{Engine, Error};
+
+/// Sorted entries of one keyspace.
+pub type Entries = BTreeMap<Bytes, Bytes>;
+/// Keyspaces of one tenant by name.
+pub type Spaces = BTreeMap<String, Entries>;
+/// Everything users can read: by tenant's name.
+pub type Content = BTreeMap<String, Spaces>;
+
+/// Adds the first few differences to `text`.
+pub fn difference(expected: &Content, found: &Content, text: &mut String) {
+    let mut lines = Vec::new();
+    let names: BTreeSet<_> = expected.keys().chain(found.keys()).collect();
+    for name in names {
+        let (Some(e), Some(f)) = (expected.get(name), found.get(name)) else {
+            let verb = if found.contains_key(name) {
+                "resurrected"
+            } else {
+                "lost"
+            };
+            lines.push(format!("{verb} tenant {name}"));
+            continue;
+        };
+        let spaces: BTreeSet<_> = e.keys().chain(f.keys()).collect();
+        for space in spaces {
+            let (Some(e), Some(f)) = (e.get(space), f.get(space)) else {
+                let verb = if f.contains_key(space) {
+                    "resurrected"
+                } else {
+                    "lost"
+                };
+                lines.push(format!("{verb} keyspace {name}/{space}"));
+                continue;
+            };
+            let keys: BTreeSet<_> = e.keys().chain(f.keys()).collect();
+            for key in keys.into_iter().filter(|k| e.get(*k) != f.get(*k)) {
+                let len = |v: Option<&Bytes>| v.map(|v| (v.len(), v.slice(..v.len().min(24))));
+                lines.push(format!(
+                    "{name}/{space}/{}: expected {:?}, found {:?}",
+                    key.escape_ascii(),
+                    len(e.get(key)),
+                    len(f.get(key))
+                ));
+            }
+        }
+    }
+    let more = lines.len().saturating_sub(8);
+    lines.truncate(8);
+    lines.iter().for_each(|line| *text += &format!("\n  {line}"));
+    if more > 0 {
+        *text += &format!("\n  and {more} more");
+    }
+}
+
+/// All that users can read, by iterating every keyspace of every tenant.
+pub fn read_all(engine: &Engine) -> Result<Content, Error> {
+    let mut content = Content::new();
+    for info in engine.tenants() {
+        let tenant = engine.tenant_by_id(info.id)?;
+        let mut spaces = Spaces::new();
+        for name in tenant.keyspaces()? {
+            let entries = tenant
+                .open_keyspace(&name)?
+                .iter()
+                .collect::<Result<Entries, Error>>()?;
+            spaces.insert(name, entries);
+        }
+        content.insert(info.name, spaces);
+    }
+    Ok(content)
+}
