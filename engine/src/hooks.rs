@@ -6,27 +6,37 @@
 //! A rare state is a place that ordinary work seldom passes: a soak reports those never visited. A planted
 //! bug is one rule left out on purpose: a run with it must fail, or the harness proves nothing. One bug is
 //! planted at a time, per thread, so that two workers of one process do not disturb each other.
+//!
+//! The macros are exported, because replication has hooks of its own: a crate with a module `hooks` that holds
+//! `Rare` and `Bug` counts and plants its own by them.
 
-#[cfg(any(test, feature = "sim"))]
-use std::cell::Cell;
-#[cfg(any(test, feature = "sim"))]
-use std::sync::atomic::{AtomicU64, Ordering};
-
-/// Counts a visit to a rare state.
+/// Counts a visit to a rare state of the crate that it stands in.
+#[macro_export]
+#[doc(hidden)]
+#[allow(
+    clippy::crate_in_macro_def,
+    reason = "every crate with hooks has its own states"
+)]
 macro_rules! rare {
     ($state:ident) => {
         #[cfg(any(test, feature = "sim"))]
-        $crate::hooks::Rare::$state.visit();
+        crate::hooks::Rare::$state.visit();
     };
 }
-pub(crate) use rare;
+pub(crate) use crate::rare;
 
 /// Whether this bug is planted on this thread. Constant `false` outside tests and simulations.
+#[macro_export]
+#[doc(hidden)]
+#[allow(
+    clippy::crate_in_macro_def,
+    reason = "every crate with hooks has its own bugs"
+)]
 macro_rules! planted {
     ($bug:ident) => {{
         #[cfg(any(test, feature = "sim"))]
         {
-            $crate::hooks::Bug::$bug.is_planted()
+            crate::hooks::Bug::$bug.is_planted()
         }
         #[cfg(not(any(test, feature = "sim")))]
         {
@@ -34,7 +44,7 @@ macro_rules! planted {
         }
     }};
 }
-pub(crate) use planted;
+pub(crate) use crate::planted;
 
 /// An enum whose variants know their names and descriptions, and the list of all of them.
 #[cfg(any(test, feature = "sim"))]
@@ -68,6 +78,55 @@ macro_rules! named_states {
     };
 }
 
+/// How the states `Rare` of a crate are counted, and its bugs `Bug` planted.
+#[cfg(any(test, feature = "sim"))]
+#[macro_export]
+#[doc(hidden)]
+macro_rules! counted_and_planted {
+    () => {
+        static VISITS: [std::sync::atomic::AtomicU64; Rare::ALL.len()] =
+            [const { std::sync::atomic::AtomicU64::new(0) }; Rare::ALL.len()];
+
+        impl Rare {
+            pub(crate) fn visit(self) {
+                if let Some(count) = VISITS.get(self as usize) {
+                    count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                }
+            }
+
+            /// Visits in this process so far.
+            pub fn visits(self) -> u64 {
+                VISITS
+                    .get(self as usize)
+                    .map_or(0, |count| count.load(std::sync::atomic::Ordering::Relaxed))
+            }
+        }
+
+        thread_local! {
+            static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
+        }
+
+        impl Bug {
+            pub(crate) fn is_planted(self) -> bool {
+                PLANTED.get() == Some(self)
+            }
+
+            /// Runs `work` with this bug planted on this thread; unplants it afterwards, also on a panic.
+            pub fn planted_in<T>(self, work: impl FnOnce() -> T) -> T {
+                struct Unplant;
+                impl Drop for Unplant {
+                    fn drop(&mut self) {
+                        PLANTED.set(None);
+                    }
+                }
+                let _unplant = Unplant;
+                PLANTED.set(Some(self));
+                work()
+            }
+        }
+    };
+}
+
 #[cfg(any(test, feature = "sim"))]
 mod bugs;
 #[cfg(any(test, feature = "sim"))]
@@ -81,45 +140,4 @@ pub use bugs::Bug;
 pub use states::Rare;
 
 #[cfg(any(test, feature = "sim"))]
-static VISITS: [AtomicU64; Rare::ALL.len()] = [const { AtomicU64::new(0) }; Rare::ALL.len()];
-
-#[cfg(any(test, feature = "sim"))]
-impl Rare {
-    pub(crate) fn visit(self) {
-        if let Some(count) = VISITS.get(self as usize) {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Visits in this process so far.
-    pub fn visits(self) -> u64 {
-        VISITS
-            .get(self as usize)
-            .map_or(0, |count| count.load(Ordering::Relaxed))
-    }
-}
-
-#[cfg(any(test, feature = "sim"))]
-thread_local! {
-    static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
-}
-
-#[cfg(any(test, feature = "sim"))]
-impl Bug {
-    pub(crate) fn is_planted(self) -> bool {
-        PLANTED.get() == Some(self)
-    }
-
-    /// Runs `work` with this bug planted on this thread; unplants it afterwards, also on a panic.
-    pub fn planted_in<T>(self, work: impl FnOnce() -> T) -> T {
-        struct Unplant;
-        impl Drop for Unplant {
-            fn drop(&mut self) {
-                PLANTED.set(None);
-            }
-        }
-        let _unplant = Unplant;
-        PLANTED.set(Some(self));
-        work()
-    }
-}
+counted_and_planted!();

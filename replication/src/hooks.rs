@@ -1,34 +1,7 @@
 //! Hooks for the simulation of a pair: rare states that count their visits, and planted bugs that prove the
-//! harness. As in the engine's own `hooks`: nothing in production code.
+//! harness. By the macros of the engine's own `hooks`: nothing in production code.
 
-#[cfg(any(test, feature = "sim"))]
-use std::cell::Cell;
-#[cfg(any(test, feature = "sim"))]
-use std::sync::atomic::{AtomicU64, Ordering};
-
-/// Counts a visit to a rare state.
-macro_rules! rare {
-    ($state:ident) => {
-        #[cfg(any(test, feature = "sim"))]
-        $crate::hooks::Rare::$state.visit();
-    };
-}
-pub(crate) use rare;
-
-/// Whether this bug is planted on this thread. Constant `false` outside tests and simulations.
-macro_rules! planted {
-    ($bug:ident) => {{
-        #[cfg(any(test, feature = "sim"))]
-        {
-            $crate::hooks::Bug::$bug.is_planted()
-        }
-        #[cfg(not(any(test, feature = "sim")))]
-        {
-            false
-        }
-    }};
-}
-pub(crate) use planted;
+pub(crate) use strongroom::{planted, rare};
 
 #[cfg(any(test, feature = "sim"))]
 strongroom::named_states! {
@@ -132,48 +105,7 @@ strongroom::named_states! {
 }
 
 #[cfg(any(test, feature = "sim"))]
-static VISITS: [AtomicU64; Rare::ALL.len()] = [const { AtomicU64::new(0) }; Rare::ALL.len()];
-
-#[cfg(any(test, feature = "sim"))]
-impl Rare {
-    pub(crate) fn visit(self) {
-        if let Some(count) = VISITS.get(self as usize) {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Visits in this process so far.
-    pub fn visits(self) -> u64 {
-        VISITS
-            .get(self as usize)
-            .map_or(0, |count| count.load(Ordering::Relaxed))
-    }
-}
-
-#[cfg(any(test, feature = "sim"))]
-thread_local! {
-    static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
-}
-
-#[cfg(any(test, feature = "sim"))]
-impl Bug {
-    pub(crate) fn is_planted(self) -> bool {
-        PLANTED.get() == Some(self)
-    }
-
-    /// Runs `work` with this bug planted on this thread; unplants it afterwards, also on a panic.
-    pub fn planted_in<T>(self, work: impl FnOnce() -> T) -> T {
-        struct Unplant;
-        impl Drop for Unplant {
-            fn drop(&mut self) {
-                PLANTED.set(None);
-            }
-        }
-        let _unplant = Unplant;
-        PLANTED.set(Some(self));
-        work()
-    }
-}
+strongroom::counted_and_planted!();
 
 #[cfg(test)]
 mod tests {
