@@ -388,7 +388,7 @@ impl Client {
                 }
             };
             // The next call should not meet a node or a connection that just failed.
-            if error.kind().is_elsewhere() || error.kind() == Kind::Unknown {
+            if error.kind().is_elsewhere() || matches!(error.kind(), Kind::Unknown | Kind::Timeout) {
                 self.leave(generation);
             }
             if !repeat.after(error.kind()) {

@@ -15,6 +15,7 @@ use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
+use crate::link::{Link, Mode};
 use crate::pki::Authority;
 use crate::{TestNode, refused, within};
 
@@ -148,20 +149,9 @@ async fn garbage_and_plaintext_on_tls_ports_then_shut_out_and_others_served() {
 async fn garbage_inside_tls_then_shut_out_and_others_served() {
     let node = TestNode::start("").await;
     let (client, _) = node.tenant("acme").await;
-    let mut roots = rustls::RootCertStore::empty();
-    use rustls::pki_types::pem::PemObject;
-    roots
-        .add(rustls::pki_types::CertificateDer::from_pem_slice(&node.tenants_ca.pem()).unwrap())
-        .unwrap();
-    let config = rustls::ClientConfig::builder()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
     let frames = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\xff\xff\xff\x01\xff\0\0\0\x01";
     for bytes in [&b"hello"[..], b"GET / HTTP/1.1\r\n\r\n", frames, &[0; 40_000]] {
-        let tcp = TcpStream::connect(node.app().addresses().tenants).await.unwrap();
-        let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
-        let mut tls = connector.connect(name, tcp).await.unwrap();
+        let mut tls = node.tls().await;
         let _ = tls.write_all(bytes).await;
         let _ = tls.shutdown().await;
         let mut answer = Vec::new();
@@ -196,6 +186,21 @@ async fn connections_beyond_the_most_then_closed_until_one_leaves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn node_that_stopped_answering_then_the_next_read_goes_to_another_endpoint() {
+    let node = TestNode::start("").await;
+    let (other, token) = node.tenant("acme").await;
+    other.put("k", "a", "1").await.unwrap();
+    let link = Link::to(node.app().addresses().tenants).await;
+    let mut config = node.client_config(&token);
+    config.endpoints.insert(0, format!("https://{}", link.address));
+    config.request_timeout = std::time::Duration::from_millis(300);
+    let client = within("connection", Client::connect(config)).await.unwrap();
+    link.becomes(Mode::HoldsBoth);
+    refused(client.get("k", "a").await, Kind::Timeout);
+    assert_eq!(client.get("k", "a").await.unwrap().unwrap(), "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn silent_connections_then_closed_in_time() {
     let node = TestNode::start("handshake_timeout_ms = 200\n").await;
     // No handshake at all.
@@ -204,18 +209,7 @@ async fn silent_connections_then_closed_in_time() {
     let _ = within("the connection to close", tcp.read_to_end(&mut answer)).await;
     assert!(answer.is_empty());
     // A handshake, then nothing.
-    let mut roots = rustls::RootCertStore::empty();
-    use rustls::pki_types::pem::PemObject;
-    roots
-        .add(rustls::pki_types::CertificateDer::from_pem_slice(&node.tenants_ca.pem()).unwrap())
-        .unwrap();
-    let config = rustls::ClientConfig::builder()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
-    let tcp = TcpStream::connect(node.app().addresses().tenants).await.unwrap();
-    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
-    let mut tls = connector.connect(name, tcp).await.unwrap();
+    let mut tls = node.tls().await;
     let _ = within("the connection to close", tls.read_to_end(&mut Vec::new())).await;
 }
 

@@ -4,6 +4,7 @@
 mod admin;
 mod connections;
 mod data;
+mod floods;
 mod lifecycle;
 mod link;
 mod pair;
@@ -11,13 +12,19 @@ mod partition;
 mod pki;
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
 use strongroom::keys::KeyFile;
 use strongroom_client::{AdminClient, AdminConfig, Client, ClientConfig, ClientError, Kind};
 use strongroom_server::app::App;
 use strongroom_server::config::Config;
 use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use pki::{Authority, Pair};
 
@@ -159,6 +166,22 @@ tls = {{ cert = "tenants-server.crt", key = "tenants-server.pem" }}
             .tls_config(tls)
             .unwrap();
         within("channel", endpoint.connect()).await.unwrap()
+    }
+
+    /// A TLS connection to the same, over which nothing was said yet.
+    pub async fn tls(&self) -> TlsStream<TcpStream> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots
+            .add(CertificateDer::from_pem_slice(&self.tenants_ca.pem()).unwrap())
+            .unwrap();
+        let mut config = rustls::ClientConfig::builder()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let tcp = TcpStream::connect(self.app().addresses().tenants).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let connector = TlsConnector::from(Arc::new(config));
+        within("handshake", connector.connect(name, tcp)).await.unwrap()
     }
 }
 
