@@ -15,12 +15,13 @@
 
 use bytes::Bytes;
 
+use crate::condition::Condition;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hooks::{planted, rare};
 use crate::inner::{CommitState, Inner, Mode};
 use crate::options::Background;
-use crate::types::{Durability, KeyspaceId, Position, TenantId};
+use crate::types::{Durability, KeyspaceId, Position, SeqNo, TenantId};
 use crate::wal::format::parse_ops;
 
 impl CommitState {
@@ -97,7 +98,7 @@ impl Inner {
         ops: u32,
         durability: Durability,
     ) -> Result<Position> {
-        let position = self.submit(tenant, plain, ops, durability)?;
+        let position = self.submit(tenant, plain, ops, &[], durability)?;
         self.finish(position, durability)
     }
 
@@ -108,9 +109,11 @@ impl Inner {
         tenant: TenantId,
         plain: Vec<u8>,
         ops: u32,
+        conditions: &[Condition],
         durability: Durability,
     ) -> Result<Position> {
         self.throttle()?;
+        self.check_conditions(tenant, conditions, SeqNo(u64::MAX))?;
         let plain = Bytes::from(plain);
         let parsed = parse_ops(&plain, ops)
             .ok_or_else(|| Error::new(ErrorKind::Invalid, "the batch does not encode its operations"))?;
@@ -124,6 +127,7 @@ impl Inner {
                     self.check_keyspace(tenant, KeyspaceId(u32::from_be_bytes(*id)), None)?;
                 }
             }
+            self.check_conditions(tenant, conditions, commit.seqno)?;
             let seqno = commit.seqno.next();
             let end = self
                 .wal

@@ -34,6 +34,8 @@ pub enum ErrorKind {
     /// The commit is in the log but its acknowledgement could not be obtained: it may or may not
     /// survive. Read back, or retry an idempotent write.
     Unknown,
+    /// A condition of the batch does not hold: nothing was written. Read again, and try again.
+    Conflict,
     /// The two histories parted: this node needs a new base copy.
     Diverged,
     /// The position asked for is no longer kept: start from a base copy.

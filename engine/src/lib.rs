@@ -33,6 +33,7 @@ mod checkpoint;
 mod codec;
 mod commit;
 mod compaction;
+mod condition;
 mod engine;
 mod error;
 mod flush;
@@ -52,6 +53,7 @@ mod seal;
 mod status;
 mod table;
 mod tenant;
+mod transaction;
 mod types;
 mod version;
 mod wal;
@@ -70,6 +72,7 @@ pub use read::range::Range;
 pub use seal::recorder_pairs;
 pub use status::{Checkpoint, Recovery, Role, Status, TenantInfo};
 pub use tenant::{Batch, Keyspace, Snapshot, Tenant};
+pub use transaction::Transaction;
 pub use types::{
     Chain, DekVersion, Durability, Epoch, EpochStart, KeyspaceId, Lsn, Position, SeqNo, TenantId,
 };

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::commit::{CommitTicket, op_cost};
+use crate::condition::{Condition, Holds};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{BATCH_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::read::cursor::EntryKind;
 use crate::read::range::Range;
+use crate::transaction::Transaction;
 use crate::types::{Durability, KeyspaceId, Position, SeqNo, TenantId};
 use crate::wal::format::push_op;
 
@@ -38,6 +40,7 @@ pub struct Batch {
     plain: Vec<u8>,
     ops: u32,
     cost: usize,
+    conditions: Vec<Condition>,
     /// First rule an added operation broke; told at commit, so that building stays a chain.
     broken: Option<Error>,
 }
@@ -116,8 +119,14 @@ impl Tenant {
             plain: Vec::new(),
             ops: 0,
             cost: 0,
+            conditions: Vec::new(),
             broken: None,
         }
+    }
+
+    /// Starts an optimistic transaction.
+    pub fn transaction(&self) -> Transaction {
+        Transaction::new(self.clone())
     }
 
     /// A repeatable view, as of now.
@@ -139,6 +148,10 @@ impl Keyspace {
     /// Name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    pub(crate) fn id(&self) -> KeyspaceId {
+        self.id
     }
 
     /// Stores a value; as durable as the engine's default when it returns.
@@ -266,6 +279,41 @@ impl Batch {
         self.add(EntryKind::Delete, keyspace, key.as_ref(), &[])
     }
 
+    /// Commits the batch only if `key` has exactly this value at that moment; `None`: only if it is not there.
+    /// Compared is the newest version in the log, acknowledged or not.
+    ///
+    /// - Cost: a point read under the commit lock.
+    /// - Errors, at commit: `Conflict` (nothing was written: read again).
+    #[must_use]
+    pub fn require(self, keyspace: &Keyspace, key: impl AsRef<[u8]>, value: Option<&[u8]>) -> Batch {
+        let value = value.map(Bytes::copy_from_slice);
+        let size = value.as_ref().map_or(0, Bytes::len);
+        self.condition(keyspace, key.as_ref(), size, Holds::Value(value))
+    }
+
+    /// Commits the batch only if nothing was written to `key` since the snapshot was taken; a key that came and
+    /// went in between may count as unchanged. Cost and errors as for [`require`](Batch::require).
+    #[must_use]
+    pub fn require_unchanged(self, keyspace: &Keyspace, key: impl AsRef<[u8]>, since: &Snapshot) -> Batch {
+        self.condition(keyspace, key.as_ref(), 0, Holds::Unchanged(since.clone()))
+    }
+
+    fn condition(mut self, keyspace: &Keyspace, key: &[u8], size: usize, holds: Holds) -> Batch {
+        let foreign = match &holds {
+            Holds::Unchanged(since) => since.check(keyspace).err(),
+            Holds::Value(_) => None,
+        };
+        if self.broken.is_none() {
+            self.broken = foreign.or_else(|| self.check(keyspace, key, &[]).err());
+        }
+        if self.broken.is_none() {
+            let tree_key = keyspace.tree_key(key);
+            self.cost = self.cost.saturating_add(op_cost(key, &[])).saturating_add(size);
+            self.conditions.push(Condition { tree_key, holds });
+        }
+        self
+    }
+
     /// Overrides the engine's durability for this batch.
     #[must_use]
     pub fn durability(mut self, durability: Durability) -> Batch {
@@ -348,7 +396,13 @@ impl Batch {
             return Err(Error::new(ErrorKind::Invalid, "the batch is empty"));
         }
         let inner = self.engine.inner();
-        let position = inner.submit(self.tenant, self.plain, self.ops, self.durability)?;
+        let position = inner.submit(
+            self.tenant,
+            self.plain,
+            self.ops,
+            &self.conditions,
+            self.durability,
+        )?;
         Ok(CommitTicket::new(self.engine, position, self.durability))
     }
 }

@@ -15,7 +15,9 @@ use bytes::Bytes;
 use strongroom::io::Io;
 use strongroom::io::sim::{CrashMode, SimClock, SimFs, SimRng};
 use strongroom::keys::EscrowSecret;
-use strongroom::{Durability, Engine, Error, ErrorKind, Keyspace, Options, Result, Tenant, TenantOptions};
+use strongroom::{
+    Batch, Durability, Engine, Error, ErrorKind, Keyspace, Options, Result, Tenant, TenantOptions,
+};
 
 pub use self::moment::read_restored;
 
@@ -378,6 +380,17 @@ impl World {
 
     /// Commits one batch of (keyspace, key, value or deletion), creating keyspaces as needed.
     pub fn batch(&mut self, tenant: &str, ops: Vec<Op>, durability: Durability) -> Result<()> {
+        self.batch_with(tenant, ops, durability, |batch| batch)
+    }
+
+    /// The same, with what `more` adds to the batch: conditions.
+    pub fn batch_with(
+        &mut self,
+        tenant: &str,
+        ops: Vec<Op>,
+        durability: Durability,
+        more: impl FnOnce(Batch) -> Batch,
+    ) -> Result<()> {
         let handle = self.engine().tenant(tenant)?;
         let mut batch = handle.batch().durability(durability);
         for (space, key, value) in &ops {
@@ -393,7 +406,7 @@ impl World {
             .tenant(tenant)
             .expect("the oracle knows the tenant");
         let ticket = self.known().oracle.submit(Change::Batch(number, ops));
-        let result = batch.commit();
+        let result = more(batch).commit();
         self.done(ticket, outcome(&result, durability));
         result.map(drop)
     }
@@ -511,9 +524,13 @@ fn outcome<T>(result: &Result<T>, durability: Durability) -> Outcome {
                 "an error carries a name, key or value: {e:?}"
             );
             match e.kind() {
-                K::Invalid | K::NotFound | K::AlreadyExists | K::Closed | K::NotPrimary | K::Fenced => {
-                    Outcome::Absent
-                }
+                K::Invalid
+                | K::NotFound
+                | K::AlreadyExists
+                | K::Closed
+                | K::NotPrimary
+                | K::Fenced
+                | K::Conflict => Outcome::Absent,
                 _ => Outcome::Failed,
             }
         }

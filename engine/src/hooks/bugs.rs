@@ -64,6 +64,8 @@ crate::named_states! {
         DeleteSkippedAlone,
         /// the block cache tells tables apart by nothing
         CacheKeyedByOffset,
+        /// a batch is committed whatever its conditions say
+        ConditionsIgnored,
         // ---- sealing
         /// the associated data leaves out where a piece stands
         OffsetNotBound,

@@ -158,6 +158,8 @@ crate::named_states! {
         ManyVersionsSkipped,
         /// a read was answered by a full memtable
         ReadFromImmutable,
+        /// a batch's condition did not hold
+        ConditionFailed,
         // ---- copies
         /// a checkpoint synced what was buffered
         CheckpointSyncedLog,

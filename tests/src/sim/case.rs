@@ -61,6 +61,8 @@ acts! {
     Delete { tenant, space, key, synced },
     /// A batch over keyspaces; its operations follow from `seed`.
     Batch { tenant, ops, seed, synced },
+    /// A put on a condition that holds or does not (`held` 0), on a value or since a snapshot (`since` 1).
+    PutIf { tenant, space, key, held, since, synced },
     /// Enough entries in one keyspace for a table of its own, and a flush.
     Load { tenant, space, len },
     /// Deletes every key of a keyspace in one batch.
@@ -77,6 +79,8 @@ acts! {
     Snapshot { tenant },
     /// Reads a snapshot in full and compares.
     ReadSnapshot { which },
+    /// Takes a snapshot, overwrites a key, flushes, compacts, and reads the snapshot.
+    OutliveCompaction { tenant, space, key },
     /// Lets a snapshot go.
     DropSnapshot { which },
     /// Reads everything and compares.

@@ -45,6 +45,14 @@ const OPERATIONS: &[(u64, Maker)] = &[
         seed: d.below(1 << 32),
         synced: synced(d),
     }),
+    (15, |d| Act::PutIf {
+        tenant: d.below(TENANTS),
+        space: d.below(SPACES),
+        key: d.below(KEYS),
+        held: d.below(2),
+        since: d.below(2),
+        synced: synced(d),
+    }),
     (6, |d| Act::Load {
         tenant: d.below(TENANTS),
         space: d.below(SPACES),
@@ -76,6 +84,11 @@ const OPERATIONS: &[(u64, Maker)] = &[
         tenant: d.below(TENANTS),
     }),
     (14, |d| Act::ReadSnapshot { which: d.below(8) }),
+    (3, |d| Act::OutliveCompaction {
+        tenant: d.below(TENANTS),
+        space: d.below(SPACES),
+        key: d.below(KEYS),
+    }),
     (8, |d| Act::DropSnapshot { which: d.below(8) }),
     (4, |_| Act::Check {}),
     (16, |_| Act::Flush {}),

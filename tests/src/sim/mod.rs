@@ -7,6 +7,7 @@
 //! knobs     limits drawn per seed
 //! run       does a case, judges every answer
 //! reads     gets, ranges, snapshots against the model
+//! conditions puts on conditions that hold or do not
 //! copies    checkpoints, restores and base copies
 //! faults    faults that a call reports
 //! damage    files damaged and writes gone wrong, on a copy of the machine
@@ -18,6 +19,7 @@
 //! A failure writes the reduced case to `target/sim-cases/`, which `sim replay` runs again.
 
 mod case;
+mod conditions;
 mod copies;
 mod damage;
 mod faults;

@@ -32,14 +32,14 @@ impl Run {
     }
 
     /// What a keyspace must hold, if it exists for certain.
-    fn entries(&self, tenant: &str, space: &str) -> Option<Entries> {
+    pub(super) fn entries(&self, tenant: &str, space: &str) -> Option<Entries> {
         match self.certain_reads() && self.certain(tenant) {
             true => self.world.visible().remove(tenant)?.remove(space),
             false => None,
         }
     }
 
-    fn handle(&self, tenant: &str, space: &str) -> Result<Keyspace, Error> {
+    pub(super) fn handle(&self, tenant: &str, space: &str) -> Result<Keyspace, Error> {
         self.world.engine().tenant(tenant)?.open_keyspace(space)
     }
 

@@ -208,6 +208,14 @@ impl Run {
                 let ops = self.operations(ops, seed);
                 self.write(tenant, ops, synced)
             }
+            Act::PutIf {
+                tenant,
+                space,
+                key,
+                held,
+                since,
+                synced,
+            } => self.put_if((tenant, space, key), held, since, synced),
             Act::Load { tenant, space, len } => {
                 let space = name_of_space(&space.to_string());
                 let load = |key| (space.clone(), key_of(key), Some(self.world.value(len as usize)));
@@ -246,6 +254,15 @@ impl Run {
             Act::Range { tenant, space, seed } => self.range(tenant, space, seed),
             Act::Snapshot { tenant } => self.snapshot(tenant),
             Act::ReadSnapshot { which } => self.read_snapshot(which),
+            Act::OutliveCompaction { tenant, space, key } => {
+                self.snapshot(tenant)?;
+                let value = self.world.value(30);
+                let op = (name_of_space(&space.to_string()), key_of(key), Some(value));
+                self.write(tenant, vec![op], 0)?;
+                self.world.flush()?;
+                self.world.compact()?;
+                self.read_snapshot(self.held.len().saturating_sub(1) as u64)
+            }
             Act::DropSnapshot { which } => {
                 if !self.held.is_empty() {
                     self.held.swap_remove(which as usize % self.held.len());

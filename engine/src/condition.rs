@@ -1,0 +1,59 @@
+//! Conditions of a batch: what must hold of the newest versions for it to be committed.
+//!
+//! They are judged under the commit lock, against the newest version that is in the log, acknowledged or not: a
+//! batch that is committed then stands directly behind what it was compared with, and is lost with it if that is
+//! lost. Judged once before the lock as well, which fails early and brings what is on disk into the cache.
+
+use bytes::Bytes;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::hooks::{planted, rare};
+use crate::inner::Inner;
+use crate::read::cursor::EntryKind;
+use crate::tenant::Snapshot;
+use crate::types::{SeqNo, TenantId};
+
+/// One of them.
+pub(crate) struct Condition {
+    /// Keyspace and key.
+    pub tree_key: Vec<u8>,
+    pub holds: Holds,
+}
+
+/// What must be so.
+pub(crate) enum Holds {
+    /// The key has this value; `None`: it has none.
+    Value(Option<Bytes>),
+    /// Nothing was written to the key since the snapshot, which lives as long as this.
+    Unchanged(Snapshot),
+}
+
+impl Inner {
+    /// Ok if all hold for the newest versions at or below `at`.
+    ///
+    /// - Errors: `Conflict`; `Corruption`, `Io` when they cannot be read.
+    pub fn check_conditions(&self, tenant: TenantId, conditions: &[Condition], at: SeqNo) -> Result<()> {
+        if conditions.is_empty() || planted!(ConditionsIgnored) {
+            return Ok(());
+        }
+        let view = self.view();
+        for condition in conditions {
+            let newest = self.find(&view, tenant, &condition.tree_key, at)?;
+            let holds = match &condition.holds {
+                Holds::Value(expected) => {
+                    let value = newest.filter(|e| e.kind == EntryKind::Put).map(|e| e.value);
+                    value == *expected
+                }
+                Holds::Unchanged(since) => newest.is_none_or(|e| e.seqno <= since.seqno()),
+            };
+            if !holds {
+                rare!(ConditionFailed);
+                return Err(Error::new(
+                    ErrorKind::Conflict,
+                    "a condition of the batch does not hold: read again, and try again",
+                ));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,60 @@
+//! Puts on a condition, which must be committed exactly if it holds.
+
+use bytes::Bytes;
+use strongroom::{Batch, Durability, ErrorKind};
+
+use super::run::{Done, Run, Wrong};
+use crate::world::{key_of, name_of_space, name_of_tenant};
+
+impl Run {
+    /// Puts a fresh value if the key has the value it has (`held` 1), or one it has not (0). `since` 1: if
+    /// nothing was written to it since a snapshot, with a write in between for `held` 0.
+    pub fn put_if(
+        &mut self,
+        (tenant, space, key): (u64, u64, u64),
+        held: u64,
+        since: u64,
+        synced: u64,
+    ) -> Done {
+        let number = tenant;
+        let (tenant, space) = (name_of_tenant(tenant), name_of_space(&space.to_string()));
+        let Some(entries) = self.entries(&tenant, &space) else {
+            return Ok(());
+        };
+        let handle = self.handle(&tenant, &space)?;
+        let key = key_of(key);
+        let now = entries.get(&key).cloned();
+        let snapshot = self.world.engine().tenant(&tenant)?.snapshot();
+        if since == 1 && held == 0 {
+            let value = self.world.value(20);
+            self.write(number, vec![(space.clone(), key.clone(), Some(value))], synced)?;
+        }
+        let expected = match held {
+            0 if now.is_none() => Some(Bytes::from_static(b"never put")),
+            0 => None,
+            _ => now,
+        };
+        let value = self.world.value(40);
+        let ops = vec![(space, key.clone(), Some(value))];
+        let durability = match synced {
+            0 => Durability::Buffered,
+            _ => Durability::Local,
+        };
+        let result = self
+            .world
+            .batch_with(&tenant, ops, durability, |batch: Batch| match since {
+                0 => batch.require(&handle, &key, expected.as_deref()),
+                _ => batch.require_unchanged(&handle, &key, &snapshot),
+            });
+        match result {
+            Ok(()) if held == 0 => Err(Wrong::Failure(
+                "a batch was committed though its condition does not hold".into(),
+            )),
+            Err(e) if e.kind() == ErrorKind::Conflict && held != 0 => Err(Wrong::Failure(
+                "a batch was refused though its condition holds".into(),
+            )),
+            Err(e) if e.kind() == ErrorKind::Conflict => Ok(()),
+            other => Ok(other?),
+        }
+    }
+}
