@@ -129,9 +129,10 @@ impl Inner {
             }
             self.check_conditions(tenant, conditions, commit.seqno)?;
             let seqno = commit.seqno.next();
+            let synced = durability >= Durability::Local;
             let end = self
                 .wal
-                .append_batch(&mut commit.tail, tenant, &plain, ops, seqno)?;
+                .append_batch(&mut commit.tail, tenant, &plain, ops, seqno, synced)?;
             commit.seqno = seqno;
             let position = Position {
                 epoch: commit.tail.epoch,

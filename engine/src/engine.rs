@@ -314,6 +314,7 @@ impl Engine {
             _ => reach,
         };
         inner.wal.sync_to(reach)?;
+        inner.wal.trim(&mut commit.tail)?;
         inner.versions.log_and_apply(Edit {
             reach: Some(reach),
             flushed: Some(flushed.max(inner.versions.state().flushed)),

@@ -213,7 +213,7 @@ impl Inner {
         let (len, seqno, kind, chain) = (record.bytes.len(), record.seqno, record.kind, record.chain);
         let bytes = bytes.slice(..len);
         self.settle_history(commit, commit.tail.epoch)?;
-        self.wal.write_record(&mut commit.tail, &bytes, chain)?;
+        self.wal.write_record(&mut commit.tail, &bytes, chain, true)?;
         commit.seqno = commit.seqno.max(seqno);
         if kind == RecordKind::Batch {
             commit.follower.queue.push_back(Queued {

@@ -72,7 +72,7 @@ pub(crate) struct Scan {
     pub epoch: Epoch,
     /// Version of the newest record.
     pub seqno: SeqNo,
-    /// Torn bytes behind `end`.
+    /// Torn bytes behind `end`; the room that was made for more does not count.
     pub cut_bytes: u64,
     /// Whether the log ends with a close marker.
     pub clean: bool,
@@ -273,7 +273,10 @@ impl Scan {
                         rare!(DamageRefused);
                         return Err(Error::corruption(&segment.path, scan.offset, "record", why, what));
                     }
-                    self.cut_bytes = segment.len.saturating_sub(scan.offset);
+                    self.cut_bytes = scan.written_end()?.saturating_sub(scan.offset);
+                    if self.cut_bytes == 0 {
+                        rare!(RoomCut);
+                    }
                     self.torn = Some(Torn::Tail(segment.path.clone(), scan.offset));
                     break;
                 }

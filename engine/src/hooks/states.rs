@@ -6,6 +6,8 @@ crate::named_states! {
         // ---- recovery
         /// a torn tail was cut at opening
         TornTailCut,
+        /// the room behind the last record was cut at opening
+        RoomCut,
         /// a segment with a torn header was removed at opening
         TornHeaderRemoved,
         /// a segment that was given up came back, behind a gap, and was removed at opening
@@ -66,6 +68,10 @@ crate::named_states! {
         SegmentLeftOver,
         /// the header of a new segment could not be written
         SegmentHeaderTakenBack,
+        /// there was no space for room ahead of the log's end
+        NoRoomAhead,
+        /// room that records did not use was taken back
+        RoomTakenBack,
         /// log was kept for a checkpoint or a standby only
         PinKeptLog,
         /// a writer was held up until flush and compaction caught up

@@ -330,6 +330,9 @@ fn case(row: &str, io: &Io) -> Case {
         }
         "S19" => Case::of(&[&a, &b.record(RecordKind::Close)]),
         "S20" => Case::of(&[&a, &b]),
+        "S27" => Case::of(&[&a, &b])
+            .reaching(b.end().0)
+            .damage(|bytes| bytes.resize(bytes.len() + 1000, 0)),
         other => panic!("row {other} of the table scan has no case here"),
     }
 }
@@ -459,4 +462,56 @@ fn durable_record_damaged_by_a_misdirected_newer_one_is_refused() {
             "by {shift} bytes"
         );
     }
+}
+
+#[test]
+fn room_behind_a_torn_record_goes_with_it_and_does_not_count_as_torn() {
+    let io = SimFs::new().io(7);
+    let whole = Segment::begin(&io, Lsn::ZERO, Epoch::FIRST, Chain::default()).batch();
+    let torn = Segment::begin(&io, Lsn::ZERO, Epoch::FIRST, Chain::default())
+        .batch()
+        .batch();
+    let found = Case::of(&[&torn])
+        .damage(|bytes| {
+            let end = bytes.len() - BATCH_BYTES / 2;
+            bytes.truncate(end);
+            bytes.push(1);
+            bytes.resize(end + 300_000, 0);
+        })
+        .scan(&io)
+        .unwrap();
+    assert_eq!(found.end, whole.end());
+    assert_eq!(found.cut_bytes, BATCH_BYTES as u64 / 2 + 1);
+}
+
+#[test]
+fn room_does_not_hide_the_record_that_vouches_for_a_damaged_one() {
+    let io = SimFs::new().io(7);
+    let segment = Segment::begin(&io, Lsn::ZERO, Epoch::FIRST, Chain::default())
+        .batch()
+        .batch();
+    let found = Case::of(&[&segment])
+        .damage(|bytes| {
+            bytes[128 + 100] ^= 1;
+            bytes.resize(bytes.len() + 5000, 0);
+        })
+        .scan(&io);
+    assert_eq!(found.map(drop).unwrap_err().kind(), ErrorKind::Corruption);
+}
+
+#[test]
+fn zeros_where_durable_records_were_are_not_taken_for_room() {
+    let io = SimFs::new().io(7);
+    let a = Segment::begin(&io, Lsn::ZERO, Epoch::FIRST, Chain::default()).batch();
+    let b = a.next(&io).batch().batch();
+    let wipe = |bytes: &mut Vec<u8>| {
+        let at = bytes.len() - BATCH_BYTES;
+        bytes[at..].fill(0);
+    };
+    let below_reach = Case::of(&[&a, &b]).reaching(b.end().0).damage(wipe).scan(&io);
+    assert_eq!(below_reach.map(drop).unwrap_err().kind(), ErrorKind::Corruption);
+    let mut complete = Case::of(&[&a, &b]);
+    wipe(&mut complete.files[0].1);
+    let complete = complete.scan(&SimFs::new().io(8));
+    assert_eq!(complete.map(drop).unwrap_err().kind(), ErrorKind::Corruption);
 }

@@ -18,6 +18,8 @@ pub(crate) mod format;
 pub(crate) mod parsers;
 mod progress;
 pub(crate) mod reader;
+#[cfg(test)]
+mod tests;
 pub(crate) mod writer;
 
 use std::collections::BTreeSet;

@@ -220,6 +220,20 @@ impl SegmentScan {
         Ok(newest)
     }
 
+    /// Offset behind the last byte that is not zero, the current one at least: what follows is room.
+    pub fn written_end(&mut self) -> Result<u64> {
+        let mut end = self.len;
+        while end > self.offset {
+            let start = end.saturating_sub(WINDOW_BYTES as u64).max(self.offset);
+            let part = self.load(start, (end - start) as usize)?;
+            if let Some(last) = part.iter().rposition(|byte| *byte != 0) {
+                return Ok(start + last as u64 + 1);
+            }
+            end = start;
+        }
+        Ok(self.offset)
+    }
+
     /// As many bytes as the record at `offset` says it has.
     fn record_at(&mut self, offset: u64) -> Result<std::result::Result<Bytes, Invalid>> {
         let left = self.len.saturating_sub(offset);

@@ -12,7 +12,7 @@ use super::reader::chain_key;
 use super::{Wal, segment_name};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hooks::{planted, rare};
-use crate::io::File;
+use crate::io::{File, Rng};
 use crate::seal::{ChainKey, FileHeader, Nonces, SEAL_OVERHEAD};
 use crate::types::{Chain, Epoch, Lsn, SeqNo, TenantId};
 
@@ -36,7 +36,14 @@ struct Segment {
     path: PathBuf,
     file: Arc<dyn File>,
     nonces: Nonces,
+    /// How far the file goes: behind the end of the log stand zeros.
+    room: u64,
+    /// There was no space for more of them.
+    cramped: bool,
 }
+
+/// Zeros written ahead of records that are synced one by one, at most.
+const ROOM_BYTES: u64 = 256 << 10;
 
 impl Tail {
     pub fn new(end: Lsn, chain: Chain, epoch: Epoch) -> Tail {
@@ -62,9 +69,57 @@ impl Tail {
     }
 }
 
+impl Segment {
+    fn new(
+        header: FileHeader,
+        chain: ChainKey,
+        path: PathBuf,
+        file: Arc<dyn File>,
+        rng: Arc<dyn Rng>,
+        len: u64,
+    ) -> Segment {
+        Segment {
+            header,
+            chain,
+            path,
+            file,
+            nonces: Nonces::new(rng),
+            room: len,
+            cramped: false,
+        }
+    }
+
+    /// Puts zeros behind `end`, where the file ends, so that the next syncs find its length and its blocks as
+    /// they are, and have nothing to commit but bytes. Zeros, not a hole and not blocks that were only
+    /// allocated: the first write to those changes metadata.
+    ///
+    /// A failure costs speed and nothing else: zeros behind the end mean nothing, however many there are.
+    fn make_room(&mut self, end: u64, segment_bytes: u64) {
+        // A part of a segment, so that short segments see the end of their room as well.
+        let ahead = ROOM_BYTES
+            .min(segment_bytes / 8)
+            .min(segment_bytes.saturating_sub(end));
+        if self.cramped || ahead == 0 {
+            return;
+        }
+        if self.file.write_all_at(&vec![0; ahead as usize], end).is_ok() {
+            self.room = end + ahead;
+        } else {
+            rare!(NoRoomAhead);
+            self.cramped = true;
+            // Nobody else shall miss the space.
+            self.room = match self.file.set_len(end) {
+                Ok(()) => end,
+                Err(_) => end + ahead,
+            };
+        }
+    }
+}
+
 impl Wal {
     /// Seals `plain` (operations of one tenant) as the next record. Returns the position past it.
     ///
+    /// - `synced`: a sync follows at once.
     /// - Errors: `ReadOnly` (poisoned), `NoSpace` (nothing was written; retry when space is back),
     ///   `NotFound` (the tenant's key is destroyed), `Io` (final).
     pub fn append_batch(
@@ -74,6 +129,7 @@ impl Wal {
         plain: &[u8],
         ops: u32,
         seqno: SeqNo,
+        synced: bool,
     ) -> Result<Lsn> {
         self.check()?;
         if tail.segment_len().is_none_or(|len| len >= self.segment_bytes) {
@@ -82,7 +138,7 @@ impl Wal {
         let mut bytes = std::mem::take(&mut tail.scratch);
         bytes.clear();
         let outcome = self.encode_batch(tail, tenant, plain, ops, seqno, &mut bytes);
-        let outcome = outcome.and_then(|after| self.write_record(tail, &bytes, after));
+        let outcome = outcome.and_then(|after| self.write_record(tail, &bytes, after, synced));
         if bytes.capacity() <= 1 << 20 {
             tail.scratch = bytes;
         }
@@ -129,7 +185,7 @@ impl Wal {
         let mut bytes = Vec::new();
         start_record(&self.fields(tail, RecordKind::Close, seqno), 0, &mut bytes);
         let after = finish_record(tail.chain, &segment.chain, &mut bytes);
-        self.write_record(tail, &bytes, after)
+        self.write_record(tail, &bytes, after, false)
     }
 
     fn fields(&self, tail: &Tail, kind: RecordKind, seqno: SeqNo) -> RecordFields {
@@ -171,26 +227,40 @@ impl Wal {
             .map_err(|e| Error::io("opening a segment", &path, e))?;
         self.progress.begin_segment(file.clone(), tail.end);
         tail.epoch = header.epoch;
-        tail.segment = Some(Segment {
-            header,
-            chain,
-            path,
-            file,
-            nonces: Nonces::new(self.io.rng.clone()),
-        });
+        let len = tail.end.0.saturating_sub(header.number);
+        tail.segment = Some(Segment::new(header, chain, path, file, self.io.rng.clone(), len));
         Ok(())
     }
 
     /// Takes back what a full disk left behind the end.
     fn mend(&self, tail: &mut Tail) -> Result<()> {
-        if let (true, Some(segment)) = (tail.torn, &tail.segment) {
+        if let (true, Some(segment)) = (tail.torn, &mut tail.segment) {
             let offset = tail.end.0.saturating_sub(segment.header.number);
             rare!(TornAppendTakenBack);
             let cut = segment.file.set_len(offset);
             cut.map_err(|e| Error::io("taking back a torn append", &segment.path, e))?;
+            segment.room = offset;
         }
         tail.torn = false;
         Ok(())
+    }
+
+    /// Takes back the room behind the end, durably: a segment that another one follows has none, nor has the
+    /// log of a closed database.
+    pub fn trim(&self, tail: &mut Tail) -> Result<()> {
+        let end = tail.segment_len().unwrap_or_default();
+        let Some(segment) = tail.segment.as_mut().filter(|segment| segment.room > end) else {
+            return Ok(());
+        };
+        rare!(RoomTakenBack);
+        let cut = segment.file.set_len(end);
+        cut.map_err(|e| Error::io("taking back the room of a segment", &segment.path, e))?;
+        segment.room = end;
+        segment.file.sync().map_err(|e| {
+            let error = Error::io("sync of a segment that is complete", &segment.path, e);
+            self.poison(&error);
+            error
+        })
     }
 
     fn install_segment(&self, tail: &mut Tail, header: FileHeader, chain: ChainKey) -> Result<()> {
@@ -201,6 +271,7 @@ impl Wal {
             rare!(SegmentRotated);
             self.sync_to(tail.end)?;
         }
+        self.trim(tail)?;
         let path = self.dir.join(segment_name(tail.end));
         let vfs = &self.io.vfs;
         let created = match vfs.create(&path) {
@@ -238,20 +309,17 @@ impl Wal {
         tail.chain = header.chain_after;
         tail.end = tail.end.advance(bytes.len() as u64);
         self.progress.begin_segment(file.clone(), tail.end);
-        tail.segment = Some(Segment {
-            header,
-            chain,
-            path,
-            file,
-            nonces: Nonces::new(self.io.rng.clone()),
-        });
+        let len = bytes.len() as u64;
+        tail.segment = Some(Segment::new(header, chain, path, file, self.io.rng.clone(), len));
         Ok(())
     }
 
     /// Appends one whole valid record as it is; the chain after it is `after`.
-    pub fn write_record(&self, tail: &mut Tail, bytes: &[u8], after: Chain) -> Result<()> {
+    ///
+    /// - `synced`: a sync follows at once.
+    pub fn write_record(&self, tail: &mut Tail, bytes: &[u8], after: Chain, synced: bool) -> Result<()> {
         self.mend(tail)?;
-        let Some(segment) = &tail.segment else {
+        let Some(segment) = &mut tail.segment else {
             return Err(Error::new(ErrorKind::Io, "no segment is open"));
         };
         let mut offset = tail.end.0.saturating_sub(segment.header.number);
@@ -268,11 +336,19 @@ impl Wal {
             if full {
                 rare!(AppendFoundDiskFull);
                 tail.torn = !planted!(TornAppendLeft) && segment.file.set_len(offset).is_err();
+                segment.room = offset;
             } else {
                 rare!(LogStoppedByWrite);
                 self.poison(&error);
             }
             return Err(error);
+        }
+        let end = offset.saturating_add(bytes.len() as u64);
+        if end > segment.room {
+            segment.room = end;
+            if synced {
+                segment.make_room(end, self.segment_bytes);
+            }
         }
         tail.chain = after;
         tail.end = tail.end.advance(bytes.len() as u64);

@@ -37,16 +37,18 @@ impl Target {
         world.kill();
         let moment = world.moment("killed");
         let mut segments = moment.fs.files().into_iter();
-        let (segment, bytes) = segments
+        let (segment, mut bytes) = segments
             .rfind(|(path, _)| path.extension().is_some_and(|e| e == "wal"))
             .unwrap();
         let mut records = Vec::new();
         let mut at = HEADER;
-        while at < bytes.len() {
-            let len = u32::from_le_bytes(bytes[at + 4..at + 8].try_into().unwrap()) as usize;
+        // A length of 0 begins the room behind the records, which plays no part here.
+        while let Some(len) = bytes.get(at + 4..at + 8).filter(|len| **len != [0; 4]) {
+            let len = u32::from_le_bytes(len.try_into().unwrap()) as usize;
             records.push(at..at + len);
             at += len;
         }
+        bytes.truncate(at);
         assert!(records.len() >= 4, "{} records", records.len());
         Target {
             moment,
