@@ -113,8 +113,9 @@ impl Inner {
             })
             .collect();
         // A deletion of a keyspace that a crash could still take back must not cost its data.
+        let relied_on = self.wal.written();
         if !planted!(KeyspaceDropNotSynced) {
-            self.wal.sync_to(self.wal.written())?;
+            self.wal.sync_to(relied_on)?;
         }
         let version = self.versions.current();
         // Counts deletions of tenants: each takes a live one away, creations add to both.
@@ -145,7 +146,9 @@ impl Inner {
                 rare!(CompactionFoundDiskFull);
             }
         }
-        let edit = compacted?;
+        let mut edit = compacted?;
+        // Nor must damage to it pass for a torn tail: the keyspace would come back without its data.
+        edit.reach = Some(relied_on.max(state.reach));
         if planted!(InputsRemovedBeforeEdit) {
             for (_, number) in &edit.removed {
                 let _ = self.io.vfs.remove_file(&table_path(&self.dir, *number));
@@ -272,3 +275,6 @@ fn run(weak: &Weak<Inner>, signal: &Background) {
         signal.changed.notify_all();
     }
 }
+
+#[cfg(test)]
+mod tests;
