@@ -193,9 +193,13 @@ impl Inner {
 
     /// Starts a new memtable if the active one is full (or `force` and not empty). Under the commit lock.
     pub fn rotate_memtable(&self, end: Lsn, seqno: SeqNo, force: bool) -> bool {
+        let full = || self.mem.read().active.bytes() >= self.options.memtable_bytes;
+        if !force && !full() {
+            return false;
+        }
+        // Only who holds the commit lock inserts or rotates: it is still full.
         let mut mem = self.mem.write();
-        let full = mem.active.bytes() >= self.options.memtable_bytes;
-        if mem.active.is_empty() || !(full || force) {
+        if mem.active.is_empty() {
             return false;
         }
         let memtable = std::mem::replace(&mut mem.active, Arc::new(Memtable::new()));

@@ -33,6 +33,9 @@ pub trait File: Send + Sync {
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// Makes bytes and length durable (fdatasync). Final when it fails: never call it again after.
     fn sync(&self) -> io::Result<()>;
+    /// Begins to write these bytes out and does not wait: the next sync has less to do. A hint that promises
+    /// nothing and may do nothing; what fails shows at that sync.
+    fn begin_sync(&self, _offset: u64, _len: u64) {}
     /// Cuts or zero-extends the file.
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Current length in bytes.

@@ -87,6 +87,16 @@ impl File for OsFile {
         self.0.sync_data()
     }
 
+    fn begin_sync(&self, offset: u64, len: u64) {
+        // Linux starts to write dirty pages of the range before it drops its clean ones. It is advice: an
+        // error means that it was not taken.
+        #[cfg(target_os = "linux")]
+        {
+            use rustix::fs::{Advice, fadvise};
+            let _ = fadvise(&self.0, offset, std::num::NonZeroU64::new(len), Advice::DontNeed);
+        }
+    }
+
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.0.set_len(len)
     }

@@ -40,8 +40,12 @@ struct Segment {
     room: u64,
     /// There was no space for more of them.
     cramped: bool,
+    /// How far the operating system was told to begin writing out.
+    begun: u64,
 }
 
+/// Bytes that nobody synced and that the operating system is told at once to begin with.
+const WRITE_OUT_BYTES: u64 = 1 << 20;
 /// Zeros written ahead of records that are synced one by one, at most.
 const ROOM_BYTES: u64 = 256 << 10;
 
@@ -86,6 +90,17 @@ impl Segment {
             nonces: Nonces::new(rng),
             room: len,
             cramped: false,
+            begun: len,
+        }
+    }
+
+    /// Once in a while has the operating system begin with what no sync asked for: else the sync before the next
+    /// segment, which everybody waits for, would have a whole segment to write.
+    fn write_out(&mut self, end: u64, durable: u64) {
+        self.begun = self.begun.max(durable);
+        if end.saturating_sub(self.begun) >= WRITE_OUT_BYTES {
+            self.file.begin_sync(self.begun, end - self.begun);
+            self.begun = end;
         }
     }
 
@@ -349,6 +364,10 @@ impl Wal {
             if synced {
                 segment.make_room(end, self.segment_bytes);
             }
+        }
+        if !synced {
+            let durable = self.durable().0.saturating_sub(segment.header.number);
+            segment.write_out(end, durable);
         }
         tail.chain = after;
         tail.end = tail.end.advance(bytes.len() as u64);
