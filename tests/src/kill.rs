@@ -274,6 +274,7 @@ fn one_round(
         }
     }
     let reader = std::thread::spawn(move || lines.map_while(Result::ok).collect::<Vec<String>>());
+    // A moment by chance, not an event: that is where a kill should fall.
     std::thread::sleep(delay);
     child.kill().map_err(|e| format!("killing: {e}"))?;
     child.wait().map_err(|e| format!("waiting: {e}"))?;

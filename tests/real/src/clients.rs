@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 use strongroom_client::{Client, ClientConfig, Durability, Kind, WriteOptions};
 use strongroom_tests::dice::Dice;
 use strongroom_tests::history::{Outcome as Ended, Recorder};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use crate::pair::Outcome;
+use crate::pair::{Outcome, PATIENCE};
 
 const KEYSPACE: &str = "history";
 /// Few, so that every key is read and written all the time.
@@ -32,6 +33,8 @@ pub struct Shared {
     pub acknowledged: AtomicU64,
     /// Calls answered.
     pub answered: AtomicU64,
+    /// Told each time one of these two has grown.
+    grew: Notify,
 }
 
 /// Added to the key of a stranger's read in the recorder.
@@ -62,6 +65,7 @@ impl Clients {
             next_value: AtomicU64::new(1),
             acknowledged: AtomicU64::new(0),
             answered: AtomicU64::new(0),
+            grew: Notify::new(),
         });
         let connect = async || {
             Client::connect(config.clone())
@@ -92,16 +96,22 @@ impl Clients {
     ) -> Outcome<Duration> {
         let begun = Instant::now();
         let target = counter(&self.shared).load(Ordering::SeqCst) + more;
-        while counter(&self.shared).load(Ordering::SeqCst) < target {
-            if let Some(ended) = self.tasks.try_join_next() {
-                return Err(format!("a client ended: {ended:?}"));
+        let patience = tokio::time::sleep(PATIENCE);
+        tokio::pin!(patience);
+        loop {
+            // Asked for before the look, so that no growth is missed.
+            let grew = self.shared.grew.notified();
+            tokio::pin!(grew);
+            grew.as_mut().enable();
+            if counter(&self.shared).load(Ordering::SeqCst) >= target {
+                return Ok(begun.elapsed());
             }
-            if begun.elapsed() > crate::pair::PATIENCE {
-                return Err(format!("{what}: not within {:?}", crate::pair::PATIENCE));
+            tokio::select! {
+                () = grew => {}
+                Some(ended) = self.tasks.join_next() => return Err(format!("a client ended: {ended:?}")),
+                () = &mut patience => return Err(format!("{what}: not within {PATIENCE:?}")),
             }
-            tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        Ok(begun.elapsed())
     }
 
     /// Ends all tasks, and reads every key once more.
@@ -133,6 +143,7 @@ async fn watch(client: Client, shared: Arc<Shared>, mut dice: Dice) -> Outcome {
     while !shared.stop.load(Ordering::SeqCst) {
         let key = dice.below(KEYS);
         get(&client, &shared, key, STRANGERS + key).await?;
+        // Its pace: strangers look now and then.
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     Ok(())
@@ -154,6 +165,7 @@ async fn put(client: &Client, shared: &Shared, key: u64, dice: &mut Dice) {
     if ended == Ended::Ok {
         shared.acknowledged.fetch_add(1, Ordering::SeqCst);
         shared.answered.fetch_add(1, Ordering::SeqCst);
+        shared.grew.notify_waiters();
     }
 }
 
@@ -168,6 +180,7 @@ async fn get(client: &Client, shared: &Shared, key: u64, recorded_as: u64) -> Ou
             };
             call.got(value);
             shared.answered.fetch_add(1, Ordering::SeqCst);
+            shared.grew.notify_waiters();
             Ok(())
         }
         Err(e) => match e.kind() {

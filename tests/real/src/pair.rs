@@ -155,6 +155,7 @@ impl Pair {
                 }
                 Err(_) => {
                     self.nodes[node].alive()?;
+                    // A port that does not answer yet tells nobody when it will.
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
             }
@@ -178,6 +179,7 @@ impl Pair {
             {
                 return Ok(());
             }
+            // No call tells of a peer's progress: it is asked for.
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         Err("the standby does not follow".to_owned())

@@ -49,7 +49,8 @@ async fn descriptors_run_out_then_the_server_neither_spins_nor_ends_and_recovers
         (pair.nodes[0].descriptors() as u64 >= DESCRIPTORS - 1).then_some(())
     })
     .await;
-    // A hundred ticks are one second of one processor.
+    // A hundred ticks are one second of one processor. Nothing is awaited: what is measured is a span of time in
+    // which nothing happens.
     let before = pair.nodes[0].ticks();
     tokio::time::sleep(Duration::from_secs(1)).await;
     let spun = pair.nodes[0].ticks() - before;

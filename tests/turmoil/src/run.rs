@@ -16,7 +16,7 @@ use crate::writer::{self, History, Told, Traffic};
 
 /// Simulated time of one step.
 const TICK: Duration = Duration::from_millis(10);
-/// What a step takes at least on the wall's clock.
+/// What a step takes at least on the wall's clock: engines have threads, which simulated time does not wait for.
 const PACE: Duration = Duration::from_micros(500);
 /// Simulated time in which a pair must begin to work, be promoted, or work again after the last fault.
 const PATIENCE: Duration = Duration::from_secs(120);
