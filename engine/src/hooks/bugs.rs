@@ -54,6 +54,8 @@ crate::named_states! {
         /// the old root's wrapping key is not destroyed
         OldRootKept,
         // ---- tree and reads
+        /// what a memtable finds is not compared with what was asked for
+        MemtableAnswerUnchecked,
         /// a compaction drops a delete that hides something below
         CompactionDropsDeletes,
         /// flush and compaction drop versions that snapshots need

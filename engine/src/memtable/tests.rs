@@ -49,6 +49,117 @@ fn cursor_and_get_agree_with_the_oracle() {
     }
 }
 
+/// Inserts `entries` as given, which are in order; then all of them are there, forwards, backwards and one by one.
+fn check_inserted(
+    entries: &[(TenantId, Entry)],
+    order: impl Fn(&mut Vec<(TenantId, Entry)>),
+) -> Arc<Memtable> {
+    let memtable = Arc::new(Memtable::new());
+    let mut mixed = entries.to_vec();
+    order(&mut mixed);
+    mixed
+        .iter()
+        .for_each(|(tenant, entry)| insert(&memtable, *tenant, entry));
+    for tenant in memtable.tenants() {
+        let of_tenant: Vec<_> = entries
+            .iter()
+            .filter(|(t, _)| *t == tenant)
+            .map(|(_, e)| e)
+            .collect();
+        let mut cursor = memtable.cursor(tenant);
+        cursor.seek_first().unwrap();
+        for entry in &of_tenant {
+            assert_eq!(cursor.entry(), Some(*entry));
+            assert_eq!(
+                memtable.get(tenant, &entry.key, entry.seqno).as_ref(),
+                Some(*entry)
+            );
+            cursor.next().unwrap();
+        }
+        assert_eq!(cursor.entry(), None);
+        cursor.seek_last().unwrap();
+        for entry in of_tenant.iter().rev() {
+            assert_eq!(cursor.entry(), Some(*entry));
+            cursor.prev().unwrap();
+        }
+        assert_eq!(cursor.entry(), None);
+    }
+    memtable
+}
+
+#[test]
+fn every_order_of_insertion_makes_the_same_memtable_in_bounded_memory() {
+    // Three tenants, two versions of each key: four levels.
+    let mut entries = Vec::new();
+    for tenant in [TenantId(0), TenantId(5), TenantId(u64::MAX)] {
+        for n in 0..4000u32 {
+            // Keys that nest, that differ at once, and only behind 40 equal bytes.
+            let mut key = [b"\0\0\0\x01".as_slice(), &[b'k'; 40][..n as usize % 3 * 20]].concat();
+            key.extend_from_slice(&n.to_be_bytes());
+            key.truncate(key.len() - usize::from(n % 7 == 0 && n % 256 == 0));
+            for seqno in [1, 2] {
+                entries.push((tenant, put(&key, seqno, &n.to_le_bytes())));
+            }
+        }
+    }
+    entries.sort_by(|(t, a), (u, b)| t.cmp(u).then(a.order(&b.key, b.seqno)));
+    let user: usize = entries.iter().map(|(_, e)| e.key.len() + e.value.len()).sum();
+    let shuffled = |seed| {
+        move |entries: &mut Vec<_>| {
+            let mut random = Random(seed);
+            for i in (1..entries.len()).rev() {
+                entries.swap(i, random.below(i as u64 + 1) as usize);
+            }
+        }
+    };
+    // Bytes beside key and value for each entry: an item, and a slot of a node that is as full as that
+    // order leaves it. Keys that come backwards leave halves.
+    for (memtable, most) in [
+        (check_inserted(&entries, |_| {}), 72 + 44),
+        (check_inserted(&entries, |entries| entries.reverse()), 72 + 72),
+        (check_inserted(&entries, shuffled(1)), 72 + 56),
+        (check_inserted(&entries, shuffled(2)), 72 + 56),
+    ] {
+        let beside = memtable.bytes() - user;
+        assert!(beside / entries.len() <= most, "{beside} for {}", entries.len());
+    }
+}
+
+#[test]
+fn a_hole_that_fills_from_above_does_not_leave_empty_nodes() {
+    // Each key falls behind a full node and before the one added last.
+    let memtable = Memtable::new();
+    let key = |n: u32| [[0; 4], n.to_be_bytes()].concat();
+    for n in (0..32).chain((40..10_040).rev()) {
+        insert(&memtable, TENANT, &put(&key(n), 1, b""));
+    }
+    assert!(memtable.bytes() / 10_032 < 72 + 8 + 260);
+    assert!((40..10_040).all(|n| memtable.get(TENANT, &key(n), SeqNo(1)).is_some()));
+}
+
+#[test]
+fn a_look_that_met_a_change_is_refused() {
+    let memtable = Memtable::new();
+    let key = |n: u8| [0, 0, 0, 1, n];
+    let (place_of, asked) = (|n: u8| put(&key(n), 1, b""), key(9));
+    insert(&memtable, TENANT, &place_of(9));
+    let place = Place::new(TENANT, &asked, SeqNo(1));
+    let look = |change: &dyn Fn()| {
+        memtable
+            .tree
+            .look(&memtable.items, Some(&place), false, |leaf, at| {
+                change();
+                leaf.items_from(at).len
+            })
+    };
+    assert!(matches!(look(&|| {}), Ok(Some(1))));
+    // An insert beside it, and one that splits the leaf.
+    assert!(look(&|| insert(&memtable, TENANT, &place_of(8))).is_err());
+    assert!(look(&|| (10..60).for_each(|n| insert(&memtable, TENANT, &place_of(n)))).is_err());
+    // The same place again changes no order.
+    assert!(look(&|| insert(&memtable, TENANT, &place_of(9))).is_ok());
+}
+
 #[test]
 fn last_tenant_of_all_is_walked_to_its_end() {
     let memtable = Arc::new(Memtable::new());
@@ -83,22 +194,6 @@ fn the_same_place_twice_keeps_the_later_value() {
         memtable.get(TENANT, b"key", SeqNo::MAX),
         Some(put(b"key", 1, b"second"))
     );
-}
-
-#[test]
-fn prefixes_order_like_keys() {
-    let mut random = Random(5);
-    for _ in 0..20_000 {
-        let mut make = || -> Vec<u8> {
-            let len = random.below(20) as usize;
-            (0..len)
-                .map(|_| [0, 0, 0, 1, 255][random.below(5) as usize])
-                .collect()
-        };
-        let (a, b) = (make(), make());
-        let order = Parts::new(TENANT, &a, SeqNo(1)).order(&Parts::new(TENANT, &b, SeqNo(1)));
-        assert_eq!(order, a.cmp(&b), "{a:?} {b:?}");
-    }
 }
 
 #[test]
@@ -145,6 +240,16 @@ fn readers_beside_writers_see_every_published_entry() {
                             count += u64::from(mine && entry.seqno <= SeqNo(upto));
                             last = Some(entry);
                             cursor.next().unwrap();
+                        }
+                        assert_eq!(count, 4 * upto);
+                        cursor.seek_last().unwrap();
+                        (count, last) = (0, None);
+                        while let Some(entry) = cursor.entry().cloned() {
+                            assert!(last.is_none_or(|last| last.order(&entry.key, entry.seqno).is_gt()));
+                            let mine = u64::from(entry.key[0]) == writer;
+                            count += u64::from(mine && entry.seqno <= SeqNo(upto));
+                            last = Some(entry);
+                            cursor.prev().unwrap();
                         }
                         assert_eq!(count, 4 * upto);
                     }

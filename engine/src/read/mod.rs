@@ -1,6 +1,7 @@
 //! Reading: cursors over one tenant, merged and made visible at a snapshot.
 
 pub(crate) mod cursor;
+pub(crate) mod digits;
 pub(crate) mod get;
 pub(crate) mod level;
 pub(crate) mod merge;

@@ -75,6 +75,7 @@ pub fn finder(bug: Bug) -> Finder {
         Bug::CompactionDropsDeletes => Part("compact deletes: crash", 2000),
         Bug::SnapshotsIgnored => Seeds("engine", 100),
         Bug::KeyspaceDropNotSynced => Part("delete keyspaces, buffered: crash", 2000),
+        Bug::MemtableAnswerUnchecked => Part("write: crash", 500),
         Bug::DeleteSkippedAlone => Part("write: crash", 500),
         Bug::ConditionsIgnored => Seeds("engine", 20),
         Bug::CacheKeyedByOffset => Part("compact: crash", 1500),
