@@ -15,7 +15,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
@@ -55,6 +55,8 @@ pub(crate) struct Inner {
     pub catalog: Mutex<()>,
     /// Keyspaces deleted since this process opened the database, and when: their handles are refused.
     pub dropped: RwLock<HashMap<(TenantId, KeyspaceId), SeqNo>>,
+    /// Whether there are any; true before the deletion is visible.
+    pub any_dropped: AtomicBool,
     pub pins: Arc<crate::pins::Pins>,
     pub jobs: Mutex<Survey>,
     pub background: Arc<Background>,
@@ -117,6 +119,10 @@ pub(crate) struct BackgroundState {
     pub failed: Option<Error>,
 }
 
+/// What a handle remembers of its tenant: up to which deletion, whoever's, it was live. 0 = not asked yet.
+#[derive(Default)]
+pub(crate) struct SeenLive(AtomicU64);
+
 /// What a read reads from: pinned while it lives.
 #[derive(Clone)]
 pub(crate) struct View {
@@ -163,15 +169,24 @@ impl Inner {
         }
     }
 
+    /// The same for a handle that asks often: looks again only after a tenant was deleted.
+    pub fn check_tenant_again(&self, tenant: TenantId, seen: &SeenLive) -> Result<()> {
+        // First the count, then the look: a deletion in between shows in the next count.
+        let losses = self.keystore.losses().saturating_add(1);
+        if seen.0.load(Ordering::Relaxed) == losses {
+            return Ok(());
+        }
+        self.check_tenant(tenant)?;
+        seen.0.store(losses, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// Whether a read at `at` finds the keyspace; None asks for a write, which comes after everything.
     pub fn check_keyspace(&self, tenant: TenantId, keyspace: KeyspaceId, at: Option<SeqNo>) -> Result<()> {
-        let dropped = self.dropped.read();
-        let deletion = if dropped.is_empty() {
-            None
-        } else {
-            dropped.get(&(tenant, keyspace))
-        };
-        match deletion {
+        if !self.any_dropped.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        match self.dropped.read().get(&(tenant, keyspace)) {
             Some(deletion) if at.is_none_or(|at| *deletion <= at) => Err(Error::new(
                 ErrorKind::NotFound,
                 format!("keyspace {keyspace} was deleted"),
@@ -186,6 +201,7 @@ impl Inner {
         for op in ops {
             if let Some(keyspace) = crate::catalog::drop_marker(&op) {
                 self.dropped.write().insert((tenant, keyspace), seqno);
+                self.any_dropped.store(true, Ordering::Release);
             }
             active.insert(tenant, op.key, seqno, op.kind, op.value);
         }

@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -357,6 +357,7 @@ fn start(
         gate: Gate::new(),
         catalog: Mutex::new(()),
         dropped: RwLock::new(HashMap::new()),
+        any_dropped: AtomicBool::new(false),
         pins: Arc::new(Pins::default()),
         jobs: Mutex::new(Survey::default()),
         background: Arc::new(Background::default()),

@@ -9,6 +9,7 @@ use crate::commit::{CommitTicket, op_cost};
 use crate::condition::{Condition, Holds};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
+use crate::inner::SeenLive;
 use crate::options::{BATCH_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::read::cursor::EntryKind;
 use crate::read::range::Range;
@@ -30,6 +31,7 @@ pub struct Keyspace {
     tenant: TenantId,
     id: KeyspaceId,
     name: Arc<str>,
+    seen: Arc<SeenLive>,
 }
 
 /// Operations that become visible and durable together, over keyspaces of one tenant.
@@ -97,6 +99,7 @@ impl Tenant {
             tenant: self.id,
             id,
             name: name.into(),
+            seen: Arc::default(),
         }
     }
 
@@ -185,7 +188,7 @@ impl Keyspace {
     fn get_at(&self, key: &[u8], at: Option<SeqNo>) -> Result<Option<Bytes>> {
         let inner = self.engine.inner();
         check_key(key)?;
-        inner.check_tenant(self.tenant)?;
+        inner.check_tenant_again(self.tenant, &self.seen)?;
         let tree_key = self.tree_key(key);
         // First the view, then the version: see `inner`.
         let view = inner.view();
@@ -193,7 +196,7 @@ impl Keyspace {
         inner.check_keyspace(self.tenant, self.id, Some(at))?;
         let found = inner.find(&view, self.tenant, &tree_key, at)?;
         // Deleted while we read: what was found may be a destroyed tenant's.
-        inner.check_tenant(self.tenant)?;
+        inner.check_tenant_again(self.tenant, &self.seen)?;
         Ok(found.filter(|e| e.kind == EntryKind::Put).map(|e| e.value))
     }
 
@@ -237,7 +240,14 @@ impl Keyspace {
         let inner = self.engine.inner();
         let view = inner.view();
         let at = at.unwrap_or_else(|| inner.visible());
-        Range::new(self.engine.clone(), self.tenant, self.id, view, at, lower, upper)
+        Range::new(
+            self.engine.clone(),
+            (self.tenant, self.id),
+            self.seen.clone(),
+            (view, at),
+            lower,
+            upper,
+        )
     }
 
     fn tree_key(&self, key: &[u8]) -> Vec<u8> {

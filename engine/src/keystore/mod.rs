@@ -43,6 +43,7 @@ mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
@@ -67,6 +68,8 @@ pub(crate) struct Keystore {
     origin: [u8; 16],
     writer: Mutex<Writer>,
     tenants: RwLock<Tenants>,
+    /// How often keys went; grows before anybody can see that they did.
+    losses: AtomicU64,
     /// The version, and whether the keystore is closed: what `wait` waits for.
     news: Mutex<(u64, bool)>,
     told: Condvar,
@@ -124,6 +127,12 @@ impl Keystore {
     /// Grows with every durable change; at least 1.
     pub fn version(&self) -> u64 {
         self.tenants.read().version()
+    }
+
+    /// Changes whenever tenants are deleted: whoever saw one live after asking for this, and finds it
+    /// unchanged, need not look again.
+    pub fn losses(&self) -> u64 {
+        self.losses.load(Ordering::Acquire)
     }
 
     /// The id the next tenant gets: all below were given out.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
@@ -159,6 +160,7 @@ impl Keystore {
             news: Mutex::new((tenants.version(), false)),
             told: Condvar::new(),
             tenants: RwLock::new(tenants),
+            losses: AtomicU64::new(0),
         }
     }
 

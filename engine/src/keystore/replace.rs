@@ -3,6 +3,8 @@
 //! The order of steps is in the head of the module above; every step here that can fail says whether the
 //! failure leaves all as it was ([`Failure::Harmless`]) or nobody knows ([`Failure::Final`]).
 
+use std::sync::atomic::Ordering;
+
 use super::base::{self, Plan};
 use super::format;
 use super::log::{AppendFailed, LogWriter};
@@ -261,7 +263,13 @@ impl Keystore {
 
     /// Makes a durable change visible.
     fn commit(&self, changes: &KeyChanges) {
-        self.tenants.write().commit(changes);
+        let mut tenants = self.tenants.write();
+        tenants.commit(changes);
+        if changes.full || !changes.deleted.is_empty() {
+            // Before the lock is let go: who sees them gone sees this, too.
+            self.losses.fetch_add(1, Ordering::Release);
+        }
+        drop(tenants);
         self.news.lock().0 = changes.version;
         self.told.notify_all();
     }

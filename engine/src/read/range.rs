@@ -4,6 +4,8 @@
 //! asked for. They stop where they meet. A range pins files and memtables while it lives, not memory
 //! for its results.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::cursor::Entry;
@@ -11,7 +13,7 @@ use super::merge::MergeCursor;
 use super::visible::VisibleCursor;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::inner::View;
+use crate::inner::{SeenLive, View};
 use crate::types::{KeyspaceId, SeqNo, TenantId};
 
 /// Entries of a keyspace in key order, from both ends. Each is `(key, value)`.
@@ -21,27 +23,29 @@ pub struct Range {
     engine: Engine,
     tenant: TenantId,
     keyspace: KeyspaceId,
+    seen: Arc<SeenLive>,
     view: View,
     at: SeqNo,
     /// Tree keys: `lower` inclusive, `upper` exclusive; None is the tenant's end.
     lower: Bytes,
     upper: Option<Bytes>,
+    /// Each stands on what it yielded last.
     front: Option<VisibleCursor<MergeCursor>>,
     back: Option<VisibleCursor<MergeCursor>>,
-    last_front: Option<Bytes>,
-    last_back: Option<Bytes>,
     done: bool,
     /// Told first, instead of any entry.
     broken: Option<Error>,
 }
 
+/// What is yielded.
+type KeyValue = (Bytes, Bytes);
+
 impl Range {
     pub(crate) fn new(
         engine: Engine,
-        tenant: TenantId,
-        keyspace: KeyspaceId,
-        view: View,
-        at: SeqNo,
+        (tenant, keyspace): (TenantId, KeyspaceId),
+        seen: Arc<SeenLive>,
+        (view, at): (View, SeqNo),
         lower: Vec<u8>,
         upper: Option<Vec<u8>>,
     ) -> Range {
@@ -50,14 +54,13 @@ impl Range {
             engine,
             tenant,
             keyspace,
+            seen,
             view,
             at,
             lower: lower.into(),
             upper: upper.map(Bytes::from),
             front: None,
             back: None,
-            last_front: None,
-            last_back: None,
             done,
             broken: None,
         }
@@ -79,11 +82,14 @@ impl Range {
             .bounded(self.lower.clone(), self.upper.clone()))
     }
 
-    fn advance(&mut self) -> Result<Option<Entry>> {
-        self.engine.inner().check_tenant(self.tenant)?;
-        self.engine
-            .inner()
-            .check_keyspace(self.tenant, self.keyspace, Some(self.at))?;
+    fn check(&self) -> Result<()> {
+        let inner = self.engine.inner();
+        inner.check_tenant_again(self.tenant, &self.seen)?;
+        inner.check_keyspace(self.tenant, self.keyspace, Some(self.at))
+    }
+
+    fn advance(&mut self) -> Result<Option<KeyValue>> {
+        self.check()?;
         let cursor = match &mut self.front {
             Some(cursor) => {
                 cursor.next()?;
@@ -95,26 +101,15 @@ impl Range {
                 self.front.insert(cursor)
             }
         };
-        let Some(entry) = cursor.entry() else {
-            return Ok(None);
-        };
-        let past_end = self
-            .upper
-            .as_ref()
-            .is_some_and(|upper| entry.key[..] >= upper[..]);
-        let met = self.last_back.as_ref().is_some_and(|back| entry.key >= *back);
-        if past_end || met {
-            return Ok(None);
-        }
-        self.last_front = Some(entry.key.clone());
-        Ok(Some(entry.clone()))
+        // Nothing at or above the upper bound comes out of a bounded cursor.
+        let back = self.back.as_ref().and_then(|back| back.entry());
+        let entry = cursor.entry();
+        let entry = entry.filter(|entry| back.is_none_or(|back| entry.key < back.key));
+        Ok(entry.map(key_value))
     }
 
-    fn retreat(&mut self) -> Result<Option<Entry>> {
-        self.engine.inner().check_tenant(self.tenant)?;
-        self.engine
-            .inner()
-            .check_keyspace(self.tenant, self.keyspace, Some(self.at))?;
+    fn retreat(&mut self) -> Result<Option<KeyValue>> {
+        self.check()?;
         let cursor = match &mut self.back {
             Some(cursor) => {
                 cursor.prev()?;
@@ -129,32 +124,23 @@ impl Range {
                 self.back.insert(cursor)
             }
         };
-        let Some(entry) = cursor.entry() else {
-            return Ok(None);
-        };
-        let past_start = entry.key[..] < self.lower[..];
-        let met = self.last_front.as_ref().is_some_and(|front| entry.key <= *front);
-        if past_start || met {
-            return Ok(None);
-        }
-        self.last_back = Some(entry.key.clone());
-        Ok(Some(entry.clone()))
+        let front = self.front.as_ref().and_then(|front| front.entry());
+        let entry = cursor.entry();
+        let entry = entry.filter(|entry| front.is_none_or(|front| entry.key > front.key));
+        Ok(entry.map(key_value))
     }
 
-    fn deliver(&mut self, step: Result<Option<Entry>>) -> Option<Result<(Bytes, Bytes)>> {
-        match step {
-            // The keyspace id is the first four bytes of every tree key in range.
-            Ok(Some(entry)) => Some(Ok((entry.key.slice(4..), entry.value))),
-            Ok(None) => {
-                self.done = true;
-                None
-            }
-            Err(e) => {
-                self.done = true;
-                Some(Err(e))
-            }
+    fn deliver(&mut self, step: Result<Option<KeyValue>>) -> Option<Result<KeyValue>> {
+        if !matches!(step, Ok(Some(_))) {
+            self.done = true;
         }
+        step.transpose()
     }
+}
+
+/// The keyspace id is the first four bytes of every tree key in range.
+fn key_value(entry: &Entry) -> KeyValue {
+    (entry.key.slice(4..), entry.value.clone())
 }
 
 impl Iterator for Range {

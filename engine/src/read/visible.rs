@@ -33,6 +33,8 @@ pub(crate) struct VisibleCursor<C> {
     /// No key at or above this is yielded; None = no bound.
     upper: Option<Bytes>,
     current: Current,
+    /// Memory for the key that a step leaves.
+    left: Vec<u8>,
 }
 
 impl<C: Cursor> VisibleCursor<C> {
@@ -44,6 +46,7 @@ impl<C: Cursor> VisibleCursor<C> {
             lower: Bytes::new(),
             upper: None,
             current: Current::None,
+            left: Vec::new(),
         }
     }
 
@@ -93,9 +96,11 @@ impl<C: Cursor> VisibleCursor<C> {
         match std::mem::replace(&mut self.current, Current::None) {
             Current::None => return Ok(()),
             Current::Source => {
-                if let Some(key) = self.source.entry().map(|entry| entry.key.clone()) {
-                    self.skip_versions(&key)?;
-                }
+                let mut left = std::mem::take(&mut self.left);
+                left.clear();
+                left.extend_from_slice(self.source.entry().map_or(&[], |entry| &entry.key));
+                self.skip_versions(&left)?;
+                self.left = left;
             }
             Current::Held(entry) => {
                 self.source.seek(&entry.key, SeqNo::ZERO)?;

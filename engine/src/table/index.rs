@@ -30,8 +30,9 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::block::{TREE_KEY_BYTES_MAX, shared_prefix};
+use super::block::TREE_KEY_BYTES_MAX;
 use super::format::{Fields, Malformed};
+use crate::read::digits::{Digits, common};
 
 const HANDLE_BYTES: usize = 8 + 4 + 4 + 4;
 
@@ -62,7 +63,7 @@ impl Handle {
 
 /// Makes `last` as short as it can be while staying at or above itself and below `next`.
 pub(super) fn separator(last: &[u8], next: &[u8]) -> Vec<u8> {
-    let shared = shared_prefix(last, next);
+    let shared = common(last, next);
     // Raise the first byte after the common prefix that can be raised, and cut after it. At the
     // first position the raised byte must also stay below `next`'s.
     for (index, byte) in last.iter().enumerate().skip(shared) {
@@ -179,6 +180,8 @@ pub(super) struct Index {
     last: Range<usize>,
     /// Where each part's separator length is.
     parts: Box<[u32]>,
+    /// Of the separators.
+    digits: Digits,
     start: u64,
     entries: u64,
 }
@@ -238,7 +241,9 @@ impl Index {
             return Err(Malformed("a last separator at the last key"));
         }
         let start = span.start;
+        let digits = Digits::new(parts.len(), |at| separator_of(&plain, &parts, at));
         Ok(Index {
+            digits,
             bytes: plain.into(),
             level,
             first,
@@ -287,7 +292,7 @@ impl Index {
 
     /// The separator after part `index`; empty past the end.
     pub(super) fn separator(&self, index: usize) -> &[u8] {
-        self.part(index).map_or(&[], |(separator, _)| separator)
+        separator_of(&self.bytes, &self.parts, index)
     }
 
     pub(super) fn handle(&self, index: usize) -> Option<Handle> {
@@ -305,21 +310,20 @@ impl Index {
 
     /// The first part that may hold `key` or a larger one; [`len`](Index::len) if there is none.
     pub(super) fn find(&self, key: &[u8]) -> usize {
-        let (mut low, mut high) = (0, self.len());
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if self.separator(middle) < key {
-                low = middle + 1
-            } else {
-                high = middle
-            }
-        }
-        low
+        self.digits
+            .rank(key, self.separator(0), |at| self.separator(at) < key)
     }
 
     pub(super) fn memory(&self) -> usize {
-        self.bytes.len() + self.parts.len() * size_of::<u32>() + size_of::<Index>()
+        let parts = size_of_val(&*self.parts) + self.digits.memory();
+        self.bytes.len() + parts + size_of::<Index>()
     }
+}
+
+fn separator_of<'a>(bytes: &'a [u8], parts: &[u32], index: usize) -> &'a [u8] {
+    let start = parts.get(index).map(|start| *start as usize);
+    let rest = start.and_then(|start| bytes.get(start..));
+    rest.and_then(|rest| key(&mut Fields(rest))).unwrap_or_default()
 }
 
 #[cfg(test)]
