@@ -23,7 +23,7 @@ type Place = (KeyspaceId, Vec<u8>);
 /// # let engine = Engine::builder("./data").keys(KeyFile::open("strongroom.key")?).open()?;
 /// # let tenant = engine.tenant("acme")?;
 /// # let accounts = tenant.keyspace("accounts")?;
-/// loop {
+/// let position = loop {
 ///     let mut transaction = tenant.transaction();
 ///     let seen = transaction.get(&accounts, "visits")?;
 ///     let count = seen.map_or(0, |bytes| bytes.len()) + 1;
@@ -31,8 +31,8 @@ type Place = (KeyspaceId, Vec<u8>);
 ///     match transaction.commit() {
 ///         Err(e) if e.kind() == ErrorKind::Conflict => continue,
 ///         outcome => break outcome?,
-///     };
-/// }
+///     }
+/// };
 /// # Ok::<(), strongroom::Error>(())
 /// ```
 pub struct Transaction {

@@ -79,7 +79,8 @@ impl Machine {
         self.fs = self.fs.fork();
     }
 
-    /// The bytes of the log on disk, by position.
+    /// The bytes of the log on disk, by position. What a crash brought back behind the next segment's start (room,
+    /// a torn tail) is not of the log.
     pub fn wal(&self) -> Vec<(u64, Vec<u8>)> {
         let dir = Path::new(DATA).join("wal");
         let start = |path: &PathBuf| {
@@ -88,9 +89,15 @@ impl Machine {
         };
         let files = self.fs.files();
         let in_wal = files.into_iter().filter(|(path, _)| path.parent() == Some(&dir));
-        in_wal
+        let mut segments: Vec<(u64, Vec<u8>)> = in_wal
             .filter_map(|(path, bytes)| Some((start(&path)?, bytes)))
-            .collect()
+            .collect();
+        segments.sort();
+        let starts: Vec<u64> = segments.iter().map(|(start, _)| *start).collect();
+        for ((start, bytes), next) in segments.iter_mut().zip(starts.into_iter().skip(1)) {
+            bytes.truncate((next - *start) as usize);
+        }
+        segments
     }
 }
 
