@@ -148,7 +148,7 @@ impl Inner {
         }
         let mut edit = compacted?;
         // Nor must damage to it pass for a torn tail: the keyspace would come back without its data.
-        edit.reach = Some(relied_on.max(state.reach));
+        edit.reach = Some(relied_on);
         if planted!(InputsRemovedBeforeEdit) {
             for (_, number) in &edit.removed {
                 let _ = self.io.vfs.remove_file(&table_path(&self.dir, *number));

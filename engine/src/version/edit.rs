@@ -137,7 +137,8 @@ impl ManifestState {
             self.state = state;
         }
         if let Some(reach) = edit.reach {
-            self.reach = reach;
+            // Two jobs may have looked at the log at different times: what was durable stays so.
+            self.reach = self.reach.max(reach);
         }
         Ok(())
     }

@@ -186,6 +186,15 @@ fn state_follows_edits_and_refuses_to_go_back() {
         ..Edit::default()
     };
     assert_eq!(apply(lower).1.highest_epoch, Epoch(6));
+    let reach = |lsn| Edit {
+        reach: Some(Lsn(lsn)),
+        ..Edit::default()
+    };
+    assert_eq!(
+        apply(reach(70)).1.reach,
+        apply(reach(60)).1.reach,
+        "durable stays durable"
+    );
 }
 
 #[test]
