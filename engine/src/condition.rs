@@ -11,7 +11,7 @@ use crate::hooks::{planted, rare};
 use crate::inner::Inner;
 use crate::read::cursor::EntryKind;
 use crate::tenant::Snapshot;
-use crate::types::{SeqNo, TenantId};
+use crate::types::{KeyspaceId, SeqNo, TenantId};
 
 /// One of them.
 pub(crate) struct Condition {
@@ -31,13 +31,17 @@ pub(crate) enum Holds {
 impl Inner {
     /// Ok if all hold for the newest versions at or below `at`.
     ///
-    /// - Errors: `Conflict`; `Corruption`, `Io` when they cannot be read.
+    /// - Errors: `Conflict`; `NotFound` (tenant or keyspace gone); `Corruption`, `Io` when they cannot be read.
     pub fn check_conditions(&self, tenant: TenantId, conditions: &[Condition], at: SeqNo) -> Result<()> {
         if conditions.is_empty() || planted!(ConditionsIgnored) {
             return Ok(());
         }
+        self.check_tenant(tenant)?;
         let view = self.view();
         for condition in conditions {
+            if let Some(id) = condition.tree_key.first_chunk::<4>() {
+                self.check_keyspace(tenant, KeyspaceId(u32::from_be_bytes(*id)), None)?;
+            }
             let newest = self.find(&view, tenant, &condition.tree_key, at)?;
             let holds = match &condition.holds {
                 Holds::Value(expected) => {

@@ -139,6 +139,36 @@ fn condition_on_a_strangers_key_or_beyond_a_limit_then_invalid() {
     assert!(db.keyspace.get("a").unwrap().is_none());
 }
 
+/// Its old entries are still in the tree: a condition on them held.
+#[test]
+fn condition_in_a_keyspace_or_of_a_tenant_that_was_deleted_then_not_found() {
+    let db = db();
+    let gone = db.tenant.keyspace("gone").unwrap();
+    gone.put("a", "1").unwrap();
+    db.tenant.delete_keyspace("gone").unwrap();
+    let write = |value| {
+        db.tenant
+            .batch()
+            .require(&gone, "a", value)
+            .put(&db.keyspace, "b", "1")
+            .commit()
+    };
+    assert_eq!(write(Some(&b"1"[..])).unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(write(None).unwrap_err().kind(), ErrorKind::NotFound);
+    assert!(db.keyspace.get("b").unwrap().is_none());
+    db.keyspace.put("key", "1").unwrap();
+    db.engine.delete_tenant("t").unwrap();
+    assert_eq!(db.set_if(Some("2"), "3").unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[test]
+fn node_that_may_not_write_then_says_so_before_it_compares() {
+    let db = db();
+    db.keyspace.put("key", "1").unwrap();
+    db.engine.fence(db.engine.status().epoch.promoted()).unwrap();
+    assert_eq!(db.set_if(Some("2"), "3").unwrap_err().kind(), ErrorKind::Fenced);
+}
+
 #[test]
 fn transaction_reads_its_own_writes_and_a_fixed_past() {
     let db = db();
