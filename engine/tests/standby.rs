@@ -24,6 +24,12 @@ fn open(fs: &SimFs, dir: &str, keys: &MemoryKeys, role: Role, seed: u64) -> Resu
         .open()
 }
 
+/// Keyspace "k" of a new tenant "t".
+fn keyspace(p: &Engine) -> Keyspace {
+    let tenant = p.create_tenant("t", TenantOptions::default()).unwrap();
+    tenant.keyspace("k").unwrap()
+}
+
 fn base_copy(p: &Engine, io_src: &Io, to_fs: &SimFs, keys: &MemoryKeys, seed: u64) -> Lsn {
     let at = p.checkpoint("/copy").unwrap().position.lsn;
     let provider: Arc<dyn KeyProvider> = Arc::new(keys.clone());
@@ -180,11 +186,7 @@ fn chain_that_a_standby_tells_is_the_one_at_its_durable_position() {
     let fs = SimFs::new();
     let (pk, sk) = (MemoryKeys::new(), MemoryKeys::new());
     let p = open(&fs, "/p", &pk, Role::Primary, 61).unwrap();
-    let k = p
-        .create_tenant("t", TenantOptions::default())
-        .unwrap()
-        .keyspace("k")
-        .unwrap();
+    let k = keyspace(&p);
     let sfs = SimFs::new();
     let pin = p.pin_wal(Lsn(0));
     let start = base_copy(&p, &fs.io(62), &sfs, &sk, 63);
@@ -247,11 +249,7 @@ fn promotion_cut_short_then_the_primary_that_goes_on_is_followed_where_the_empty
         let fs = SimFs::new();
         let (pk, sk) = (MemoryKeys::new(), MemoryKeys::new());
         let mut p = open(&fs, "/p", &pk, Role::Primary, 81).unwrap();
-        let k = p
-            .create_tenant("t", TenantOptions::default())
-            .unwrap()
-            .keyspace("k")
-            .unwrap();
+        let k = keyspace(&p);
         k.put("old", "1").unwrap();
         drop(k);
         let sfs = SimFs::new();
@@ -317,11 +315,7 @@ fn promotion_whose_outcome_is_open_then_nothing_is_taken_until_the_standby_is_re
         let fs = SimFs::new();
         let (pk, sk) = (MemoryKeys::new(), MemoryKeys::new());
         let p = open(&fs, "/p", &pk, Role::Primary, 91).unwrap();
-        let k = p
-            .create_tenant("t", TenantOptions::default())
-            .unwrap()
-            .keyspace("k")
-            .unwrap();
+        let k = keyspace(&p);
         let sfs = SimFs::new();
         let _pin = p.pin_wal(Lsn(0));
         let start = base_copy(&p, &fs.io(92), &sfs, &sk, 93);

@@ -268,6 +268,18 @@ mod tests {
         threads
     }
 
+    /// A cursor at the beginning, once it waits.
+    fn waiting_cursor(log: &Arc<Progress>) -> std::thread::JoinHandle<Lsn> {
+        let cursor = spawn({
+            let log = log.clone();
+            move || log.wait_durable(Lsn::ZERO, Duration::from_secs(600))
+        });
+        while log.state.lock().cursors == 0 {
+            yield_now();
+        }
+        cursor
+    }
+
     #[test]
     fn one_sync_covers_everybody_who_came_while_another_was_going_on() {
         let (log, fs, begins, let_go) = slow_log();
@@ -305,13 +317,7 @@ mod tests {
     #[test]
     fn a_waiting_cursor_syncs_what_its_writer_left_unsynced() {
         let (log, _fs, begins, let_go) = slow_log();
-        let cursor = spawn({
-            let log = log.clone();
-            move || log.wait_durable(Lsn::ZERO, Duration::from_secs(600))
-        });
-        while log.state.lock().cursors == 0 {
-            yield_now();
-        }
+        let cursor = waiting_cursor(&log);
         log.wrote(Lsn(10));
         log.left_unsynced();
         begins.recv().unwrap();
@@ -322,13 +328,7 @@ mod tests {
     #[test]
     fn a_waiting_cursor_gets_what_somebody_else_synced() {
         let (log, _fs, begins, let_go) = slow_log();
-        let cursor = spawn({
-            let log = log.clone();
-            move || log.wait_durable(Lsn::ZERO, Duration::from_secs(600))
-        });
-        while log.state.lock().cursors == 0 {
-            yield_now();
-        }
+        let cursor = waiting_cursor(&log);
         let threads = committers(&log, &begins, &[10]);
         let_go.send(()).unwrap();
         for thread in threads {
