@@ -31,6 +31,7 @@ use crate::read::cursor::Entry;
 use crate::seal::FileKeys;
 use crate::status::Recovery;
 use crate::table::BlockCache;
+use crate::transaction::Watchers;
 use crate::types::{Epoch, KeyspaceId, Lsn, SeqNo, TenantId};
 use crate::version::{Version, VersionSet};
 use crate::wal::Wal;
@@ -49,6 +50,7 @@ pub(crate) struct Inner {
     pub commit: Mutex<CommitState>,
     pub mem: RwLock<MemState>,
     pub visible: AtomicU64,
+    pub watchers: Watchers,
     pub snapshots: Mutex<BTreeMap<SeqNo, usize>>,
     pub gate: Gate,
     /// Creating and deleting keyspaces.
@@ -154,7 +156,9 @@ impl Inner {
     }
 
     pub fn publish(&self, seqno: SeqNo) {
-        self.visible.fetch_max(seqno.0, Ordering::AcqRel);
+        // Before the look for who waits: they announce themselves before they look at it.
+        self.visible.fetch_max(seqno.0, Ordering::SeqCst);
+        self.watchers.tell();
     }
 
     /// Whether reads and writes of the tenant make sense.

@@ -33,6 +33,7 @@ use crate::recovery::{self, Scan};
 use crate::seal::FileKeys;
 use crate::status::{Recovery, Role};
 use crate::table::BlockCache;
+use crate::transaction::Watchers;
 use crate::types::{EpochStart, Lsn};
 use crate::version::{Edit, ManifestState, NodeState, VersionSet};
 use crate::wal::writer::Tail;
@@ -353,6 +354,7 @@ fn start(
             immutables: VecDeque::new(),
         }),
         visible: AtomicU64::new(seqno.0),
+        watchers: Watchers::default(),
         snapshots: Mutex::new(BTreeMap::new()),
         gate: Gate::new(),
         catalog: Mutex::new(()),

@@ -9,7 +9,8 @@ use crate::commit::{CommitTicket, op_cost};
 use crate::condition::{Condition, Holds};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
-use crate::inner::SeenLive;
+use crate::hooks::planted;
+use crate::inner::{SeenLive, View};
 use crate::options::{BATCH_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::read::cursor::EntryKind;
 use crate::read::range::Range;
@@ -186,17 +187,71 @@ impl Keyspace {
     }
 
     fn get_at(&self, key: &[u8], at: Option<SeqNo>) -> Result<Option<Bytes>> {
-        let inner = self.engine.inner();
         check_key(key)?;
-        inner.check_tenant_again(self.tenant, &self.seen)?;
         let tree_key = self.tree_key(key);
+        self.read_at(at, |view, at| self.value(view, &tree_key, at))
+    }
+
+    /// The newest visible values of `keys`, in the order asked: all of one version, as if read at one moment.
+    ///
+    /// - `keys`: any number, in any order, the same one as often as you like.
+    /// - Cost: as many point reads as there are different keys, in key order, so that neighbours find their
+    ///   block in memory; memory for all values.
+    /// - Errors: as for [`get`](Keyspace::get), of any of them.
+    ///
+    /// ```no_run
+    /// # use strongroom::{Engine, keys::KeyFile};
+    /// # let engine = Engine::builder("./data").keys(KeyFile::open("strongroom.key")?).open()?;
+    /// # let events = engine.tenant("acme")?.keyspace("events")?;
+    /// let values = events.multi_get(["b", "a", "missing"])?;
+    /// assert_eq!(values.len(), 3);
+    /// # Ok::<(), strongroom::Error>(())
+    /// ```
+    pub fn multi_get<K: AsRef<[u8]>>(&self, keys: impl IntoIterator<Item = K>) -> Result<Vec<Option<Bytes>>> {
+        self.multi_get_at(keys, None)
+    }
+
+    fn multi_get_at<K: AsRef<[u8]>>(
+        &self,
+        keys: impl IntoIterator<Item = K>,
+        at: Option<SeqNo>,
+    ) -> Result<Vec<Option<Bytes>>> {
+        let mut asked = Vec::new();
+        for (place, key) in keys.into_iter().enumerate() {
+            check_key(key.as_ref())?;
+            asked.push((self.tree_key(key.as_ref()), place));
+        }
+        asked.sort_unstable();
+        self.read_at(at, |view, at| {
+            let mut found = Vec::with_capacity(asked.len());
+            for same in asked.chunk_by(|(one, _), (other, _)| one == other) {
+                let Some((key, _)) = same.first() else { continue };
+                let value = self.value(view, key, at)?;
+                found.extend(same.iter().map(|(_, place)| (*place, value.clone())));
+            }
+            if !planted!(AnswersInKeyOrder) {
+                found.sort_unstable_by_key(|(place, _)| *place);
+            }
+            Ok(found.into_iter().map(|(_, value)| value).collect())
+        })
+    }
+
+    /// Reads at one version, the newest visible one unless `at` says which; with the checks of every read.
+    fn read_at<T>(&self, at: Option<SeqNo>, look: impl FnOnce(&View, SeqNo) -> Result<T>) -> Result<T> {
+        let inner = self.engine.inner();
+        inner.check_tenant_again(self.tenant, &self.seen)?;
         // First the view, then the version: see `inner`.
         let view = inner.view();
         let at = at.unwrap_or_else(|| inner.visible());
         inner.check_keyspace(self.tenant, self.id, Some(at))?;
-        let found = inner.find(&view, self.tenant, &tree_key, at)?;
+        let found = look(&view, at)?;
         // Deleted while we read: what was found may be a destroyed tenant's.
         inner.check_tenant_again(self.tenant, &self.seen)?;
+        Ok(found)
+    }
+
+    fn value(&self, view: &View, tree_key: &[u8], at: SeqNo) -> Result<Option<Bytes>> {
+        let found = self.engine.inner().find(view, self.tenant, tree_key, at)?;
         Ok(found.filter(|e| e.kind == EntryKind::Put).map(|e| e.value))
     }
 
@@ -427,6 +482,16 @@ impl Snapshot {
     pub fn get(&self, keyspace: &Keyspace, key: impl AsRef<[u8]>) -> Result<Option<Bytes>> {
         self.check(keyspace)?;
         keyspace.get_at(key.as_ref(), Some(self.at))
+    }
+
+    /// The values of `keys` when the snapshot was taken: see [`Keyspace::multi_get`].
+    pub fn multi_get<K: AsRef<[u8]>>(
+        &self,
+        keyspace: &Keyspace,
+        keys: impl IntoIterator<Item = K>,
+    ) -> Result<Vec<Option<Bytes>>> {
+        self.check(keyspace)?;
+        keyspace.multi_get_at(keys, Some(self.at))
     }
 
     /// Entries in `range` when the snapshot was taken. The range stays valid without the snapshot.

@@ -5,34 +5,43 @@
 //! are not offered: a key that appears in one could not be noticed.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering, fence};
+use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
+use crate::hooks::rare;
+use crate::inner::Inner;
 use crate::tenant::{Batch, Keyspace, Snapshot, Tenant};
-use crate::types::{Durability, KeyspaceId, Position};
+use crate::types::{Durability, KeyspaceId, Position, SeqNo};
+
+/// How often [`Tenant::transact`] begins before it gives up.
+const TRIES_MAX: u32 = 1000;
+/// How long a wait goes on before it looks whether there is anything to wait for.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 type Place = (KeyspaceId, Vec<u8>);
 
 /// Reads and writes that take effect together or not at all. Dropping it gives them up.
 ///
-/// Nothing is locked while it runs; what it writes lies in memory until the commit.
+/// Nothing is locked while it runs; what it writes lies in memory until the commit. [`Tenant::transact`]
+/// runs one again when it conflicted.
 ///
 /// ```no_run
 /// # use strongroom::{Engine, ErrorKind, keys::KeyFile};
 /// # let engine = Engine::builder("./data").keys(KeyFile::open("strongroom.key")?).open()?;
 /// # let tenant = engine.tenant("acme")?;
 /// # let accounts = tenant.keyspace("accounts")?;
-/// let position = loop {
-///     let mut transaction = tenant.transaction();
-///     let seen = transaction.get(&accounts, "visits")?;
-///     let count = seen.map_or(0, |bytes| bytes.len()) + 1;
-///     transaction.put(&accounts, "visits", vec![b'x'; count]);
-///     match transaction.commit() {
-///         Err(e) if e.kind() == ErrorKind::Conflict => continue,
-///         outcome => break outcome?,
-///     }
-/// };
+/// let mut transaction = tenant.transaction();
+/// if transaction.get(&accounts, "visits")?.is_none() {
+///     transaction.put(&accounts, "visits", "1");
+/// }
+/// match transaction.commit() {
+///     Err(e) if e.kind() == ErrorKind::Conflict => println!("somebody else was first"),
+///     outcome => drop(outcome?),
+/// }
 /// # Ok::<(), strongroom::Error>(())
 /// ```
 pub struct Transaction {
@@ -113,5 +122,106 @@ impl Transaction {
             };
         }
         batch.commit().map(Some)
+    }
+}
+
+impl Tenant {
+    /// Runs `work` in a transaction and commits it; again from the beginning while what it read had changed at
+    /// the commit. Returns what `work` returned at last, and where it was committed (`None`: it wrote nothing).
+    ///
+    /// - `work`: runs 1 to 1000 times; its effects outside the transaction are not taken back. An error it
+    ///   returns ends all, with nothing written.
+    /// - Cost: as [`Transaction::commit`] for each try. Between two it waits until something newer can be read.
+    /// - Errors: `Conflict` (after 1000 tries; or what is in the way could not be read within
+    ///   [`Options::replicated_timeout`](crate::Options::replicated_timeout), as no standby confirmed it:
+    ///   nothing was written, try later), and those of [`Transaction::commit`]. `Unknown` is never tried again.
+    ///
+    /// ```no_run
+    /// # use strongroom::{Engine, keys::KeyFile};
+    /// # let engine = Engine::builder("./data").keys(KeyFile::open("strongroom.key")?).open()?;
+    /// # let tenant = engine.tenant("acme")?;
+    /// # let accounts = tenant.keyspace("accounts")?;
+    /// let (visits, _position) = tenant.transact(|tx| {
+    ///     let visits = tx.get(&accounts, "visits")?.map_or(0, |bytes| bytes.len()) + 1;
+    ///     tx.put(&accounts, "visits", vec![b'x'; visits]);
+    ///     Ok(visits)
+    /// })?;
+    /// # Ok::<(), strongroom::Error>(())
+    /// ```
+    pub fn transact<T>(
+        &self,
+        mut work: impl FnMut(&mut Transaction) -> Result<T>,
+    ) -> Result<(T, Option<Position>)> {
+        for _ in 0..TRIES_MAX {
+            let mut transaction = self.transaction();
+            let read_at = transaction.snapshot.seqno();
+            let done = work(&mut transaction)?;
+            match transaction.commit() {
+                Err(e) if e.kind() == ErrorKind::Conflict => {
+                    rare!(TransactionBegunAgain);
+                    self.engine.inner().wait_for_newer(read_at)?;
+                }
+                committed => return committed.map(|position| (done, position)),
+            }
+        }
+        Err(Error::new(
+            ErrorKind::Conflict,
+            format!("what the transaction read had changed at each of {TRIES_MAX} commits: try later"),
+        ))
+    }
+}
+
+impl Inner {
+    /// After a conflict with a write that is ordered and perhaps not visible yet: reading again before it is
+    /// would end the same. Waits until there is something newer than `seen` to read.
+    fn wait_for_newer(&self, seen: SeqNo) -> Result<()> {
+        let newer = || self.visible() > seen;
+        let timeout = self.options.replicated_timeout;
+        let mut waited = Duration::ZERO;
+        while !self.watchers.wait(newer, LOOK_EVERY.min(timeout)) {
+            self.commit.lock().check_writable()?;
+            if let Some(why) = self.wal.failure() {
+                let text = format!("the write-ahead log has failed ({why}): reopen");
+                return Err(Error::new(ErrorKind::ReadOnly, text));
+            }
+            waited += LOOK_EVERY;
+            if waited >= timeout {
+                return Err(Error::new(
+                    ErrorKind::Conflict,
+                    "what the transaction read was written to, and that write is not confirmed yet: try later",
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Who waits for a version to become visible.
+#[derive(Default)]
+pub(crate) struct Watchers {
+    waiting: AtomicUsize,
+    looking: Mutex<()>,
+    changed: Condvar,
+}
+
+impl Watchers {
+    /// Something became visible.
+    pub fn tell(&self) {
+        // One load while nobody waits.
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            drop(self.looking.lock());
+            self.changed.notify_all();
+        }
+    }
+
+    /// Waits until `done`, which becomes true before somebody tells; false after `timeout`.
+    fn wait(&self, done: impl Fn() -> bool, timeout: Duration) -> bool {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        let mut looking = self.looking.lock();
+        let waited = self.changed.wait_while_for(&mut looking, |()| !done(), timeout);
+        drop(looking);
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        !waited.timed_out()
     }
 }

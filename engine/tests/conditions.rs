@@ -233,3 +233,102 @@ fn many_threads_count_in_transactions_then_every_commit_counted_once() {
     let count = db.keyspace.get("n").unwrap().unwrap();
     assert_eq!(count[..], (4 * EACH).to_le_bytes());
 }
+
+fn add_one(db: &Db) -> Result<(u64, Option<Position>)> {
+    db.tenant.transact(|tx| {
+        let seen = tx.get(&db.keyspace, "count")?;
+        let count = seen.map_or(0, |bytes| u64::from_le_bytes(bytes.as_ref().try_into().unwrap())) + 1;
+        tx.put(&db.keyspace, "count", count.to_le_bytes());
+        Ok(count)
+    })
+}
+
+#[test]
+fn many_threads_add_to_one_value_by_transact_then_every_addition_counts() {
+    const THREADS: u64 = 4;
+    const EACH: u64 = 50;
+    let db = db();
+    let mut all: Vec<u64> = std::thread::scope(|scope| {
+        let adders: Vec<_> = (0..THREADS)
+            .map(|_| scope.spawn(|| (0..EACH).map(|_| add_one(&db).unwrap().0).collect::<Vec<_>>()))
+            .collect();
+        adders
+            .into_iter()
+            .flat_map(|adder| adder.join().unwrap())
+            .collect()
+    });
+    all.sort_unstable();
+    assert!(
+        all.into_iter().eq(1..=THREADS * EACH),
+        "each count was returned once"
+    );
+    assert_eq!(add_one(&db).unwrap().0, THREADS * EACH + 1);
+}
+
+#[test]
+fn disturbed_at_every_try_then_a_thousand_tries_end_in_conflict_and_nothing_is_written() {
+    let db = db();
+    let mut tries = 0u32;
+    let outcome = db.tenant.transact(|tx| {
+        tries += 1;
+        tx.get(&db.keyspace, "key")?;
+        tx.put(&db.keyspace, "mine", "1");
+        db.keyspace.put("key", tries.to_le_bytes())?;
+        Ok(())
+    });
+    conflict(outcome);
+    assert_eq!(tries, 1000);
+    assert_eq!(db.keyspace.get("mine").unwrap(), None);
+}
+
+#[test]
+fn work_fails_then_it_is_not_run_again_and_nothing_is_written() {
+    let db = db();
+    for kind in [ErrorKind::Invalid, ErrorKind::Conflict] {
+        let mut tries = 0;
+        let outcome = db.tenant.transact(|tx| -> Result<()> {
+            tries += 1;
+            tx.put(&db.keyspace, "key", "1");
+            Err(Error::new(kind, "no"))
+        });
+        assert_eq!((outcome.unwrap_err().kind(), tries), (kind, 1));
+    }
+    assert_eq!(db.value(), None);
+    let (read, position) = db.tenant.transact(|tx| tx.get(&db.keyspace, "key")).unwrap();
+    assert_eq!((read, position), (None, None), "what only reads is not committed");
+}
+
+/// Reading again would show the same as before, a thousand times in no time.
+#[test]
+fn what_is_in_the_way_becomes_visible_then_transact_goes_on_and_else_ends_in_conflict() {
+    let engine = Engine::builder("/db")
+        .shared_keys(Arc::new(MemoryKeys::new()))
+        .options({
+            let mut options = Options::tiny();
+            options.replicated_timeout = std::time::Duration::from_millis(100);
+            options
+        })
+        .io(SimFs::new().io(5))
+        .open()
+        .unwrap();
+    let tenant = engine.create_tenant("t", TenantOptions::default()).unwrap();
+    let keyspace = tenant.keyspace("k").unwrap();
+    let pending = tenant.batch().put(&keyspace, "key", "first");
+    let ticket = pending.durability(Durability::Replicated).submit().unwrap();
+    let append = || {
+        tenant.transact(|tx| {
+            let seen = tx.get(&keyspace, "key")?;
+            tx.put(&keyspace, "key", "second");
+            Ok(seen)
+        })
+    };
+    conflict(append());
+    let confirmed = ticket.position();
+    let (seen, _) = std::thread::scope(|scope| {
+        let appended = scope.spawn(append);
+        engine.confirm_replicated(confirmed.epoch, confirmed.lsn);
+        appended.join().unwrap().unwrap()
+    });
+    assert_eq!(seen.as_deref(), Some(&b"first"[..]));
+    assert_eq!(ticket.wait().unwrap(), confirmed);
+}

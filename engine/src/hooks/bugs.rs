@@ -68,6 +68,8 @@ crate::named_states! {
         CacheKeyedByOffset,
         /// a batch is committed whatever its conditions say
         ConditionsIgnored,
+        /// values of many keys come in the order of the keys, not as they were asked for
+        AnswersInKeyOrder,
         // ---- sealing
         /// the associated data leaves out where a piece stands
         OffsetNotBound,

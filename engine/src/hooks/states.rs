@@ -166,6 +166,8 @@ crate::named_states! {
         ReadFromImmutable,
         /// a batch's condition did not hold
         ConditionFailed,
+        /// a transaction was begun again after a conflict
+        TransactionBegunAgain,
         // ---- copies
         /// a checkpoint synced what was buffered
         CheckpointSyncedLog,

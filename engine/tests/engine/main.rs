@@ -8,6 +8,7 @@
 
 mod content;
 mod deletion;
+mod many;
 mod opening;
 mod replicated;
 mod standby;

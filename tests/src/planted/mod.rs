@@ -77,7 +77,7 @@ pub fn finder(bug: Bug) -> Finder {
         Bug::KeyspaceDropNotSynced => Part("delete keyspaces, buffered: crash", 2000),
         Bug::MemtableAnswerUnchecked => Part("write: crash", 500),
         Bug::DeleteSkippedAlone => Part("write: crash", 500),
-        Bug::ConditionsIgnored => Seeds("engine", 20),
+        Bug::ConditionsIgnored | Bug::AnswersInKeyOrder => Seeds("engine", 20),
         Bug::CacheKeyedByOffset => Part("compact: crash", 1500),
         Bug::OffsetNotBound => Directed("blocks exchanged inside a table", directed::exchanged_blocks),
         Bug::CommitmentNotChecked => Directed("another database's keystore", directed::foreign_keystore),

@@ -63,6 +63,8 @@ acts! {
     Batch { tenant, ops, seed, synced },
     /// A put on a condition that holds or does not (`held` 0), on a value or since a snapshot (`since` 1).
     PutIf { tenant, space, key, held, since, synced },
+    /// A transaction that adds to a value, disturbed so often by a write to it.
+    Transact { tenant, space, key, disturbed, synced },
     /// Enough entries in one keyspace for a table of its own, and a flush.
     Load { tenant, space, len },
     /// Deletes every key of a keyspace in one batch.
@@ -73,6 +75,8 @@ acts! {
     PinLog {},
     /// Gets a key and compares.
     Get { tenant, space, key },
+    /// Gets many keys at once, some twice and some that are not there, and compares; which follow from `seed`.
+    MultiGet { tenant, space, seed },
     /// Reads a range, from either end, and compares; bounds follow from `seed`.
     Range { tenant, space, seed },
     /// Takes a snapshot.

@@ -1,4 +1,4 @@
-//! Puts on a condition, which must be committed exactly if it holds.
+//! Puts on a condition, which must be committed exactly if it holds; and transactions, begun again until it does.
 
 use bytes::Bytes;
 use strongroom::{Batch, Durability, ErrorKind};
@@ -55,6 +55,34 @@ impl Run {
             )),
             Err(e) if e.kind() == ErrorKind::Conflict => Ok(()),
             other => Ok(other?),
+        }
+    }
+
+    /// A transaction that reads and puts a key, with so many writes to it in between: it must have read each
+    /// of them, and be committed on top of the last.
+    pub fn transact(&mut self, (tenant, space, key): (u64, u64, u64), disturbed: u64, synced: u64) -> Done {
+        let (tenant, space, key) = (
+            name_of_tenant(tenant),
+            name_of_space(&space.to_string()),
+            key_of(key),
+        );
+        let Some(entries) = self.entries(&tenant, &space) else {
+            return Ok(());
+        };
+        let between: Vec<Bytes> = (0..disturbed).map(|_| self.world.value(30)).collect();
+        let last = self.world.value(50);
+        let durability = match synced {
+            0 => Durability::Buffered,
+            _ => Durability::Local,
+        };
+        let place = (tenant.as_str(), space.as_str(), &key);
+        let read = self.world.transact(place, &between, &last, durability)?;
+        let was = std::iter::once(entries.get(&key).cloned());
+        match was.chain(between.into_iter().map(Some)).eq(read) {
+            true => Ok(()),
+            false => Err(Wrong::Failure(
+                "a transaction read something else than was written before it".into(),
+            )),
         }
     }
 }

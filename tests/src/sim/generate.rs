@@ -53,6 +53,13 @@ const OPERATIONS: &[(u64, Maker)] = &[
         since: d.below(2),
         synced: synced(d),
     }),
+    (10, |d| Act::Transact {
+        tenant: d.below(TENANTS),
+        space: d.below(SPACES),
+        key: d.below(KEYS),
+        disturbed: d.below(3),
+        synced: synced(d),
+    }),
     (6, |d| Act::Load {
         tenant: d.below(TENANTS),
         space: d.below(SPACES),
@@ -74,6 +81,11 @@ const OPERATIONS: &[(u64, Maker)] = &[
         tenant: d.below(TENANTS),
         space: d.below(SPACES),
         key: d.below(KEYS),
+    }),
+    (12, |d| Act::MultiGet {
+        tenant: d.below(TENANTS),
+        space: d.below(SPACES),
+        seed: d.below(1 << 32),
     }),
     (20, |d| Act::Range {
         tenant: d.below(TENANTS),

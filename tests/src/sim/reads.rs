@@ -59,6 +59,34 @@ impl Run {
         }
     }
 
+    /// Gets many keys at once, of now and of a snapshot.
+    pub fn multi_get(&mut self, tenant: u64, space: u64, seed: u64) -> Done {
+        let (tenant, space) = (name_of_tenant(tenant), name_of_space(&space.to_string()));
+        let Some(entries) = self.entries(&tenant, &space) else {
+            return Ok(());
+        };
+        let mut dice = Dice::new(seed);
+        let keys: Vec<Bytes> = (0..dice.below(12))
+            .map(|_| key_of(dice.below(KEYS + 2)))
+            .collect();
+        let expected: Vec<Option<Bytes>> = keys.iter().map(|key| entries.get(key).cloned()).collect();
+        let handle = self.handle(&tenant, &space)?;
+        if handle.multi_get(&keys)? != expected {
+            return Err(Wrong::Failure("many gets at once give something else".into()));
+        }
+        let Some(held) = self.held.iter().find(|held| held.tenant == tenant) else {
+            return Ok(());
+        };
+        let Some(entries) = held.content.get(&space) else {
+            return Ok(());
+        };
+        let expected: Vec<Option<Bytes>> = keys.iter().map(|key| entries.get(key).cloned()).collect();
+        match held.snapshot.multi_get(&handle, &keys)? == expected {
+            true => Ok(()),
+            false => Err(Wrong::Failure("many gets of a snapshot have changed".into())),
+        }
+    }
+
     /// Reads a range: forwards, backwards, or from both ends until they meet.
     pub fn range(&mut self, tenant: u64, space: u64, seed: u64) -> Done {
         let (tenant, space) = (name_of_tenant(tenant), name_of_space(&space.to_string()));

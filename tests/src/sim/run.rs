@@ -216,6 +216,13 @@ impl Run {
                 since,
                 synced,
             } => self.put_if((tenant, space, key), held, since, synced),
+            Act::Transact {
+                tenant,
+                space,
+                key,
+                disturbed,
+                synced,
+            } => self.transact((tenant, space, key), disturbed, synced),
             Act::Load { tenant, space, len } => {
                 let space = name_of_space(&space.to_string());
                 let load = |key| (space.clone(), key_of(key), Some(self.world.value(len as usize)));
@@ -251,6 +258,7 @@ impl Run {
                 Ok(())
             }
             Act::Get { tenant, space, key } => self.get(tenant, space, key),
+            Act::MultiGet { tenant, space, seed } => self.multi_get(tenant, space, seed),
             Act::Range { tenant, space, seed } => self.range(tenant, space, seed),
             Act::Snapshot { tenant } => self.snapshot(tenant),
             Act::ReadSnapshot { which } => self.read_snapshot(which),
