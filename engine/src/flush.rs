@@ -9,8 +9,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use crate::compaction::Work;
 use crate::compaction::job::dropped;
 use crate::compaction::output::{Outputs, cancelled};
@@ -42,14 +40,15 @@ pub(crate) fn flush(work: &Work<'_>, memtable: &Arc<Memtable>, flushed: Lsn, seq
         }
         let mut cursor = memtable.cursor(tenant);
         let mut retention = Retention::new(work.snapshots);
-        let mut key: Option<Bytes> = None;
+        let mut key = Vec::new();
         let mut keyspace = None;
         cursor.seek_first()?;
         while let Some(entry) = cursor.entry() {
-            if key.as_ref() != Some(&entry.key) {
+            if key != entry.key {
                 retention.next_key();
                 keyspace = dropped(work, tenant, entry, keyspace)?;
-                key = Some(entry.key.clone());
+                key.clear();
+                key.extend_from_slice(entry.key);
             }
             let drop = keyspace.and_then(|(_, drop)| drop);
             let verdict = retention.judge(entry.seqno, entry.kind == EntryKind::Delete, drop);

@@ -9,11 +9,9 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use crate::error::{Error, ErrorKind, Result};
 use crate::hooks::{planted, rare};
-use crate::read::cursor::{Cursor, Entry, EntryKind};
+use crate::read::cursor::{Cursor, EntryKind, EntryRef};
 use crate::read::level::{LevelCursor, table_for, tables_of};
 use crate::read::merge::MergeCursor;
 use crate::table::Table;
@@ -153,7 +151,7 @@ impl Job<'_> {
         let mut cursors: Vec<Box<dyn Cursor>> = Vec::new();
         for run in sources {
             match tables_of(run, tenant) {
-                [table] if table.contains(tenant) => cursors.push(table.sweep(tenant)?),
+                [table] if table.contains(tenant) => cursors.push(Box::new(table.sweep(tenant)?)),
                 [] | [_] => {}
                 several => cursors.push(Box::new(LevelCursor::sweep(several, tenant))),
             }
@@ -168,23 +166,24 @@ impl Job<'_> {
         };
         let below = Below::new(self.version, self.plan.output, tenant);
         let mut retention = Retention::new(self.work.snapshots);
-        let mut key: Option<Bytes> = None;
+        let mut key = Vec::new();
         let mut keyspace: Option<(KeyspaceId, Option<SeqNo>)> = None;
         cursor.seek_first()?;
         while let Some(entry) = cursor.entry() {
             self.look(entry.key.len() + entry.value.len() + ENTRY_BYTES)?;
-            if key.as_ref() != Some(&entry.key) {
+            if key != entry.key {
                 retention.next_key();
                 outputs.at_key()?;
                 keyspace = dropped(self.work, tenant, entry, keyspace)?;
-                key = Some(entry.key.clone());
+                key.clear();
+                key.extend_from_slice(entry.key);
             }
             let drop = keyspace.and_then(|(_, drop)| drop);
             let keep = match retention.judge(entry.seqno, entry.kind == EntryKind::Delete, drop) {
                 Verdict::Keep => true,
                 Verdict::Drop => false,
                 Verdict::KeepUnlessBottom => {
-                    let kept = !planted!(CompactionDropsDeletes) && below.may_hold(&entry.key)?;
+                    let kept = !planted!(CompactionDropsDeletes) && below.may_hold(entry.key)?;
                     if kept {
                         rare!(DeleteKept);
                     } else {
@@ -224,10 +223,10 @@ impl Job<'_> {
 pub(crate) fn dropped(
     work: &Work<'_>,
     tenant: TenantId,
-    entry: &Entry,
+    entry: EntryRef<'_>,
     last: Option<(KeyspaceId, Option<SeqNo>)>,
 ) -> Result<Option<(KeyspaceId, Option<SeqNo>)>> {
-    let Some(keyspace) = keyspace_of(&entry.key) else {
+    let Some(keyspace) = keyspace_of(entry.key) else {
         return Ok(None);
     };
     match last {

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hooks::{planted, rare};
 use crate::io::durable;
-use crate::read::cursor::Entry;
+use crate::read::cursor::EntryRef;
 use crate::seal::{FileHeader, FileKind};
 use crate::table::{TableBuilder, TableMeta};
 use crate::types::{Chain, TenantId};
@@ -38,7 +38,7 @@ impl<'a> Outputs<'a> {
     }
 
     /// Adds the next entry. False if the tenant's key was destroyed meanwhile: go on with the next.
-    pub fn add(&mut self, tenant: TenantId, entry: &Entry) -> Result<bool> {
+    pub fn add(&mut self, tenant: TenantId, entry: EntryRef<'_>) -> Result<bool> {
         let building = match self.building.take() {
             Some(building) => building,
             None => self.start()?,

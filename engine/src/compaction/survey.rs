@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::error::Result;
+use crate::read::cursor::Cursor;
 use crate::seal::FileKeys;
 use crate::table::Table;
 use crate::types::{KeyspaceId, SeqNo, TenantId};

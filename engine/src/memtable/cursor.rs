@@ -9,19 +9,23 @@
 use std::sync::Arc;
 
 use super::Memtable;
-use super::items::Place;
+use super::items::{Item, Place};
 use super::tree::Run;
 use crate::error::Result;
-use crate::read::cursor::{Cursor, Entry};
+use crate::hooks::rare;
+use crate::read::cursor::{Cursor, Entry, EntryRef};
 use crate::types::{SeqNo, TenantId};
+
+/// Steps over versions of one key before it is cheaper to search.
+const STEPS_MAX: u32 = 8;
 
 pub(super) struct MemtableCursor {
     memtable: Arc<Memtable>,
     tenant: TenantId,
     run: Run,
-    /// The place in `run`; means nothing without an entry.
+    /// The place in `run`; means nothing without an item.
     at: usize,
-    entry: Option<Entry>,
+    item: Option<u32>,
 }
 
 impl MemtableCursor {
@@ -31,17 +35,22 @@ impl MemtableCursor {
             tenant,
             run: Run::default(),
             at: 0,
-            entry: None,
+            item: None,
         }
     }
 
     /// Takes the entry at `at` of the run, if it is the tenant's.
     fn settle(&mut self, at: usize) {
         self.at = at;
-        let item = self.run.get(at).and_then(|index| self.memtable.item(index));
-        self.entry = item
-            .filter(|item| item.tenant == self.tenant)
-            .map(|item| item.entry());
+        let ours = |index: &u32| {
+            let item = self.memtable.item(*index);
+            item.is_some_and(|item| item.tenant == self.tenant)
+        };
+        self.item = self.run.get(at).filter(ours);
+    }
+
+    fn item(&self) -> Option<&Item> {
+        self.memtable.item(self.item?)
     }
 
     fn enter_forward(&mut self, run: Option<Run>) {
@@ -55,7 +64,7 @@ impl MemtableCursor {
                 self.run = run;
                 self.settle(at);
             }
-            None => self.entry = None,
+            None => self.item = None,
         }
     }
 }
@@ -85,7 +94,7 @@ impl Cursor for MemtableCursor {
     }
 
     fn next(&mut self) -> Result<()> {
-        if self.entry.is_none() {
+        if self.item.is_none() {
             return Ok(());
         }
         if self.at + 1 < self.run.len {
@@ -97,19 +106,40 @@ impl Cursor for MemtableCursor {
         Ok(())
     }
 
+    fn next_key(&mut self) -> Result<()> {
+        let Some(left) = self.item else { return Ok(()) };
+        for _ in 0..STEPS_MAX {
+            self.next()?;
+            let key = |index: Option<u32>| self.memtable.item(index?).map(Item::key);
+            if self.item.is_none() || key(self.item) != key(Some(left)) {
+                return Ok(());
+            }
+        }
+        rare!(ManyVersionsSkipped);
+        let memtable = self.memtable.clone();
+        match memtable.item(left) {
+            Some(left) => self.seek(left.key(), SeqNo::ZERO),
+            None => Ok(()),
+        }
+    }
+
     fn prev(&mut self) -> Result<()> {
-        let Some(entry) = &self.entry else { return Ok(()) };
+        let Some(item) = self.item() else { return Ok(()) };
         if let Some(before) = self.at.checked_sub(1) {
             self.settle(before);
         } else {
-            let place = Place::new(self.tenant, &entry.key, entry.seqno);
+            let place = Place::new(self.tenant, item.key(), item.seqno);
             let found = self.memtable.before(Some(&place));
             self.enter_backward(found);
         }
         Ok(())
     }
 
-    fn entry(&self) -> Option<&Entry> {
-        self.entry.as_ref()
+    fn entry(&self) -> Option<EntryRef<'_>> {
+        self.item().map(Item::view)
+    }
+
+    fn owned(&self) -> Option<Entry> {
+        self.item().map(Item::entry)
     }
 }

@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 use bytes::{Bytes, BytesMut};
 
 use super::arena::Arena;
-use crate::read::cursor::{Entry, EntryKind};
+use crate::read::cursor::{Entry, EntryKind, EntryRef};
 use crate::types::{SeqNo, TenantId};
 
 /// Bytes that entries share. A reader that keeps a value keeps its chunk.
@@ -62,6 +62,19 @@ impl Item {
             // `push` made the body at least as long as the key.
             None if self.body.len() > self.key_len as usize => self.body.slice(self.key_len as usize..),
             None => Bytes::new(),
+        }
+    }
+
+    pub(super) fn view(&self) -> EntryRef<'_> {
+        let value = match &self.large {
+            Some(value) => value,
+            None => self.body.get(self.key_len as usize..).unwrap_or_default(),
+        };
+        EntryRef {
+            key: self.key(),
+            seqno: self.seqno,
+            kind: self.kind,
+            value,
         }
     }
 

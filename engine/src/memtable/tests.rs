@@ -69,7 +69,7 @@ fn check_inserted(
         let mut cursor = memtable.cursor(tenant);
         cursor.seek_first().unwrap();
         for entry in &of_tenant {
-            assert_eq!(cursor.entry(), Some(*entry));
+            assert_eq!(cursor.owned().as_ref(), Some(*entry));
             assert_eq!(
                 memtable.get(tenant, &entry.key, entry.seqno).as_ref(),
                 Some(*entry)
@@ -79,7 +79,7 @@ fn check_inserted(
         assert_eq!(cursor.entry(), None);
         cursor.seek_last().unwrap();
         for entry in of_tenant.iter().rev() {
-            assert_eq!(cursor.entry(), Some(*entry));
+            assert_eq!(cursor.owned().as_ref(), Some(*entry));
             cursor.prev().unwrap();
         }
         assert_eq!(cursor.entry(), None);
@@ -102,7 +102,7 @@ fn every_order_of_insertion_makes_the_same_memtable_in_bounded_memory() {
             }
         }
     }
-    entries.sort_by(|(t, a), (u, b)| t.cmp(u).then(a.order(&b.key, b.seqno)));
+    entries.sort_by(|(t, a), (u, b)| t.cmp(u).then(a.view().order(&b.key, b.seqno)));
     let user: usize = entries.iter().map(|(_, e)| e.key.len() + e.value.len()).sum();
     let shuffled = |seed| {
         move |entries: &mut Vec<_>| {
@@ -234,8 +234,10 @@ fn readers_beside_writers_see_every_published_entry() {
                         let mut cursor = memtable.cursor(TENANT);
                         cursor.seek_first().unwrap();
                         let (mut count, mut last) = (0, None::<Entry>);
-                        while let Some(entry) = cursor.entry().cloned() {
-                            assert!(last.is_none_or(|last| last.order(&entry.key, entry.seqno).is_lt()));
+                        while let Some(entry) = cursor.owned() {
+                            assert!(
+                                last.is_none_or(|last| last.view().order(&entry.key, entry.seqno).is_lt())
+                            );
                             let mine = u64::from(entry.key[0]) == writer;
                             count += u64::from(mine && entry.seqno <= SeqNo(upto));
                             last = Some(entry);
@@ -244,8 +246,10 @@ fn readers_beside_writers_see_every_published_entry() {
                         assert_eq!(count, 4 * upto);
                         cursor.seek_last().unwrap();
                         (count, last) = (0, None);
-                        while let Some(entry) = cursor.entry().cloned() {
-                            assert!(last.is_none_or(|last| last.order(&entry.key, entry.seqno).is_gt()));
+                        while let Some(entry) = cursor.owned() {
+                            assert!(
+                                last.is_none_or(|last| last.view().order(&entry.key, entry.seqno).is_gt())
+                            );
                             let mine = u64::from(entry.key[0]) == writer;
                             count += u64::from(mine && entry.seqno <= SeqNo(upto));
                             last = Some(entry);

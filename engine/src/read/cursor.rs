@@ -5,8 +5,9 @@
 //! so that the newest version of a key comes first.
 //!
 //! Invariants: a cursor sees one tenant; it starts unpositioned; an error is returned and leaves it
-//! unpositioned; stepping an unpositioned cursor does nothing; keys and values are slices of the
-//! memory they were found in, never copies.
+//! unpositioned; stepping an unpositioned cursor does nothing. What a cursor is on is looked at where it
+//! lies; only what leaves the engine, or must outlive a step, is taken out of it: as slices of the memory it was
+//! found in, never copies.
 
 use std::cmp::Ordering;
 
@@ -35,7 +36,27 @@ impl EntryKind {
     }
 }
 
-/// One version of one key. Cheap to clone: key and value are slices of a block or a batch.
+/// One version of one key, where it lies.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct EntryRef<'a> {
+    /// Tree key: keyspace id big-endian, then the user's key.
+    pub key: &'a [u8],
+    /// The version.
+    pub seqno: SeqNo,
+    /// Put or delete.
+    pub kind: EntryKind,
+    /// Empty for a delete.
+    pub value: &'a [u8],
+}
+
+impl EntryRef<'_> {
+    /// How this entry compares to the place (`key`, `seqno`) in internal order.
+    pub(crate) fn order(&self, key: &[u8], seqno: SeqNo) -> Ordering {
+        internal_order(self.key, self.seqno, key, seqno)
+    }
+}
+
+/// The same, taken out. Cheap to clone: key and value are slices of a block or a memtable's chunk.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
     /// Tree key: keyspace id big-endian, then the user's key.
@@ -49,13 +70,24 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// How this entry compares to the place (`key`, `seqno`) in internal order.
-    pub(crate) fn order(&self, key: &[u8], seqno: SeqNo) -> Ordering {
-        internal_order(&self.key, self.seqno, key, seqno)
+    /// To look at.
+    pub(crate) fn view(&self) -> EntryRef<'_> {
+        EntryRef {
+            key: &self.key,
+            seqno: self.seqno,
+            kind: self.kind,
+            value: &self.value,
+        }
     }
 }
 
 impl std::fmt::Debug for Entry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.view().fmt(f)
+    }
+}
+
+impl std::fmt::Debug for EntryRef<'_> {
     // Never keys and values: errors and logs may carry what they format.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
@@ -86,8 +118,51 @@ pub(crate) trait Cursor: Send {
     fn seek_before(&mut self, key: &[u8]) -> Result<()>;
     /// To the next entry; unpositioned after the last. Does nothing when unpositioned.
     fn next(&mut self) -> Result<()>;
+    /// To the first entry of the next key, past the older versions of this one; unpositioned after the last
+    /// key. Does nothing when unpositioned.
+    fn next_key(&mut self) -> Result<()>;
     /// To the previous entry; unpositioned before the first. Does nothing when unpositioned.
     fn prev(&mut self) -> Result<()>;
     /// The entry the cursor is on, if it is positioned.
-    fn entry(&self) -> Option<&Entry>;
+    fn entry(&self) -> Option<EntryRef<'_>>;
+    /// The same, taken out.
+    fn owned(&self) -> Option<Entry>;
+    /// Whether the cursor knows, without a look at anything else, that no entry before the one it is on has the
+    /// same key. False says nothing.
+    fn is_newest(&self) -> bool {
+        false
+    }
+}
+
+impl<C: Cursor + ?Sized> Cursor for Box<C> {
+    fn seek(&mut self, key: &[u8], seqno: SeqNo) -> Result<()> {
+        (**self).seek(key, seqno)
+    }
+    fn seek_first(&mut self) -> Result<()> {
+        (**self).seek_first()
+    }
+    fn seek_last(&mut self) -> Result<()> {
+        (**self).seek_last()
+    }
+    fn seek_before(&mut self, key: &[u8]) -> Result<()> {
+        (**self).seek_before(key)
+    }
+    fn next(&mut self) -> Result<()> {
+        (**self).next()
+    }
+    fn next_key(&mut self) -> Result<()> {
+        (**self).next_key()
+    }
+    fn prev(&mut self) -> Result<()> {
+        (**self).prev()
+    }
+    fn entry(&self) -> Option<EntryRef<'_>> {
+        (**self).entry()
+    }
+    fn owned(&self) -> Option<Entry> {
+        (**self).owned()
+    }
+    fn is_newest(&self) -> bool {
+        (**self).is_newest()
+    }
 }

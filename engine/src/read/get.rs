@@ -4,7 +4,7 @@
 //! then each deeper level's one table. Versions of a key never get older on that way up, so the first
 //! entry at or below the snapshot is the newest.
 
-use super::cursor::Entry;
+use super::cursor::{Cursor, Entry};
 use super::level::{self, LevelCursor};
 use super::merge::MergeCursor;
 use crate::error::Result;
@@ -40,19 +40,35 @@ pub(crate) fn find(view: &View, tenant: TenantId, key: &[u8], at: SeqNo) -> Resu
 }
 
 impl View {
-    /// All versions of one tenant's entries, from every source.
-    pub fn cursor(&self, tenant: TenantId) -> Result<MergeCursor> {
-        let mut sources = vec![self.active.cursor(tenant)];
-        sources.extend(self.immutables.iter().map(|m| m.cursor(tenant)));
-        let mut levels = self.version.levels.iter();
-        for table in levels.next().into_iter().flatten().filter(|t| t.contains(tenant)) {
-            sources.push(table.cursor(tenant)?);
-        }
-        for tables in levels {
-            if !level::tables_of(tables, tenant).is_empty() {
-                sources.push(Box::new(LevelCursor::new(tables, tenant)));
+    /// All versions of one tenant's entries at or below any version that was visible before this call, from
+    /// every source.
+    pub fn cursor(&self, tenant: TenantId) -> Result<Box<dyn Cursor>> {
+        let mut sources: Vec<Box<dyn Cursor>> = Vec::new();
+        for memtable in std::iter::once(&self.active).chain(&self.immutables) {
+            // What comes into an empty one later is newer than all that was visible.
+            if !memtable.is_empty() {
+                sources.push(memtable.cursor(tenant));
             }
         }
-        Ok(MergeCursor::new(sources))
+        let mut levels = self.version.levels.iter();
+        for table in levels.next().into_iter().flatten().filter(|t| t.contains(tenant)) {
+            sources.push(Box::new(table.cursor(tenant)?));
+        }
+        for tables in levels {
+            match level::tables_of(tables, tenant) {
+                [] => {}
+                [only] if !only.contains(tenant) => {}
+                [only] => sources.push(Box::new(only.cursor(tenant)?)),
+                several => sources.push(Box::new(LevelCursor::new(several, tenant))),
+            }
+        }
+        Ok(match sources.pop() {
+            Some(only) if sources.is_empty() => only,
+            Some(last) => {
+                sources.push(last);
+                Box::new(MergeCursor::new(sources))
+            }
+            None => Box::new(MergeCursor::new(sources)),
+        })
     }
 }

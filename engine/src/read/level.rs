@@ -11,8 +11,8 @@
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::read::cursor::{Cursor, Entry};
-use crate::table::Table;
+use crate::read::cursor::{Cursor, Entry, EntryRef};
+use crate::table::{Table, TableCursor};
 use crate::types::{SeqNo, TenantId};
 
 /// The part of `tables` (one level, ordered and disjoint) whose range of tenants includes `tenant`.
@@ -58,7 +58,7 @@ pub(crate) struct LevelCursor {
     tables: Vec<Arc<Table>>,
     at: usize,
     /// Over `tables[at]`.
-    open: Option<Box<dyn Cursor>>,
+    open: Option<TableCursor>,
     sweep: bool,
 }
 
@@ -86,7 +86,7 @@ impl LevelCursor {
     }
 
     /// Opens the cursor of table `at`, keeping one that is open already; None past either end.
-    fn table(&mut self, at: usize) -> Result<Option<&mut Box<dyn Cursor>>> {
+    fn table(&mut self, at: usize) -> Result<Option<&mut TableCursor>> {
         if self.at != at || self.open.is_none() {
             self.open = match self.tables.get(at) {
                 Some(table) if self.sweep => Some(table.sweep(self.tenant)?),
@@ -102,7 +102,7 @@ impl LevelCursor {
     fn enter_forward(&mut self, mut at: usize) -> Result<()> {
         while let Some(cursor) = self.table(at)? {
             cursor.seek_first()?;
-            if cursor.entry().is_some() {
+            if cursor.is_positioned() {
                 return Ok(());
             }
             at += 1;
@@ -118,7 +118,7 @@ impl LevelCursor {
                 return Ok(());
             };
             cursor.seek_last()?;
-            if cursor.entry().is_some() {
+            if cursor.is_positioned() {
                 return Ok(());
             }
         }
@@ -132,6 +132,21 @@ impl LevelCursor {
         } else {
             search(&self.tables, self.tenant, key)
         }
+    }
+
+    /// A step inside the open table, or into one after it.
+    fn forward(&mut self, step: impl FnOnce(&mut TableCursor) -> Result<()>) -> Result<()> {
+        let Some(cursor) = self.open.as_mut().filter(|cursor| cursor.is_positioned()) else {
+            return Ok(());
+        };
+        let stepped = step(cursor);
+        if stepped.is_ok() && cursor.is_positioned() {
+            return Ok(());
+        }
+        self.moved(|level| {
+            stepped?;
+            level.enter_forward(level.at + 1)
+        })
     }
 
     /// Runs a move; an error leaves the cursor unpositioned.
@@ -152,7 +167,7 @@ impl Cursor for LevelCursor {
                 return Ok(());
             };
             cursor.seek(key, seqno)?;
-            if cursor.entry().is_some() {
+            if cursor.is_positioned() {
                 Ok(())
             } else {
                 level.enter_forward(at + 1)
@@ -175,7 +190,7 @@ impl Cursor for LevelCursor {
                 return level.enter_backward(at);
             };
             cursor.seek_before(key)?;
-            if cursor.entry().is_some() {
+            if cursor.is_positioned() {
                 Ok(())
             } else {
                 level.enter_backward(at)
@@ -184,26 +199,21 @@ impl Cursor for LevelCursor {
     }
 
     fn next(&mut self) -> Result<()> {
-        self.moved(|level| {
-            let Some(cursor) = level.open.as_mut().filter(|cursor| cursor.entry().is_some()) else {
-                return Ok(());
-            };
-            cursor.next()?;
-            if cursor.entry().is_some() {
-                Ok(())
-            } else {
-                level.enter_forward(level.at + 1)
-            }
-        })
+        self.forward(TableCursor::next)
+    }
+
+    fn next_key(&mut self) -> Result<()> {
+        // All versions of a key stand in one table.
+        self.forward(TableCursor::next_key)
     }
 
     fn prev(&mut self) -> Result<()> {
         self.moved(|level| {
-            let Some(cursor) = level.open.as_mut().filter(|cursor| cursor.entry().is_some()) else {
+            let Some(cursor) = level.open.as_mut().filter(|cursor| cursor.is_positioned()) else {
                 return Ok(());
             };
             cursor.prev()?;
-            if cursor.entry().is_some() {
+            if cursor.is_positioned() {
                 Ok(())
             } else {
                 level.enter_backward(level.at)
@@ -211,7 +221,15 @@ impl Cursor for LevelCursor {
         })
     }
 
-    fn entry(&self) -> Option<&Entry> {
-        self.open.as_ref().and_then(|cursor| cursor.entry())
+    fn entry(&self) -> Option<EntryRef<'_>> {
+        self.open.as_ref().and_then(TableCursor::entry)
+    }
+
+    fn owned(&self) -> Option<Entry> {
+        self.open.as_ref().and_then(TableCursor::owned)
+    }
+
+    fn is_newest(&self) -> bool {
+        self.open.as_ref().is_some_and(TableCursor::is_newest)
     }
 }

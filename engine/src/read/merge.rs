@@ -14,7 +14,7 @@
 use std::cmp::Ordering;
 
 use crate::error::Result;
-use crate::read::cursor::{Cursor, Entry};
+use crate::read::cursor::{Cursor, Entry, EntryRef};
 use crate::types::SeqNo;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub(crate) struct MergeCursor {
     /// Indexes of positioned sources, a binary heap in the order of `direction`.
     heap: Vec<usize>,
     direction: Direction,
+    /// Memory for the key that a step leaves.
+    left: Vec<u8>,
 }
 
 impl MergeCursor {
@@ -40,17 +42,18 @@ impl MergeCursor {
             sources,
             heap,
             direction: Direction::Forward,
+            left: Vec::new(),
         }
     }
 
-    fn source_entry(&self, source: usize) -> Option<&Entry> {
+    fn source_entry(&self, source: usize) -> Option<EntryRef<'_>> {
         self.sources.get(source).and_then(|cursor| cursor.entry())
     }
 
     /// Whether source `a` comes before source `b` in the order of the direction.
     fn before(&self, a: usize, b: usize) -> bool {
         let order = match (self.source_entry(a), self.source_entry(b)) {
-            (Some(a), Some(b)) => a.order(&b.key, b.seqno),
+            (Some(a), Some(b)) => a.order(b.key, b.seqno),
             // The heap holds positioned sources only.
             (Some(_), None) => return true,
             (None, _) => return false,
@@ -112,18 +115,15 @@ impl MergeCursor {
         Ok(())
     }
 
-    /// Moves the source on top one step in the current direction.
-    fn step(&mut self) -> Result<()> {
+    /// Moves the source on top with `step`, which goes in the current direction.
+    fn step(&mut self, step: fn(&mut dyn Cursor) -> Result<()>) -> Result<()> {
         let Some(top) = self.heap.first().copied() else {
             return Ok(());
         };
         let Some(source) = self.sources.get_mut(top) else {
             return Ok(());
         };
-        let result = match self.direction {
-            Direction::Forward => source.next(),
-            Direction::Backward => source.prev(),
-        };
+        let result = step(source.as_mut());
         let positioned = source.entry().is_some();
         if let Err(error) = result {
             self.heap.clear();
@@ -141,7 +141,10 @@ impl MergeCursor {
         let Some(top) = self.heap.first().copied() else {
             return Ok(());
         };
-        let Some(Entry { key, seqno, .. }) = self.source_entry(top).cloned() else {
+        let Some((key, seqno)) = self
+            .source_entry(top)
+            .map(|entry| (entry.key.to_vec(), entry.seqno))
+        else {
             return Ok(());
         };
         self.rebuild(direction, |index, source| {
@@ -197,19 +200,53 @@ impl Cursor for MergeCursor {
 
     fn next(&mut self) -> Result<()> {
         match self.direction {
-            Direction::Forward => self.step(),
+            Direction::Forward => self.step(|source| source.next()),
             Direction::Backward => self.turn(Direction::Forward),
         }
     }
 
+    fn next_key(&mut self) -> Result<()> {
+        if self.direction == Direction::Forward && self.heap.len() == 1 {
+            return self.step(|source| source.next_key());
+        }
+        let mut left = std::mem::take(&mut self.left);
+        left.clear();
+        left.extend_from_slice(self.entry().map_or(&[], |entry| entry.key));
+        let mut outcome = Ok(());
+        if self.direction == Direction::Backward {
+            outcome = self.turn(Direction::Forward);
+        }
+        while outcome.is_ok() && self.entry().is_some_and(|entry| entry.key == left) {
+            outcome = self.step(|source| source.next_key());
+        }
+        self.left = left;
+        outcome
+    }
+
     fn prev(&mut self) -> Result<()> {
         match self.direction {
-            Direction::Backward => self.step(),
+            Direction::Backward => self.step(|source| source.prev()),
             Direction::Forward => self.turn(Direction::Backward),
         }
     }
 
-    fn entry(&self) -> Option<&Entry> {
+    fn entry(&self) -> Option<EntryRef<'_>> {
         self.heap.first().and_then(|top| self.source_entry(*top))
+    }
+
+    fn owned(&self) -> Option<Entry> {
+        let top = self.heap.first().and_then(|top| self.sources.get(*top));
+        top.and_then(|source| source.owned())
+    }
+
+    fn is_newest(&self) -> bool {
+        match (&self.heap[..], self.direction) {
+            // Of the others none has an entry before this one.
+            ([only], Direction::Backward) => {
+                let source = self.sources.get(*only);
+                source.is_some_and(|source| source.is_newest())
+            }
+            _ => false,
+        }
     }
 }

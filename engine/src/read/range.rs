@@ -6,10 +6,9 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
-use super::cursor::Entry;
-use super::merge::MergeCursor;
+use super::cursor::Cursor;
 use super::visible::VisibleCursor;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -30,8 +29,8 @@ pub struct Range {
     lower: Bytes,
     upper: Option<Bytes>,
     /// Each stands on what it yielded last.
-    front: Option<VisibleCursor<MergeCursor>>,
-    back: Option<VisibleCursor<MergeCursor>>,
+    front: Option<VisibleCursor<Box<dyn Cursor>>>,
+    back: Option<VisibleCursor<Box<dyn Cursor>>>,
     done: bool,
     /// Told first, instead of any entry.
     broken: Option<Error>,
@@ -77,7 +76,7 @@ impl Range {
         self.at
     }
 
-    fn cursor(&self) -> Result<VisibleCursor<MergeCursor>> {
+    fn cursor(&self) -> Result<VisibleCursor<Box<dyn Cursor>>> {
         Ok(VisibleCursor::new(self.view.cursor(self.tenant)?, self.at)
             .bounded(self.lower.clone(), self.upper.clone()))
     }
@@ -103,9 +102,8 @@ impl Range {
         };
         // Nothing at or above the upper bound comes out of a bounded cursor.
         let back = self.back.as_ref().and_then(|back| back.entry());
-        let entry = cursor.entry();
-        let entry = entry.filter(|entry| back.is_none_or(|back| entry.key < back.key));
-        Ok(entry.map(key_value))
+        let met = back.is_some_and(|back| cursor.entry().is_some_and(|entry| entry.key >= back.key));
+        Ok(if met { None } else { key_value(cursor) })
     }
 
     fn retreat(&mut self) -> Result<Option<KeyValue>> {
@@ -125,9 +123,8 @@ impl Range {
             }
         };
         let front = self.front.as_ref().and_then(|front| front.entry());
-        let entry = cursor.entry();
-        let entry = entry.filter(|entry| front.is_none_or(|front| entry.key > front.key));
-        Ok(entry.map(key_value))
+        let met = front.is_some_and(|front| cursor.entry().is_some_and(|entry| entry.key <= front.key));
+        Ok(if met { None } else { key_value(cursor) })
     }
 
     fn deliver(&mut self, step: Result<Option<KeyValue>>) -> Option<Result<KeyValue>> {
@@ -138,9 +135,11 @@ impl Range {
     }
 }
 
-/// The keyspace id is the first four bytes of every tree key in range.
-fn key_value(entry: &Entry) -> KeyValue {
-    (entry.key.slice(4..), entry.value.clone())
+fn key_value(cursor: &VisibleCursor<Box<dyn Cursor>>) -> Option<KeyValue> {
+    let mut entry = cursor.owned()?;
+    // The keyspace id is the first four bytes of every tree key in range.
+    entry.key.advance(4.min(entry.key.len()));
+    Some((entry.key, entry.value))
 }
 
 impl Iterator for Range {

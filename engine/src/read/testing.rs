@@ -120,9 +120,10 @@ impl Oracle {
     }
 }
 
-fn same(found: Option<&Entry>, expected: Option<&Entry>, what: &str) {
+fn same(cursor: &dyn Cursor, expected: Option<&Entry>, what: &str) {
+    let (found, taken) = (cursor.entry(), cursor.owned());
     assert!(
-        found == expected,
+        found == expected.map(Entry::view) && taken.as_ref() == expected,
         "{what}: found {found:?}, expected {expected:?}"
     );
 }
@@ -130,23 +131,23 @@ fn same(found: Option<&Entry>, expected: Option<&Entry>, what: &str) {
 /// Compares `cursor` with the sorted `entries`: whole walks both ways, then `steps` random moves, among
 /// them seeks to places that exist, nearly exist, and do not.
 pub(crate) fn check_cursor(cursor: &mut dyn Cursor, entries: &[Entry], random: &mut Random, steps: usize) {
-    same(cursor.entry(), None, "unpositioned at first");
+    same(cursor, None, "unpositioned at first");
     cursor.next().unwrap();
-    same(cursor.entry(), None, "next while unpositioned");
+    same(cursor, None, "next while unpositioned");
     cursor.seek_first().unwrap();
     for (i, entry) in entries.iter().enumerate() {
-        same(cursor.entry(), Some(entry), &format!("forward {i}"));
+        same(cursor, Some(entry), &format!("forward {i}"));
         cursor.next().unwrap();
     }
-    same(cursor.entry(), None, "past the end");
+    same(cursor, None, "past the end");
     cursor.prev().unwrap();
-    same(cursor.entry(), None, "prev while unpositioned");
+    same(cursor, None, "prev while unpositioned");
     cursor.seek_last().unwrap();
     for (i, entry) in entries.iter().enumerate().rev() {
-        same(cursor.entry(), Some(entry), &format!("backward {i}"));
+        same(cursor, Some(entry), &format!("backward {i}"));
         cursor.prev().unwrap();
     }
-    same(cursor.entry(), None, "before the start");
+    same(cursor, None, "before the start");
 
     let mut at: Option<usize> = None;
     for step in 0..steps {
@@ -173,15 +174,20 @@ pub(crate) fn check_cursor(cursor: &mut dyn Cursor, entries: &[Entry], random: &
             }
             2 => {
                 cursor.seek(&key, seqno).unwrap();
-                at = Some(entries.partition_point(|entry| entry.order(&key, seqno).is_lt()));
+                at = Some(entries.partition_point(|entry| entry.view().order(&key, seqno).is_lt()));
             }
             3 => {
                 cursor.seek_before(&key).unwrap();
                 at = entries.partition_point(|entry| entry.key < key).checked_sub(1);
             }
-            4..8 => {
+            4..7 => {
                 cursor.next().unwrap();
                 at = at.map(|at| at + 1);
+            }
+            7 => {
+                cursor.next_key().unwrap();
+                let key = at.and_then(|at| entries.get(at)).map(|entry| entry.key.clone());
+                at = key.map(|key| entries.partition_point(|entry| entry.key <= key));
             }
             _ => {
                 cursor.prev().unwrap();
@@ -189,8 +195,17 @@ pub(crate) fn check_cursor(cursor: &mut dyn Cursor, entries: &[Entry], random: &
             }
         }
         at = at.filter(|at| *at < entries.len());
+        if let Some(at) = at
+            && cursor.is_newest()
+        {
+            let before = at.checked_sub(1).and_then(|before| entries.get(before));
+            assert!(
+                before.is_none_or(|before| before.key != entries[at].key),
+                "step {step}"
+            );
+        }
         same(
-            cursor.entry(),
+            cursor,
             at.and_then(|at| entries.get(at)),
             &format!("step {step}, move {what}"),
         );

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::cursor::{Cursor, Entry};
+use super::cursor::{Cursor, Entry, EntryRef};
 use super::merge::MergeCursor;
 use super::testing::{Oracle, Random, check_cursor, put, random_entries};
 use super::visible::VisibleCursor;
@@ -121,8 +121,14 @@ fn check_visible(cursor: VisibleCursor<MergeCursor>, entries: &[Entry], random: 
         fn prev(&mut self) -> Result<()> {
             self.0.prev()
         }
-        fn entry(&self) -> Option<&Entry> {
+        fn next_key(&mut self) -> Result<()> {
+            self.0.next()
+        }
+        fn entry(&self) -> Option<EntryRef<'_>> {
             self.0.entry()
+        }
+        fn owned(&self) -> Option<Entry> {
+            self.0.owned()
         }
     }
 
@@ -166,8 +172,14 @@ impl Cursor for Failing {
     fn prev(&mut self) -> Result<()> {
         self.call(|inner| inner.prev())
     }
-    fn entry(&self) -> Option<&Entry> {
+    fn next_key(&mut self) -> Result<()> {
+        self.call(|inner| inner.next_key())
+    }
+    fn entry(&self) -> Option<EntryRef<'_>> {
         self.inner.entry()
+    }
+    fn owned(&self) -> Option<Entry> {
+        self.inner.owned()
     }
 }
 

@@ -1,15 +1,16 @@
 //! What a reader at a snapshot sees: for each key its newest version at or below the snapshot, if
 //! that is a put.
 //!
-//! Invariants: going forwards, the source stands on the current entry; going backwards, on the last
-//! entry of a smaller key, or nowhere. An error leaves the cursor unpositioned. Outside the bounds
-//! nothing is read beyond the first entry met there.
+//! Invariants: going forwards, the source stands on the current entry. Going backwards, versions of a key come
+//! oldest first, so that the source has to step to a smaller key before it is known which one counts; the current
+//! entry is then held. Where the source knows that a key has but one version, it stands on that, as forwards.
+//! An error leaves the cursor unpositioned. Outside the bounds nothing is read beyond the first entry met there.
 
 use bytes::Bytes;
 
 use crate::error::Result;
-use crate::hooks::{planted, rare};
-use crate::read::cursor::{Cursor, Entry, EntryKind};
+use crate::hooks::planted;
+use crate::read::cursor::{Cursor, Entry, EntryKind, EntryRef};
 use crate::types::SeqNo;
 
 /// Steps over versions of one key before it is cheaper to seek past them.
@@ -18,8 +19,10 @@ const STEPS_MAX: u32 = 8;
 /// Where the current entry is.
 enum Current {
     None,
-    /// The source stands on it: going forwards.
+    /// The source stands on it; versions that are newer than the snapshot may stand before.
     Source,
+    /// The source stands on it, and it is the only version of its key: going backwards.
+    Only,
     /// Here; the source has gone on to a smaller key: going backwards.
     Held(Entry),
 }
@@ -33,8 +36,6 @@ pub(crate) struct VisibleCursor<C> {
     /// No key at or above this is yielded; None = no bound.
     upper: Option<Bytes>,
     current: Current,
-    /// Memory for the key that a step leaves.
-    left: Vec<u8>,
 }
 
 impl<C: Cursor> VisibleCursor<C> {
@@ -46,7 +47,6 @@ impl<C: Cursor> VisibleCursor<C> {
             lower: Bytes::new(),
             upper: None,
             current: Current::None,
-            left: Vec::new(),
         }
     }
 
@@ -95,16 +95,13 @@ impl<C: Cursor> VisibleCursor<C> {
     pub(crate) fn next(&mut self) -> Result<()> {
         match std::mem::replace(&mut self.current, Current::None) {
             Current::None => return Ok(()),
-            Current::Source => {
-                let mut left = std::mem::take(&mut self.left);
-                left.clear();
-                left.extend_from_slice(self.source.entry().map_or(&[], |entry| &entry.key));
-                self.skip_versions(&left)?;
-                self.left = left;
-            }
+            Current::Source | Current::Only => self.source.next_key()?,
             Current::Held(entry) => {
+                // The end of the key's versions, unless one has the smallest number of all.
                 self.source.seek(&entry.key, SeqNo::ZERO)?;
-                self.skip_versions(&entry.key)?;
+                if self.source.entry().is_some_and(|next| next.key == entry.key) {
+                    self.source.next_key()?;
+                }
             }
         }
         self.settle_forward()
@@ -115,51 +112,45 @@ impl<C: Cursor> VisibleCursor<C> {
         match std::mem::replace(&mut self.current, Current::None) {
             Current::None => return Ok(()),
             Current::Source => {
-                if let Some(key) = self.source.entry().map(|entry| entry.key.clone()) {
+                if let Some(key) = self.source.entry().map(|entry| entry.key.to_vec()) {
                     self.source.seek_before(&key)?;
                 }
             }
+            Current::Only => self.source.prev()?,
             Current::Held(_) => {}
         }
         self.settle_backward()
     }
 
     /// The visible entry, always a put, if positioned.
-    pub(crate) fn entry(&self) -> Option<&Entry> {
+    pub(crate) fn entry(&self) -> Option<EntryRef<'_>> {
         match &self.current {
             Current::None => None,
-            Current::Source => self.source.entry(),
-            Current::Held(entry) => Some(entry),
+            Current::Source | Current::Only => self.source.entry(),
+            Current::Held(entry) => Some(entry.view()),
         }
     }
 
-    /// Moves the source forwards past all versions of `key`, if it is on one of them.
-    fn skip_versions(&mut self, key: &[u8]) -> Result<()> {
-        let mut steps = 0;
-        while self.source.entry().is_some_and(|entry| entry.key == key) {
-            steps += 1;
-            if steps == STEPS_MAX {
-                // The end of the key's versions; an entry may still stand there.
-                rare!(ManyVersionsSkipped);
-                self.source.seek(key, SeqNo::ZERO)?;
-            } else {
-                self.source.next()?;
-            }
+    /// The same, taken out.
+    pub(crate) fn owned(&self) -> Option<Entry> {
+        match &self.current {
+            Current::None => None,
+            Current::Source | Current::Only => self.source.owned(),
+            Current::Held(entry) => Some(entry.clone()),
         }
-        Ok(())
     }
 
     /// From the source's entry on, the first that is visible.
     fn settle_forward(&mut self) -> Result<()> {
         let mut steps = 0;
         while let Some(entry) = self.source.entry() {
-            if self.upper.as_ref().is_some_and(|upper| entry.key >= upper) {
+            if self.upper.as_deref().is_some_and(|upper| entry.key >= upper) {
                 return Ok(());
             }
             if entry.seqno > self.snapshot {
                 steps += 1;
                 if steps == STEPS_MAX {
-                    let key = entry.key.clone();
+                    let key = entry.key.to_vec();
                     self.source.seek(&key, self.snapshot)?;
                     steps = 0;
                 } else {
@@ -176,8 +167,7 @@ impl<C: Cursor> VisibleCursor<C> {
                 self.source.next()?;
                 continue;
             }
-            let key = entry.key.clone();
-            self.skip_versions(&key)?;
+            self.source.next_key()?;
         }
         Ok(())
     }
@@ -193,16 +183,24 @@ impl<C: Cursor> VisibleCursor<C> {
                     break;
                 }
                 found = None;
-                if entry.key < self.lower {
+                if entry.key < &self.lower[..] {
                     return Ok(());
+                }
+                if self.source.is_newest() {
+                    if entry.seqno <= self.snapshot && entry.kind == EntryKind::Put {
+                        self.current = Current::Only;
+                        return Ok(());
+                    }
+                    self.source.prev()?;
+                    continue;
                 }
             }
             if entry.seqno <= self.snapshot {
-                found = Some(entry.clone());
+                found = self.source.owned();
                 self.source.prev()?;
             } else {
                 // Newer than the snapshot, and so are the rest of this key's versions.
-                let key = entry.key.clone();
+                let key = entry.key.to_vec();
                 self.skip_versions_back(&key)?;
             }
         }

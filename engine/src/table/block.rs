@@ -33,7 +33,7 @@ use bytes::Bytes;
 
 use super::format::{Fields, Malformed};
 use crate::options::KEY_BYTES_MAX;
-use crate::read::cursor::{Entry, EntryKind, internal_order};
+use crate::read::cursor::{Entry, EntryKind, EntryRef, internal_order};
 use crate::read::digits::{Digits, common};
 use crate::types::SeqNo;
 
@@ -121,16 +121,16 @@ impl BlockBuilder {
     }
 
     /// How the last entry added compares to the next one.
-    pub(super) fn order(&self, next: &Entry) -> Ordering {
-        internal_order(&self.last, self.last_seqno, &next.key, next.seqno)
+    pub(super) fn order(&self, next: EntryRef<'_>) -> Ordering {
+        internal_order(&self.last, self.last_seqno, next.key, next.seqno)
     }
 
     /// Adds an entry whose order, key and value lengths the caller has checked.
-    pub(super) fn add(&mut self, entry: &Entry) {
+    pub(super) fn add(&mut self, entry: EntryRef<'_>) {
         let shared = if self.is_empty() {
             0
         } else {
-            common(&self.last, &entry.key)
+            common(&self.last, entry.key)
         };
         let rest = entry.key.get(shared..).unwrap_or_default();
         put_varint(&mut self.bytes, shared as u64);
@@ -141,7 +141,7 @@ impl BlockBuilder {
             &mut self.bytes,
             (entry.value.len() as u64) << KIND_BITS | entry.kind as u64,
         );
-        self.bytes.extend_from_slice(&entry.value);
+        self.bytes.extend_from_slice(entry.value);
         self.last.truncate(shared);
         self.last.extend_from_slice(rest);
         self.last_seqno = entry.seqno;
@@ -182,10 +182,28 @@ impl BlockBuilder {
 /// Where an entry's parts begin.
 #[derive(Clone, Copy)]
 struct Slot {
-    /// Of the key, in `keys`; it ends where the next begins.
+    /// Of the key, in `keys`; it ends where the next begins. Keys take less than 2^31 bytes: the highest bit
+    /// says that the entry before has the same key.
     key: u32,
     /// Of the seqno, in `bytes`.
     rest: u32,
+}
+
+const SAME_KEY: u32 = 1 << 31;
+
+impl Slot {
+    fn key(&self) -> usize {
+        (self.key & !SAME_KEY) as usize
+    }
+}
+
+/// An entry's parts inside its block.
+#[derive(Clone, Copy)]
+pub(super) struct Parts {
+    key: (usize, usize),
+    seqno: SeqNo,
+    kind: EntryKind,
+    value: (usize, usize),
 }
 
 /// A decoded block.
@@ -252,8 +270,9 @@ impl Block {
                 Some(EntryKind::Delete) if value.is_empty() => {}
                 _ => return Err(Malformed("a put, or a delete without a value")),
             }
+            let same = index > 0 && order == Ordering::Equal;
             slots.push(Slot {
-                key: start as u32,
+                key: start as u32 | if same { SAME_KEY } else { 0 },
                 rest,
             });
             (previous, previous_seqno) = (start, seqno);
@@ -290,22 +309,47 @@ impl Block {
         Some((seqno, tag, self.bytes.len() - fields.0.len()))
     }
 
-    /// Entry `index`; None past the end.
-    pub(super) fn entry(&self, index: usize) -> Option<Entry> {
+    /// Whether entry `index` has the same key as the one before it; false past the end.
+    pub(super) fn same_key(&self, index: usize) -> bool {
+        self.slots.get(index).is_some_and(|slot| slot.key & SAME_KEY != 0)
+    }
+
+    /// Where entry `index` is; None past the end.
+    pub(super) fn parts(&self, index: usize) -> Option<Parts> {
         let (seqno, tag, value) = self.rest(index)?;
-        let value = value..value.checked_add(usize::try_from(tag >> KIND_BITS).ok()?)?;
-        // Decoding checked all ranges; `slice` would panic on a wrong one, so look before.
-        self.bytes.get(value.clone())?;
-        Some(Entry {
-            key: self.keys.slice(key_range(&self.slots, index, self.keys.len())?),
+        let key = key_range(&self.slots, index, self.keys.len())?;
+        Some(Parts {
+            key: (key.start, key.end),
             seqno,
             kind: kind(tag)?,
-            value: if value.is_empty() {
-                Bytes::new()
-            } else {
-                self.bytes.slice(value)
-            },
+            value: (value, value.checked_add(usize::try_from(tag >> KIND_BITS).ok()?)?),
         })
+    }
+
+    /// The entry that has `parts` here.
+    pub(super) fn view(&self, parts: &Parts) -> EntryRef<'_> {
+        // Decoding checked all ranges.
+        EntryRef {
+            key: self.keys.get(parts.key.0..parts.key.1).unwrap_or_default(),
+            seqno: parts.seqno,
+            kind: parts.kind,
+            value: self.bytes.get(parts.value.0..parts.value.1).unwrap_or_default(),
+        }
+    }
+
+    /// The same, taken out.
+    pub(super) fn owned(&self, parts: &Parts) -> Entry {
+        Entry {
+            key: slice(&self.keys, parts.key),
+            seqno: parts.seqno,
+            kind: parts.kind,
+            value: slice(&self.bytes, parts.value),
+        }
+    }
+
+    /// Entry `index`, taken out; None past the end.
+    pub(super) fn entry(&self, index: usize) -> Option<Entry> {
+        self.parts(index).map(|parts| self.owned(&parts))
     }
 
     /// The index of the first entry at or after (`key`, `seqno`); [`len`](Block::len) if there is none.
@@ -325,10 +369,18 @@ impl Block {
     }
 }
 
+/// Part of `bytes`. Decoding made the range; the look keeps `slice` from ever panicking.
+fn slice(bytes: &Bytes, (start, end): (usize, usize)) -> Bytes {
+    match bytes.get(start..end) {
+        Some([]) | None => Bytes::new(),
+        Some(_) => bytes.slice(start..end),
+    }
+}
+
 /// Where key `index` is among keys of `len` bytes.
 fn key_range(slots: &[Slot], index: usize, len: usize) -> Option<std::ops::Range<usize>> {
-    let start = slots.get(index)?.key as usize;
-    let end = slots.get(index + 1).map_or(len, |next| next.key as usize);
+    let start = slots.get(index)?.key();
+    let end = slots.get(index + 1).map_or(len, Slot::key);
     Some(start..end)
 }
 

@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::hooks::planted;
 use crate::io::{File, Io};
 use crate::options::VALUE_BYTES_MAX;
-use crate::read::cursor::{Entry, EntryKind};
+use crate::read::cursor::{EntryKind, EntryRef};
 use crate::seal::{Aad, FileHeader, FileKey, FileKeys, Nonces, Piece};
 use crate::types::{SeqNo, TenantId};
 
@@ -137,7 +137,7 @@ impl TableBuilder {
     /// `NotFound` when the tenant's key is gone: nothing was added and the builder is intact, go on
     /// with the next tenant. `Corruption` when the order is broken, `Invalid` for impossible entries,
     /// and after any other error: drop the builder.
-    pub(crate) fn add(&mut self, tenant: TenantId, entry: &Entry) -> Result<()> {
+    pub(crate) fn add(&mut self, tenant: TenantId, entry: EntryRef<'_>) -> Result<()> {
         self.check(tenant, entry)?;
         if self.open.as_ref().map(|open| open.run.tenant) != Some(tenant) {
             let (dek, key) = self.keys.for_writing(&self.header, tenant)?;
@@ -159,14 +159,14 @@ impl TableBuilder {
             self.open = Some(OpenRun { run, key });
             self.section_start = start;
         } else if self.block_is_full(entry) {
-            self.close_block(Some(&entry.key))?;
+            self.close_block(Some(entry.key))?;
         }
         if self.block.is_empty() {
             self.block_first.clear();
-            self.block_first.extend_from_slice(&entry.key);
+            self.block_first.extend_from_slice(entry.key);
         }
         if self.filter_bits > 0 && (self.hashes.is_empty() || self.block.last() != entry.key) {
-            self.hashes.push(filter::hash(&entry.key, self.filter_seed));
+            self.hashes.push(filter::hash(entry.key, self.filter_seed));
         }
         self.block.add(entry);
         if let Some(OpenRun { run, .. }) = &mut self.open {
@@ -178,7 +178,7 @@ impl TableBuilder {
         Ok(())
     }
 
-    fn check(&self, tenant: TenantId, entry: &Entry) -> Result<()> {
+    fn check(&self, tenant: TenantId, entry: EntryRef<'_>) -> Result<()> {
         let fits = (1..=TREE_KEY_BYTES_MAX).contains(&entry.key.len())
             && entry.value.len() <= VALUE_BYTES_MAX + VALUE_MARGIN_BYTES
             && (entry.kind == EntryKind::Put || entry.value.is_empty());
@@ -206,7 +206,7 @@ impl TableBuilder {
         ))
     }
 
-    fn block_is_full(&self, next: &Entry) -> bool {
+    fn block_is_full(&self, next: EntryRef<'_>) -> bool {
         !self.block.is_empty()
             && (self.block.len() + next.key.len() + next.value.len() > self.block_bytes
                 || self.block.key_bytes() + next.key.len() > KEYS_STRETCH * self.block_bytes)

@@ -11,13 +11,14 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::block::Block;
+use super::block::{Block, Parts};
 use super::cache::Head;
 use super::format::Run;
 use super::index::Level;
 use super::reader::{RunReader, Table};
 use crate::error::Result;
-use crate::read::cursor::{Cursor, Entry};
+use crate::hooks::rare;
+use crate::read::cursor::{Cursor, Entry, EntryRef};
 use crate::seal::FileKey;
 use crate::types::{SeqNo, TenantId};
 
@@ -27,15 +28,16 @@ const AHEAD_BYTES: u64 = 256 << 10;
 const AHEAD_AFTER: u32 = 2;
 const AHEAD_FIRST_BYTES: u64 = 16 << 10;
 
-pub(super) struct TableCursor {
+pub(crate) struct TableCursor {
     table: Arc<Table>,
     /// None: the tenant has nothing here, or its key is destroyed.
     source: Option<Source>,
     top: Option<Arc<Head>>,
     place: Option<Place>,
-    entry: Option<Entry>,
     /// Blocks entered forwards, one after the other.
     streak: u32,
+    /// The move that is made has found its place.
+    settled: bool,
     ahead: Option<Ahead>,
     sweep: bool,
 }
@@ -52,6 +54,21 @@ struct Place {
     part: usize,
     block: Arc<Block>,
     index: usize,
+    /// Of entry `index`.
+    parts: Parts,
+}
+
+impl Place {
+    /// To entry `index` of the block; false if it has none.
+    fn step(&mut self, index: usize) -> bool {
+        match self.block.parts(index) {
+            Some(parts) => {
+                (self.index, self.parts) = (index, parts);
+                true
+            }
+            None => false,
+        }
+    }
 }
 
 /// Sealed bytes of the file from `start` on.
@@ -79,11 +96,16 @@ impl TableCursor {
             source,
             top: None,
             place: None,
-            entry: None,
             streak: 0,
+            settled: false,
             ahead: None,
             sweep,
         })
+    }
+
+    /// Whether it is on an entry.
+    pub(crate) fn is_positioned(&self) -> bool {
+        self.place.is_some()
     }
 
     fn reader(&self) -> Option<RunReader<'_>> {
@@ -187,20 +209,15 @@ impl TableCursor {
 
     /// Takes the place of entry `index` of block `part` of section `section`.
     fn settle(&mut self, section: usize, head: Arc<Head>, part: usize, block: Arc<Block>, index: usize) {
-        self.entry = block.entry(index);
-        self.place = Some(Place {
+        self.settled = true;
+        self.place = block.parts(index).map(|parts| Place {
             section,
             head,
             part,
             block,
             index,
+            parts,
         });
-    }
-
-    fn unsettle(&mut self) {
-        self.place = None;
-        self.entry = None;
-        self.streak = 0;
     }
 
     /// To the first entry of the first block from (`section`, `part`) on.
@@ -282,14 +299,22 @@ impl TableCursor {
         self.enter_backward(section, part)
     }
 
-    /// Runs a move; without a place at its end, or with an error, the cursor is unpositioned.
+    /// Runs a move, which may look at the place it leaves; unless it settles on another one, and without an
+    /// error, the cursor is unpositioned.
     fn moved(&mut self, step: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
-        self.entry = None;
+        self.settled = false;
         let result = step(self);
-        if result.is_err() || self.entry.is_none() {
-            self.unsettle();
+        if result.is_err() || !self.settled {
+            self.place = None;
+            self.streak = 0;
         }
         result
+    }
+
+    /// Over the end of the block.
+    fn leave_forward(&mut self, section: usize, part: usize) -> Result<()> {
+        self.streak = self.streak.saturating_add(1);
+        self.moved(|cursor| cursor.enter_forward(section, part + 1))
     }
 }
 
@@ -320,30 +345,60 @@ impl Cursor for TableCursor {
         let Some(place) = &mut self.place else {
             return Ok(());
         };
-        place.index += 1;
-        if place.index < place.block.len() {
-            self.entry = place.block.entry(place.index);
+        if place.step(place.index + 1) {
             return Ok(());
         }
-        let (section, part) = (place.section, place.part + 1);
-        self.streak = self.streak.saturating_add(1);
-        self.moved(|cursor| cursor.enter_forward(section, part))
+        let (section, part) = (place.section, place.part);
+        self.leave_forward(section, part)
+    }
+
+    fn next_key(&mut self) -> Result<()> {
+        let Some(place) = &mut self.place else {
+            return Ok(());
+        };
+        let mut next = place.index + 1;
+        while place.block.same_key(next) {
+            next += 1;
+        }
+        if place.step(next) {
+            return Ok(());
+        }
+        let (section, part) = (place.section, place.part);
+        let (left, index) = (place.block.clone(), place.index);
+        self.leave_forward(section, part)?;
+        // The versions may go on in the next block, and the one after it.
+        let key = left.key(index);
+        if self.entry().is_some_and(|entry| entry.key == key) {
+            rare!(ManyVersionsSkipped);
+            self.seek(key, SeqNo::ZERO)?;
+        }
+        Ok(())
     }
 
     fn prev(&mut self) -> Result<()> {
         let Some(place) = &mut self.place else {
             return Ok(());
         };
-        if let Some(index) = place.index.checked_sub(1) {
-            place.index = index;
-            self.entry = place.block.entry(index);
+        if let Some(before) = place.index.checked_sub(1) {
+            place.step(before);
             return Ok(());
         }
         let (section, part) = (place.section, place.part);
         self.moved(|cursor| cursor.enter_backward(section, part))
     }
 
-    fn entry(&self) -> Option<&Entry> {
-        self.entry.as_ref()
+    fn entry(&self) -> Option<EntryRef<'_>> {
+        self.place.as_ref().map(|place| place.block.view(&place.parts))
+    }
+
+    fn owned(&self) -> Option<Entry> {
+        self.place.as_ref().map(|place| place.block.owned(&place.parts))
+    }
+
+    fn is_newest(&self) -> bool {
+        // Versions of the first entry's key may stand at the end of the block before.
+        self.place
+            .as_ref()
+            .is_some_and(|place| place.index > 0 && !place.block.same_key(place.index))
     }
 }

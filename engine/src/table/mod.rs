@@ -24,4 +24,5 @@ mod tests;
 pub(crate) use builder::TableBuilder;
 pub(crate) use cache::BlockCache;
 pub(crate) use format::TableMeta;
+pub(crate) use iter::TableCursor;
 pub(crate) use reader::Table;

@@ -70,7 +70,7 @@ fn check_block(bytes: &[u8]) -> bool {
             index,
             "a search misses its entry"
         );
-        builder.add(&entry);
+        builder.add(entry.view());
     }
     assert!(block.entry(block.len()).is_none());
     let Ok(again) = Block::decode(builder.finish().to_vec()) else {
@@ -183,7 +183,7 @@ fn block_samples() -> Vec<Vec<u8>> {
     };
     let block = |entries: &[Entry]| {
         let mut builder = BlockBuilder::new();
-        entries.iter().for_each(|entry| builder.add(entry));
+        entries.iter().for_each(|entry| builder.add(entry.view()));
         builder.finish().to_vec()
     };
     let long = "v".repeat(700);

@@ -28,7 +28,7 @@ use super::iter::TableCursor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hooks::rare;
 use crate::io::{File, Io};
-use crate::read::cursor::{Cursor, Entry};
+use crate::read::cursor::Entry;
 use crate::seal::{Aad, FileHeader, FileKey, FileKeys, FileKind, KeyAccess, Piece, SEAL_OVERHEAD};
 use crate::types::{SeqNo, TenantId};
 
@@ -219,13 +219,13 @@ impl Table {
 
     /// A cursor over one tenant's entries that reads through the cache. Empty for a tenant that has
     /// none here or whose key is destroyed.
-    pub(crate) fn cursor(self: &Arc<Self>, tenant: TenantId) -> Result<Box<dyn Cursor>> {
-        Ok(Box::new(TableCursor::new(self.clone(), tenant, false)?))
+    pub(crate) fn cursor(self: &Arc<Self>, tenant: TenantId) -> Result<TableCursor> {
+        TableCursor::new(self.clone(), tenant, false)
     }
 
     /// The same for compaction: blocks are read past the cache, many at a time.
-    pub(crate) fn sweep(self: &Arc<Self>, tenant: TenantId) -> Result<Box<dyn Cursor>> {
-        Ok(Box::new(TableCursor::new(self.clone(), tenant, true)?))
+    pub(crate) fn sweep(self: &Arc<Self>, tenant: TenantId) -> Result<TableCursor> {
+        TableCursor::new(self.clone(), tenant, true)
     }
 
     /// Whether the table has entries of `tenant`.

@@ -141,7 +141,7 @@ impl Machine {
         let header = FileHeader::new(&self.io, FileKind::Table, Epoch::FIRST, number, Chain::default())?;
         let mut builder = TableBuilder::new(&self.io, &path, header, &self.keys, 256, 10)?;
         for (tenant, key, seqno) in entries {
-            builder.add(TenantId(*tenant), &put(key, *seqno))?;
+            builder.add(TenantId(*tenant), put(key, *seqno).view())?;
         }
         let meta = builder.finish()?;
         crate::io::durable::sync_dir(&self.io, path.parent().unwrap())?;
@@ -233,8 +233,8 @@ pub(crate) fn visible(version: &Version, tenant: u64, at: u64) -> Result<BTreeMa
     let mut cursor = VisibleCursor::new(view(version).cursor(TenantId(tenant))?, SeqNo(at));
     let mut found = BTreeMap::new();
     cursor.seek_first()?;
-    while let Some(entry) = cursor.entry() {
-        found.insert(entry.key.clone(), entry.value.clone());
+    while let Some(entry) = cursor.owned() {
+        found.insert(entry.key, entry.value);
         cursor.next()?;
     }
     Ok(found)

@@ -211,7 +211,7 @@ fn a_failed_read_is_returned_and_leaves_the_cursor_unpositioned() {
             }
         }
         cursor.seek(&entry.key, entry.seqno).unwrap();
-        assert_eq!(cursor.entry(), Some(entry));
+        assert_eq!(cursor.owned().as_ref(), Some(entry));
         place
             .fs
             .fail(Fault::read_error(place.fs.reads() + 1, Times::Once));
@@ -236,7 +236,7 @@ fn hostile_plaintexts_never_panic() {
         let mut block = BlockBuilder::new();
         let mut index = IndexBuilder::default();
         for (i, entry) in oracle.entries().iter().enumerate() {
-            block.add(entry);
+            block.add(entry.view());
             let handle = Handle {
                 offset: 128 + 50 * i as u64,
                 bytes: 50,
@@ -274,7 +274,7 @@ fn hostile_plaintexts_never_panic() {
                 assert!(
                     entries
                         .windows(2)
-                        .all(|pair| pair[0].order(&pair[1].key, pair[1].seqno).is_lt())
+                        .all(|pair| pair[0].view().order(&pair[1].key, pair[1].seqno).is_lt())
                 );
                 for (i, entry) in entries.iter().enumerate() {
                     assert_eq!(block.lower_bound(&entry.key, entry.seqno), i);
@@ -315,7 +315,7 @@ fn a_failed_write_or_sync_is_returned_and_leaves_no_file() {
             let mut builder = TableBuilder::new(&place.io, &path, header, &place.keys, 256, 10)?;
             for (tenant, oracle) in &content {
                 for entry in oracle.entries() {
-                    builder.add(*tenant, &entry)?;
+                    builder.add(*tenant, entry.view())?;
                 }
             }
             builder.finish()

@@ -9,12 +9,13 @@ use super::*;
 #[test]
 fn block_is_as_specified() {
     let mut block = BlockBuilder::new();
-    block.add(&put(b"\0\0\0\x01apple", 300, b"red"));
-    block.add(&put(b"\0\0\0\x01apple", 2, b""));
-    block.add(&Entry {
+    block.add(put(b"\0\0\0\x01apple", 300, b"red").view());
+    block.add(put(b"\0\0\0\x01apple", 2, b"").view());
+    let deleted = Entry {
         kind: EntryKind::Delete,
         ..put(b"\0\0\0\x01apricot", 7, b"")
-    });
+    };
+    block.add(deleted.view());
     let expected = concat!(
         "00",       // codec
         "03000000", // entries

@@ -17,8 +17,8 @@ fn a_destroyed_tenant_reads_as_empty_and_is_not_touched() {
     assert!(place.cache.usage().bytes < held.bytes);
     let reads = place.fs.reads();
     assert_eq!(table.get(TenantId(1), &entry.key, SeqNo::MAX).unwrap(), None);
-    check_cursor(table.cursor(TenantId(1)).unwrap().as_mut(), &[], &mut random, 20);
-    check_cursor(table.sweep(TenantId(1)).unwrap().as_mut(), &[], &mut random, 20);
+    check_cursor(&mut table.cursor(TenantId(1)).unwrap(), &[], &mut random, 20);
+    check_cursor(&mut table.sweep(TenantId(1)).unwrap(), &[], &mut random, 20);
     assert!(table.bounds(TenantId(1)).unwrap().is_none());
     assert_eq!(place.fs.reads(), reads, "nothing of it was read");
     // The clear directory still knows its size, so that compaction can drop it undecrypted.
@@ -93,12 +93,18 @@ fn a_builder_refuses_a_destroyed_tenant_and_goes_on_with_the_next() {
     let place = Place::new(1 << 20);
     place.destroy(TenantId(2));
     let mut builder = place.builder(SMALL);
-    builder.add(TenantId(1), &put(b"\0\0\0\0a", 1, b"x")).unwrap();
+    builder
+        .add(TenantId(1), put(b"\0\0\0\0a", 1, b"x").view())
+        .unwrap();
     for _ in 0..2 {
-        let error = builder.add(TenantId(2), &put(b"\0\0\0\0a", 1, b"x")).unwrap_err();
+        let error = builder
+            .add(TenantId(2), put(b"\0\0\0\0a", 1, b"x").view())
+            .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound);
     }
-    builder.add(TenantId(3), &put(b"\0\0\0\0a", 1, b"x")).unwrap();
+    builder
+        .add(TenantId(3), put(b"\0\0\0\0a", 1, b"x").view())
+        .unwrap();
     let table = place.open(&builder.finish().unwrap()).unwrap();
     assert_eq!(
         table.tenants().map(|run| run.tenant.0).collect::<Vec<_>>(),
@@ -111,7 +117,9 @@ fn entries_out_of_order_or_impossible_are_refused() {
     let place = Place::new(1 << 20);
     let mut builder = place.builder(SMALL);
     let add = |builder: &mut TableBuilder, tenant, entry: &Entry| {
-        builder.add(TenantId(tenant), entry).map_err(|error| error.kind())
+        builder
+            .add(TenantId(tenant), entry.view())
+            .map_err(|error| error.kind())
     };
     add(&mut builder, 2, &put(b"b", 5, b"")).unwrap();
     for (tenant, entry) in [
@@ -139,7 +147,7 @@ fn entries_out_of_order_or_impossible_are_refused() {
 fn an_abandoned_or_empty_builder_leaves_no_file() {
     let place = Place::new(1 << 20);
     let mut builder = place.builder(SMALL);
-    builder.add(TenantId(1), &put(b"b", 5, b"")).unwrap();
+    builder.add(TenantId(1), put(b"b", 5, b"").view()).unwrap();
     assert_eq!(place.fs.files().len(), 1);
     drop(builder);
     assert_eq!(place.fs.files().len(), 0);

@@ -127,7 +127,7 @@ impl Place {
         let mut builder = self.builder(shape);
         for (tenant, oracle) in content {
             for entry in oracle.entries() {
-                builder.add(*tenant, &entry).unwrap();
+                builder.add(*tenant, entry.view()).unwrap();
             }
         }
         builder.finish().unwrap()
@@ -156,11 +156,11 @@ impl Place {
 }
 
 /// All entries a cursor yields forwards.
-fn collect(mut cursor: Box<dyn Cursor>) -> Result<Vec<Entry>> {
+fn collect(mut cursor: impl Cursor) -> Result<Vec<Entry>> {
     let mut out = Vec::new();
     cursor.seek_first()?;
-    while let Some(entry) = cursor.entry() {
-        out.push(entry.clone());
+    while let Some(entry) = cursor.owned() {
+        out.push(entry);
         cursor.next()?;
     }
     Ok(out)

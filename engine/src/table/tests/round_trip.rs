@@ -19,13 +19,8 @@ fn tables_agree_with_the_oracle() {
         let table = place.table(shape, &content);
         for (tenant, oracle) in &content {
             let entries = oracle.entries();
-            check_cursor(
-                table.cursor(*tenant).unwrap().as_mut(),
-                &entries,
-                &mut random,
-                600,
-            );
-            check_cursor(table.sweep(*tenant).unwrap().as_mut(), &entries, &mut random, 200);
+            check_cursor(&mut table.cursor(*tenant).unwrap(), &entries, &mut random, 600);
+            check_cursor(&mut table.sweep(*tenant).unwrap(), &entries, &mut random, 200);
             for _ in 0..300 {
                 let (key, at) = (random.key(keys + 5), SeqNo(random.below(60)));
                 assert_eq!(table.get(*tenant, &key, at).unwrap(), oracle.get(&key, at));
@@ -36,7 +31,7 @@ fn tables_agree_with_the_oracle() {
                 (&entries[0].key, &entries[entries.len() - 1].key)
             );
         }
-        check_cursor(table.cursor(TenantId(3)).unwrap().as_mut(), &[], &mut random, 10);
+        check_cursor(&mut table.cursor(TenantId(3)).unwrap(), &[], &mut random, 10);
         assert_eq!(table.get(TenantId(5), b"\0\0\0\x001", SeqNo::MAX).unwrap(), None);
         assert!(table.bounds(TenantId(5)).unwrap().is_none());
     }
@@ -109,7 +104,7 @@ fn versions_of_one_key_over_many_blocks_and_sections_are_found() {
         );
     }
     check_cursor(
-        table.cursor(TenantId(1)).unwrap().as_mut(),
+        &mut table.cursor(TenantId(1)).unwrap(),
         &oracle.entries(),
         &mut Random(1),
         2000,
@@ -133,7 +128,7 @@ fn largest_value_and_largest_keys_fit() {
     entries.push(put(b"\x0a\0\0\0large", 2, &vec![0xab; VALUE_BYTES_MAX]));
     entries.push(put(b"\x0a\0\0\0small", 3, b"x"));
     for entry in &entries {
-        builder.add(TenantId(1), entry).unwrap();
+        builder.add(TenantId(1), entry.view()).unwrap();
     }
     let table = place.open(&builder.finish().unwrap()).unwrap();
     assert!(collect(table.cursor(TenantId(1)).unwrap()).unwrap() == entries);
@@ -186,7 +181,7 @@ fn levels_agree_with_the_oracle() {
                     tables.push(place.open(&full.finish().unwrap()).unwrap());
                 }
                 last = Some(entry.key.clone());
-                builder.add(*tenant, &entry).unwrap();
+                builder.add(*tenant, entry.view()).unwrap();
             }
         }
         tables.push(place.open(&builder.finish().unwrap()).unwrap());
@@ -247,7 +242,7 @@ fn a_hundred_thousand_tenants_cost_little() {
     let mut builder = place.builder(SMALL);
     for tenant in 1..=100_000 {
         for entry in &entries {
-            builder.add(TenantId(tenant), entry).unwrap();
+            builder.add(TenantId(tenant), entry.view()).unwrap();
         }
     }
     let table = place.open(&builder.finish().unwrap()).unwrap();
