@@ -74,6 +74,7 @@ impl Inner {
         }
         self.versions.log_and_apply(edit)?;
         self.mem.write().immutables.pop_front();
+        self.publish_view();
         self.purge_wal()?;
         Ok(true)
     }
@@ -155,6 +156,7 @@ impl Inner {
             }
         }
         self.versions.log_and_apply(edit)?;
+        self.publish_view();
         Ok(true)
     }
 

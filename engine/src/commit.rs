@@ -210,10 +210,10 @@ impl Inner {
     }
 
     fn behind(&self) -> bool {
-        self.mem.read().immutables.len() > self.options.immutable_memtables_max
-            || self
-                .versions
-                .current()
+        let view = self.view();
+        view.immutables.len() > self.options.immutable_memtables_max
+            || view
+                .version
                 .levels
                 .first()
                 .is_some_and(|l0| l0.len() >= self.options.level0_tables_stop)

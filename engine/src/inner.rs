@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use arc_swap::{ArcSwap, Guard};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::compaction::Survey;
@@ -27,7 +28,7 @@ use crate::io::{DirLock, Io};
 use crate::keystore::Keystore;
 use crate::memtable::Memtable;
 use crate::options::Options;
-use crate::read::cursor::Entry;
+use crate::read::cursor::Found;
 use crate::seal::FileKeys;
 use crate::status::Recovery;
 use crate::table::BlockCache;
@@ -49,6 +50,9 @@ pub(crate) struct Inner {
     pub wal: Arc<Wal>,
     pub commit: Mutex<CommitState>,
     pub mem: RwLock<MemState>,
+    /// What reads read from: `mem` and the current version, put together again after each change of either.
+    pub view: ArcSwap<View>,
+    pub publishing: Mutex<()>,
     pub visible: AtomicU64,
     pub watchers: Watchers,
     pub snapshots: Mutex<BTreeMap<SeqNo, usize>>,
@@ -126,7 +130,6 @@ pub(crate) struct BackgroundState {
 pub(crate) struct SeenLive(AtomicU64);
 
 /// What a read reads from: pinned while it lives.
-#[derive(Clone)]
 pub(crate) struct View {
     pub active: Arc<Memtable>,
     /// Newest first.
@@ -134,10 +137,10 @@ pub(crate) struct View {
     pub version: Arc<Version>,
 }
 
-impl Inner {
-    pub fn view(&self) -> View {
+impl View {
+    pub fn new(mem: &RwLock<MemState>, versions: &VersionSet) -> View {
         let (active, immutables) = {
-            let mem = self.mem.read();
+            let mem = mem.read();
             (
                 mem.active.clone(),
                 mem.immutables.iter().rev().map(|i| i.memtable.clone()).collect(),
@@ -147,8 +150,24 @@ impl Inner {
         View {
             active,
             immutables,
-            version: self.versions.current(),
+            version: versions.current(),
         }
+    }
+}
+
+impl Inner {
+    /// What is there to read, without a lock. Short: who keeps it keeps an [`Arc`].
+    pub fn view(&self) -> Guard<Arc<View>> {
+        self.view.load()
+    }
+
+    /// Makes a change of the memtables or of the version seen by reads. One that is late shows what was before,
+    /// all of it; only a new active memtable must be seen before anything is inserted into it.
+    pub fn publish_view(&self) {
+        // Who comes last sees all changes before.
+        let _one = self.publishing.lock();
+        let view = View::new(&self.mem, &self.versions);
+        self.view.store(Arc::new(view));
     }
 
     pub fn visible(&self) -> SeqNo {
@@ -201,19 +220,19 @@ impl Inner {
 
     /// Puts a record's operations into the active memtable. Under the commit lock, in log order.
     pub fn insert(&self, tenant: TenantId, seqno: SeqNo, ops: Vec<Op>) {
-        let active = self.mem.read().active.clone();
+        let view = self.view();
         for op in ops {
             if let Some(keyspace) = crate::catalog::drop_marker(&op) {
                 self.dropped.write().insert((tenant, keyspace), seqno);
                 self.any_dropped.store(true, Ordering::Release);
             }
-            active.insert(tenant, op.key, seqno, op.kind, op.value);
+            view.active.insert(tenant, op.key, seqno, op.kind, op.value);
         }
     }
 
     /// Starts a new memtable if the active one is full (or `force` and not empty). Under the commit lock.
     pub fn rotate_memtable(&self, end: Lsn, seqno: SeqNo, force: bool) -> bool {
-        let full = || self.mem.read().active.bytes() >= self.options.memtable_bytes;
+        let full = || self.view().active.bytes() >= self.options.memtable_bytes;
         if !force && !full() {
             return false;
         }
@@ -224,11 +243,13 @@ impl Inner {
         }
         let memtable = std::mem::replace(&mut mem.active, Arc::new(Memtable::new()));
         mem.immutables.push_back(Immutable { memtable, end, seqno });
+        drop(mem);
+        self.publish_view();
         true
     }
 
     /// Newest version of a tree key at or below `at`, deletes included.
-    pub fn find(&self, view: &View, tenant: TenantId, key: &[u8], at: SeqNo) -> Result<Option<Entry>> {
+    pub fn find(&self, view: &View, tenant: TenantId, key: &[u8], at: SeqNo) -> Result<Option<Found>> {
         crate::read::get::find(view, tenant, key, at)
     }
 

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
+use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 
 use crate::background;
@@ -22,7 +23,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::follower::Follower;
 use crate::gate::Gate;
 use crate::hooks::{planted, rare};
-use crate::inner::{Background, CommitState, Inner, MemState, Mode};
+use crate::inner::{Background, CommitState, Inner, MemState, Mode, View};
 use crate::io::{DirLock, Io, durable};
 use crate::keys::KeyProvider;
 use crate::keystore::Keystore;
@@ -330,7 +331,13 @@ fn start(
         cut_bytes: scan.cut_bytes,
         clean: scan.clean,
     };
+    let mem = RwLock::new(MemState {
+        active: Arc::new(Memtable::new()),
+        immutables: VecDeque::new(),
+    });
     let mut inner = Inner {
+        view: ArcSwap::from_pointee(View::new(&mem, &versions)),
+        publishing: Mutex::new(()),
         io,
         dir,
         options,
@@ -349,10 +356,7 @@ fn start(
             },
             follower: Follower::new(scan.end_of_log(), None, false),
         }),
-        mem: RwLock::new(MemState {
-            active: Arc::new(Memtable::new()),
-            immutables: VecDeque::new(),
-        }),
+        mem,
         visible: AtomicU64::new(seqno.0),
         watchers: Watchers::default(),
         snapshots: Mutex::new(BTreeMap::new()),

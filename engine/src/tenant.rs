@@ -3,7 +3,9 @@
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
+use arc_swap::Guard;
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use crate::commit::{CommitTicket, op_cost};
 use crate::condition::{Condition, Holds};
@@ -188,7 +190,8 @@ impl Keyspace {
 
     fn get_at(&self, key: &[u8], at: Option<SeqNo>) -> Result<Option<Bytes>> {
         check_key(key)?;
-        let tree_key = self.tree_key(key);
+        let mut tree_key = SmallVec::<[u8; 64]>::from_slice(&self.id.0.to_be_bytes());
+        tree_key.extend_from_slice(key);
         self.read_at(at, |view, at| self.value(view, &tree_key, at))
     }
 
@@ -293,7 +296,7 @@ impl Keyspace {
 
     fn range_between(&self, lower: Vec<u8>, upper: Option<Vec<u8>>, at: Option<SeqNo>) -> Range {
         let inner = self.engine.inner();
-        let view = inner.view();
+        let view = Guard::into_inner(inner.view());
         let at = at.unwrap_or_else(|| inner.visible());
         Range::new(
             self.engine.clone(),

@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 use bytes::{Bytes, BytesMut};
 
 use super::arena::Arena;
-use crate::read::cursor::{Entry, EntryKind, EntryRef};
+use crate::read::cursor::{Entry, EntryKind, EntryRef, Found};
 use crate::types::{SeqNo, TenantId};
 
 /// Bytes that entries share. A reader that keeps a value keeps its chunk.
@@ -75,6 +75,14 @@ impl Item {
             seqno: self.seqno,
             kind: self.kind,
             value,
+        }
+    }
+
+    pub(super) fn found(&self) -> Found {
+        Found {
+            seqno: self.seqno,
+            kind: self.kind,
+            value: self.value(),
         }
     }
 

@@ -31,7 +31,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::hooks::planted;
-use crate::read::cursor::{Cursor, Entry, EntryKind};
+use crate::read::cursor::{Cursor, EntryKind, Found};
 use crate::types::{SeqNo, TenantId};
 use items::{Item, ItemWriter, Items, Place};
 use tree::{Busy, Run, Tree, TreeWriter};
@@ -86,10 +86,10 @@ impl Memtable {
     }
 
     /// The newest version of `key` (a tree key) at or below `at`, deletes included.
-    pub(crate) fn get(&self, tenant: TenantId, key: &[u8], at: SeqNo) -> Option<Entry> {
+    pub(crate) fn get(&self, tenant: TenantId, key: &[u8], at: SeqNo) -> Option<Found> {
         let item = self.item(self.from(&Place::new(tenant, key, at))?.get(0)?)?;
         let asked = item.tenant == tenant && item.key() == key;
-        (asked || planted!(MemtableAnswerUnchecked)).then(|| item.entry())
+        (asked || planted!(MemtableAnswerUnchecked)).then(|| item.found())
     }
 
     /// The first items at and after `place`: at least one, unless there is none.

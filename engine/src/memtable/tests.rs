@@ -1,6 +1,7 @@
 use std::sync::Barrier;
 
 use super::*;
+use crate::read::cursor::Entry;
 use crate::read::testing::{Oracle, Random, check_cursor, put, random_entries};
 
 const TENANT: TenantId = TenantId(7);
@@ -72,7 +73,7 @@ fn check_inserted(
             assert_eq!(cursor.owned().as_ref(), Some(*entry));
             assert_eq!(
                 memtable.get(tenant, &entry.key, entry.seqno).as_ref(),
-                Some(*entry)
+                Some(&Found::from(*entry))
             );
             cursor.next().unwrap();
         }
@@ -192,7 +193,7 @@ fn the_same_place_twice_keeps_the_later_value() {
     insert(&memtable, TENANT, &put(b"key", 1, b"second"));
     assert_eq!(
         memtable.get(TENANT, b"key", SeqNo::MAX),
-        Some(put(b"key", 1, b"second"))
+        Some(Found::from(&put(b"key", 1, b"second")))
     );
 }
 
@@ -230,7 +231,7 @@ fn readers_beside_writers_see_every_published_entry() {
                         let round = upto - random.below(upto.min(50));
                         let key = [writer, round % 50, random.below(4)].map(|part| part as u8);
                         let found = memtable.get(TENANT, &key, SeqNo(round)).expect("published");
-                        assert_eq!(found, put(&key, round, &round.to_le_bytes()));
+                        assert_eq!(found, Found::from(&put(&key, round, &round.to_le_bytes())));
                         let mut cursor = memtable.cursor(TENANT);
                         cursor.seek_first().unwrap();
                         let (mut count, mut last) = (0, None::<Entry>);

@@ -56,6 +56,17 @@ impl EntryRef<'_> {
     }
 }
 
+/// What a point read finds: the entry without its key.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// The version.
+    pub seqno: SeqNo,
+    /// Put or delete.
+    pub kind: EntryKind,
+    /// Empty for a delete.
+    pub value: Bytes,
+}
+
 /// The same, taken out. Cheap to clone: key and value are slices of a block or a memtable's chunk.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
@@ -78,6 +89,29 @@ impl Entry {
             kind: self.kind,
             value: &self.value,
         }
+    }
+}
+
+#[cfg(test)]
+impl From<&Entry> for Found {
+    fn from(entry: &Entry) -> Found {
+        Found {
+            seqno: entry.seqno,
+            kind: entry.kind,
+            value: entry.value.clone(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Found {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{:?} of {} bytes at {}",
+            self.kind,
+            self.value.len(),
+            self.seqno
+        )
     }
 }
 

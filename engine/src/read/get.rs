@@ -4,7 +4,7 @@
 //! then each deeper level's one table. Versions of a key never get older on that way up, so the first
 //! entry at or below the snapshot is the newest.
 
-use super::cursor::{Cursor, Entry};
+use super::cursor::{Cursor, Found};
 use super::level::{self, LevelCursor};
 use super::merge::MergeCursor;
 use crate::error::Result;
@@ -13,7 +13,7 @@ use crate::inner::View;
 use crate::types::{SeqNo, TenantId};
 
 /// Newest version of `key` at or below `at`, deletes included.
-pub(crate) fn find(view: &View, tenant: TenantId, key: &[u8], at: SeqNo) -> Result<Option<Entry>> {
+pub(crate) fn find(view: &View, tenant: TenantId, key: &[u8], at: SeqNo) -> Result<Option<Found>> {
     if let Some(entry) = view.active.get(tenant, key, at) {
         return Ok(Some(entry));
     }

@@ -45,8 +45,11 @@ fn search(tables: &[Arc<Table>], tenant: TenantId, key: &[u8]) -> Result<usize> 
     while low < high {
         let middle = low + (high - low) / 2;
         let Some(table) = tables.get(middle) else { break };
-        let before = table.bounds(tenant)?.is_none_or(|(_, last)| last.as_ref() < key);
-        if before { low = middle + 1 } else { high = middle }
+        if table.ends_before(tenant, key)? {
+            low = middle + 1
+        } else {
+            high = middle
+        }
     }
     Ok(low)
 }

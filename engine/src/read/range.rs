@@ -23,7 +23,7 @@ pub struct Range {
     tenant: TenantId,
     keyspace: KeyspaceId,
     seen: Arc<SeenLive>,
-    view: View,
+    view: Arc<View>,
     at: SeqNo,
     /// Tree keys: `lower` inclusive, `upper` exclusive; None is the tenant's end.
     lower: Bytes,
@@ -44,7 +44,7 @@ impl Range {
         engine: Engine,
         (tenant, keyspace): (TenantId, KeyspaceId),
         seen: Arc<SeenLive>,
-        (view, at): (View, SeqNo),
+        (view, at): (Arc<View>, SeqNo),
         lower: Vec<u8>,
         upper: Option<Vec<u8>>,
     ) -> Range {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::cursor::{Cursor, Entry, EntryKind};
+use super::cursor::{Cursor, Entry, EntryKind, Found};
 use crate::types::SeqNo;
 
 /// Small, seeded, reproducible (splitmix64).
@@ -97,13 +97,14 @@ impl Oracle {
         self.0.values().cloned().collect()
     }
 
-    pub(crate) fn get(&self, key: &[u8], at: SeqNo) -> Option<Entry> {
+    pub(crate) fn get(&self, key: &[u8], at: SeqNo) -> Option<Found> {
         let place = (Bytes::copy_from_slice(key), Reverse(at));
         self.0
             .range(place..)
             .next()
-            .map(|(_, entry)| entry.clone())
+            .map(|(_, entry)| entry)
             .filter(|entry| entry.key == key)
+            .map(Found::from)
     }
 
     /// Newest version of each key at or below `at`, without deleted keys.

@@ -33,7 +33,7 @@ use bytes::Bytes;
 
 use super::format::{Fields, Malformed};
 use crate::options::KEY_BYTES_MAX;
-use crate::read::cursor::{Entry, EntryKind, EntryRef, internal_order};
+use crate::read::cursor::{Entry, EntryKind, EntryRef, Found, internal_order};
 use crate::read::digits::{Digits, common};
 use crate::types::SeqNo;
 
@@ -345,6 +345,16 @@ impl Block {
             kind: parts.kind,
             value: slice(&self.bytes, parts.value),
         }
+    }
+
+    /// Entry `index` without its key; None past the end.
+    pub(super) fn found(&self, index: usize) -> Option<Found> {
+        let parts = self.parts(index)?;
+        Some(Found {
+            seqno: parts.seqno,
+            kind: parts.kind,
+            value: slice(&self.bytes, parts.value),
+        })
     }
 
     /// Entry `index`, taken out; None past the end.

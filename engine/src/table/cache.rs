@@ -14,7 +14,8 @@ use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
 use super::block::Block;
 use super::filter::Filter;
-use super::index::Index;
+use super::index::{Index, Level};
+use super::slot::{self, Slot};
 use crate::hooks::{planted, rare};
 use crate::types::TenantId;
 
@@ -27,11 +28,46 @@ const ITEM_BYTES: usize = 96;
 pub(super) struct Head {
     pub index: Index,
     pub filter: Option<Filter>,
+    parts: Parts,
+}
+
+/// Shortcuts to the parts of an index.
+enum Parts {
+    Blocks(Box<[Slot<Block>]>),
+    Sections(Box<[Slot<Head>]>),
 }
 
 impl Head {
+    pub(super) fn new(index: Index, filter: Option<Filter>) -> Head {
+        let parts = match index.level() {
+            Level::Blocks => Parts::Blocks((0..index.len()).map(|_| Slot::empty()).collect()),
+            Level::Sections => Parts::Sections((0..index.len()).map(|_| Slot::empty()).collect()),
+        };
+        Head { index, filter, parts }
+    }
+
+    /// The shortcut to block `part`; None past the last, and over sections.
+    pub(super) fn block(&self, part: usize) -> Option<&Slot<Block>> {
+        match &self.parts {
+            Parts::Blocks(slots) => slots.get(part),
+            Parts::Sections(_) => None,
+        }
+    }
+
+    /// The shortcut to the head of section `part`; None past the last, and over blocks.
+    pub(super) fn section(&self, part: usize) -> Option<&Slot<Head>> {
+        match &self.parts {
+            Parts::Blocks(_) => None,
+            Parts::Sections(slots) => slots.get(part),
+        }
+    }
+
     fn memory(&self) -> usize {
-        self.index.memory() + self.filter.as_ref().map_or(0, Filter::memory)
+        let parts = match &self.parts {
+            Parts::Blocks(slots) => slots.len() * Slot::<Block>::BYTES,
+            Parts::Sections(slots) => slots.len() * Slot::<Head>::BYTES,
+        };
+        self.index.memory() + self.filter.as_ref().map_or(0, Filter::memory) + parts
     }
 }
 
@@ -99,6 +135,7 @@ pub(crate) struct CacheUsage {
 impl BlockCache {
     /// A cache of at most `bytes`; 0 turns it off.
     pub(crate) fn new(bytes: u64) -> BlockCache {
+        slot::start_counting();
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let shards = (bytes / SHARD_BYTES).clamp(1, 4 * threads as u64) as usize;
         let options = OptionsBuilder::new()

@@ -277,6 +277,11 @@ impl Index {
         self.slice(&self.last)
     }
 
+    /// The largest tree key below, where it lies.
+    pub(super) fn last_key(&self) -> &[u8] {
+        self.bytes.get(self.last.clone()).unwrap_or_default()
+    }
+
     fn slice(&self, range: &Range<usize>) -> Bytes {
         // Decoding made the ranges; the look keeps `slice` from ever panicking.
         match self.bytes.get(range.clone()) {

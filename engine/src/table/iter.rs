@@ -161,7 +161,7 @@ impl TableCursor {
         let Some(reader) = self.reader() else {
             return Ok(None);
         };
-        if let Some(block) = reader.cached_block(handle.offset) {
+        if let Some(block) = reader.cached_block(head, part) {
             return Ok(Some(block));
         }
         let span = handle.offset..handle.offset.saturating_add(u64::from(handle.bytes));
@@ -190,7 +190,7 @@ impl TableCursor {
         let ahead = self.ahead.as_ref().and_then(|ahead| ahead.slice(&span));
         let block = reader.decode(&source.key, head, part, ahead.unwrap_or(&alone))?;
         if !self.sweep {
-            reader.keep(handle.offset, &block);
+            reader.keep(head, part, &block);
         }
         Ok(Some(block))
     }

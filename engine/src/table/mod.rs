@@ -18,6 +18,7 @@ mod iter;
 #[cfg(any(test, feature = "sim"))]
 pub(crate) mod parsers;
 mod reader;
+mod slot;
 #[cfg(test)]
 mod tests;
 

@@ -25,10 +25,11 @@ use super::format::{
 };
 use super::index::{Index, Level};
 use super::iter::TableCursor;
+use super::slot::Slot;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hooks::rare;
 use crate::io::{File, Io};
-use crate::read::cursor::Entry;
+use crate::read::cursor::Found;
 use crate::seal::{Aad, FileHeader, FileKey, FileKeys, FileKind, KeyAccess, Piece, SEAL_OVERHEAD};
 use crate::types::{SeqNo, TenantId};
 
@@ -70,6 +71,8 @@ pub(crate) struct Table {
     meta: TableMeta,
     header: FileHeader,
     directory: Directory,
+    /// To the only head of a table that has one tenant.
+    top: Option<Slot<Head>>,
     filter_seed: u64,
     keys: Arc<FileKeys>,
     cache: Arc<BlockCache>,
@@ -152,6 +155,7 @@ impl Table {
             io: io.clone(),
             path: path.to_path_buf(),
             file,
+            top: (meta.tenant_min == meta.tenant_max).then(Slot::empty),
             filter_seed: filter::seed(&header.file_id),
             meta,
             header,
@@ -167,7 +171,7 @@ impl Table {
     /// None also for a tenant whose key is destroyed, as soon as the block cache was purged of it.
     /// Errors: `Corruption` for damage, `KeyRefused` if the tenant's key is another than the one that
     /// sealed this table.
-    pub(crate) fn get(&self, tenant: TenantId, key: &[u8], at: SeqNo) -> Result<Option<Entry>> {
+    pub(crate) fn get(&self, tenant: TenantId, key: &[u8], at: SeqNo) -> Result<Option<Found>> {
         let Some(run) = self.directory.find(tenant).filter(|run| run.seqno_min <= at) else {
             return Ok(None);
         };
@@ -204,7 +208,7 @@ impl Table {
                     if !hit && head.filter.is_some() {
                         rare!(FilterErred);
                     }
-                    return Ok(if hit { block.entry(found) } else { None });
+                    return Ok(if hit { block.found(found) } else { None });
                 }
                 // Older versions of the key go on in the next part only if it is the separator.
                 if head.index.separator(part) != key {
@@ -250,6 +254,16 @@ impl Table {
         };
         let top = RunReader::new(self, run).top()?;
         Ok(top.map(|top| (top.index.first(), top.index.last())))
+    }
+
+    /// Whether all tree keys of `tenant` are smaller than `key`. So they are if it has none here, or its key is
+    /// destroyed.
+    pub(crate) fn ends_before(&self, tenant: TenantId, key: &[u8]) -> Result<bool> {
+        let Some(run) = self.directory.find(tenant) else {
+            return Ok(true);
+        };
+        let top = RunReader::new(self, run).top()?;
+        Ok(top.is_none_or(|top| top.index.last_key() < key))
     }
 
     /// What the manifest records.
@@ -401,6 +415,17 @@ impl<'a> RunReader<'a> {
 
     /// The head of the run: of its only section, or over its sections. None if the key is destroyed.
     pub(super) fn top(&mut self) -> Result<Option<Arc<Head>>> {
+        if let Some(top) = self.table.top.as_ref().and_then(Slot::get) {
+            return Ok(Some(top));
+        }
+        let loaded = self.load_top()?;
+        if let (Some(slot), Some(top)) = (&self.table.top, &loaded) {
+            slot.set(top);
+        }
+        Ok(loaded)
+    }
+
+    fn load_top(&mut self) -> Result<Option<Arc<Head>>> {
         let Run {
             start,
             head,
@@ -422,6 +447,20 @@ impl<'a> RunReader<'a> {
 
     /// The head of section `index` under `top`; None past the last, or if the key is destroyed.
     pub(super) fn section(&mut self, top: &Head, index: usize) -> Result<Option<Arc<Head>>> {
+        let Some(slot) = top.section(index) else {
+            return Ok(None);
+        };
+        if let Some(head) = slot.get() {
+            return Ok(Some(head));
+        }
+        let loaded = self.load_section(top, index)?;
+        if let Some(head) = &loaded {
+            slot.set(head);
+        }
+        Ok(loaded)
+    }
+
+    fn load_section(&mut self, top: &Head, index: usize) -> Result<Option<Arc<Head>>> {
         let (Some(span), Some(handle)) = (top.index.span(index), top.index.handle(index)) else {
             return Ok(None);
         };
@@ -476,7 +515,7 @@ impl<'a> RunReader<'a> {
         if within.is_some_and(|(low, high)| index.first() < low || index.last() > high) {
             return Err(table.damage(index_at, "table index", Malformed("keys between separators")));
         }
-        let head = Arc::new(Head { index, filter });
+        let head = Arc::new(Head::new(index, filter));
         table.cache.keep_head(table.meta.number, offset, tenant, &head);
         self.forget_if_dead(offset);
         Ok(Some(head))
@@ -484,26 +523,30 @@ impl<'a> RunReader<'a> {
 
     /// Block `index` of the section under `head`; None past the last, or if the key is destroyed.
     pub(super) fn block(&mut self, head: &Head, index: usize) -> Result<Option<Arc<Block>>> {
+        if let Some(block) = self.cached_block(head, index) {
+            return Ok(Some(block));
+        }
         let Some(handle) = head.index.handle(index) else {
             return Ok(None);
         };
-        if let Some(block) = self.table.cache.block(self.table.meta.number, handle.offset) {
-            return Ok(Some(block));
-        }
         let Some(key) = self.key()? else { return Ok(None) };
         let end = handle.offset.saturating_add(u64::from(handle.bytes));
         let sealed = self.table.read(&(handle.offset..end))?;
         let block = self.decode(&key, head, index, &sealed)?;
-        self.table
-            .cache
-            .keep_block(self.table.meta.number, handle.offset, self.run.tenant, &block);
-        self.forget_if_dead(handle.offset);
+        self.keep(head, index, &block);
         Ok(Some(block))
     }
 
-    /// The block cached at `offset`, if it is.
-    pub(super) fn cached_block(&self, offset: u64) -> Option<Arc<Block>> {
-        self.table.cache.block(self.table.meta.number, offset)
+    /// Block `index` of the section under `head`, if the cache has it.
+    pub(super) fn cached_block(&self, head: &Head, index: usize) -> Option<Arc<Block>> {
+        let slot = head.block(index)?;
+        if let Some(block) = slot.get() {
+            return Some(block);
+        }
+        let offset = head.index.handle(index)?.offset;
+        let block = self.table.cache.block(self.table.meta.number, offset)?;
+        slot.set(&block);
+        Some(block)
     }
 
     /// Decrypts and checks block `index` of the section under `head`.
@@ -543,12 +586,17 @@ impl<'a> RunReader<'a> {
         }
     }
 
-    /// Keeps a block that was decoded outside [`block`](RunReader::block).
-    pub(super) fn keep(&self, offset: u64, block: &Arc<Block>) {
-        self.table
-            .cache
-            .keep_block(self.table.meta.number, offset, self.run.tenant, block);
-        self.forget_if_dead(offset);
+    /// Keeps block `index` of the section under `head`.
+    pub(super) fn keep(&self, head: &Head, index: usize, block: &Arc<Block>) {
+        let Some(handle) = head.index.handle(index) else {
+            return;
+        };
+        let cache = &self.table.cache;
+        cache.keep_block(self.table.meta.number, handle.offset, self.run.tenant, block);
+        if let Some(slot) = head.block(index) {
+            slot.set(block);
+        }
+        self.forget_if_dead(handle.offset);
     }
 }
 

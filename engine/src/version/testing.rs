@@ -14,7 +14,7 @@ use crate::inner::View;
 use crate::io::sim::{SimFs, SimRng};
 use crate::io::{Io, Rng};
 use crate::memtable::Memtable;
-use crate::read::cursor::{Entry, EntryKind};
+use crate::read::cursor::{Entry, EntryKind, Found};
 use crate::read::get::find;
 use crate::read::visible::VisibleCursor;
 use crate::seal::{Dek, FileHeader, FileKeys, FileKind, KeyLookup, KeySource};
@@ -224,7 +224,7 @@ fn view(version: &Version) -> View {
 }
 
 /// The newest version of a tree key at or below `at`.
-pub(crate) fn get(version: &Version, tenant: u64, key: &[u8], at: u64) -> Result<Option<Entry>> {
+pub(crate) fn get(version: &Version, tenant: u64, key: &[u8], at: u64) -> Result<Option<Found>> {
     find(&view(version), TenantId(tenant), key, SeqNo(at))
 }
 

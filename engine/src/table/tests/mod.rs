@@ -20,7 +20,7 @@ use super::*;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::Io;
 use crate::io::sim::SimFs;
-use crate::read::cursor::{Cursor, Entry, EntryKind};
+use crate::read::cursor::{Cursor, Entry, EntryKind, Found};
 use crate::read::testing::{Oracle, Random, check_cursor, put, random_entries};
 use crate::seal::{Dek, FileHeader, FileKeys, FileKind, KeyLookup, KeySource};
 use crate::types::{Chain, DekVersion, Epoch, SeqNo, TenantId};
@@ -175,7 +175,7 @@ fn read_all(place: &Place, meta: &TableMeta) -> Result<Vec<(TenantId, Vec<Entry>
         let entries = collect(table.cursor(run.tenant)?)?;
         for entry in &entries {
             let found = table.get(run.tenant, &entry.key, entry.seqno)?;
-            assert_eq!(found.as_ref(), Some(entry));
+            assert_eq!(found, Some(Found::from(entry)));
         }
         assert_eq!(collect(table.sweep(run.tenant)?)?, entries);
         table.bounds(run.tenant)?;

@@ -134,7 +134,7 @@ fn largest_value_and_largest_keys_fit() {
     assert!(collect(table.cursor(TenantId(1)).unwrap()).unwrap() == entries);
     assert!(collect(table.sweep(TenantId(1)).unwrap()).unwrap() == entries);
     for entry in &entries {
-        assert!(table.get(TenantId(1), &entry.key, SeqNo::MAX).unwrap().as_ref() == Some(entry));
+        assert!(table.get(TenantId(1), &entry.key, SeqNo::MAX).unwrap() == Some(Found::from(entry)));
     }
     let usage = place.cache.usage();
     assert!(usage.bytes <= usage.bytes_max && usage.pieces > 0, "{usage:?}");
@@ -255,8 +255,8 @@ fn a_hundred_thousand_tenants_cost_little() {
     for tenant in (1..=100_000).step_by(997).map(TenantId) {
         assert_eq!(collect(table.cursor(tenant).unwrap()).unwrap(), entries);
         assert_eq!(
-            table.get(tenant, &entries[1].key, SeqNo::MAX).unwrap().as_ref(),
-            Some(&entries[1])
+            table.get(tenant, &entries[1].key, SeqNo::MAX).unwrap(),
+            Some(Found::from(&entries[1]))
         );
         assert_eq!(table.get(tenant, b"\0\0\0\0bb", SeqNo::MAX).unwrap(), None);
     }
