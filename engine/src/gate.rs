@@ -3,18 +3,20 @@
 //! Invariant (design R2): a waiter returns Ok only if a standby reported its record durable, in the
 //! epoch the record was written in. It never turns into a weaker promise: without a confirmation the
 //! outcome is `Unknown`. A write whose waiter gave up becomes visible when a late confirmation covers it.
+//!
+//! A confirmation wakes those it covers, and nobody else.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::thread::Thread;
+use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::types::{Epoch, Lsn, Position, SeqNo};
 
 pub(crate) struct Gate {
     state: Mutex<State>,
-    changed: Condvar,
 }
 
 struct State {
@@ -24,6 +26,8 @@ struct State {
     closed: bool,
     /// Records that nobody confirmed yet, by end position.
     pending: BTreeMap<Lsn, SeqNo>,
+    /// Threads that sleep, by the end position of their record.
+    waiting: BTreeMap<Lsn, Thread>,
 }
 
 impl Gate {
@@ -35,8 +39,8 @@ impl Gate {
                 fenced: None,
                 closed: false,
                 pending: BTreeMap::new(),
+                waiting: BTreeMap::new(),
             }),
-            changed: Condvar::new(),
         }
     }
 
@@ -47,17 +51,20 @@ impl Gate {
         state.confirmed = Lsn::ZERO;
         state.fenced = None;
         state.pending.clear();
+        state.wake_all();
     }
 
     /// No confirmation can come any more: waiters end in `Unknown`.
     pub fn fence(&self, by: Epoch) {
-        self.state.lock().fenced = Some(by);
-        self.changed.notify_all();
+        let mut state = self.state.lock();
+        state.fenced = Some(by);
+        state.wake_all();
     }
 
     pub fn close(&self) {
-        self.state.lock().closed = true;
-        self.changed.notify_all();
+        let mut state = self.state.lock();
+        state.closed = true;
+        state.wake_all();
     }
 
     pub fn confirmed(&self) -> Lsn {
@@ -72,9 +79,10 @@ impl Gate {
             return None;
         }
         state.confirmed = lsn;
-        let still_pending = state.pending.split_off(&Lsn(lsn.0.saturating_add(1)));
-        let confirmed = std::mem::replace(&mut state.pending, still_pending);
-        self.changed.notify_all();
+        let confirmed = up_to(&mut state.pending, lsn);
+        let covered = up_to(&mut state.waiting, lsn);
+        drop(state);
+        covered.into_values().for_each(|thread| thread.unpark());
         confirmed.into_values().max()
     }
 
@@ -93,20 +101,40 @@ impl Gate {
 
     /// Waits until the record at `position` is confirmed.
     pub fn wait(&self, position: Position, timeout: Duration) -> Result<()> {
-        let mut state = self.state.lock();
+        let began = Instant::now();
         loop {
-            if let Some(outcome) = state.outcome(position) {
-                return outcome;
+            let left = timeout.saturating_sub(began.elapsed());
+            {
+                let mut state = self.state.lock();
+                if let Some(outcome) = state.outcome(position) {
+                    state.waiting.remove(&position.lsn);
+                    return outcome;
+                }
+                if left.is_zero() {
+                    state.waiting.remove(&position.lsn);
+                    return Err(unknown(format!("none within {} ms", timeout.as_millis())));
+                }
+                state.waiting.insert(position.lsn, std::thread::current());
             }
-            let late = self.changed.wait_for(&mut state, timeout).timed_out();
-            if late && state.outcome(position).is_none() {
-                return Err(unknown(format!("none within {} ms", timeout.as_millis())));
-            }
+            std::thread::park_timeout(left);
         }
     }
 }
 
+/// Takes out what stands at or before `lsn`.
+fn up_to<T>(map: &mut BTreeMap<Lsn, T>, lsn: Lsn) -> BTreeMap<Lsn, T> {
+    let after = map.split_off(&Lsn(lsn.0.saturating_add(1)));
+    std::mem::replace(map, after)
+}
+
 impl State {
+    /// Something ended for all.
+    fn wake_all(&mut self) {
+        std::mem::take(&mut self.waiting)
+            .into_values()
+            .for_each(|thread| thread.unpark());
+    }
+
     fn outcome(&self, position: Position) -> Option<Result<()>> {
         if let Some(by) = self.fenced {
             return Some(Err(unknown(format!("this node was fenced by epoch {by}"))));
@@ -161,6 +189,34 @@ mod tests {
             "a late confirmation publishes"
         );
         gate.wait(at(100, 1), soon).unwrap();
+    }
+
+    #[test]
+    fn sleepers_are_woken_by_the_confirmation_that_covers_them_and_by_the_end_of_a_reign() {
+        let gate = Gate::new();
+        gate.begin(Epoch::FIRST);
+        let (long, records) = (Duration::from_secs(600), [10, 20, 30, 40]);
+        let outcomes = std::thread::scope(|scope| {
+            let wait = |lsn| {
+                gate.register(at(lsn, lsn));
+                let gate = &gate;
+                scope.spawn(move || gate.wait(at(lsn, lsn), long).map_err(|e| e.kind()))
+            };
+            let waiters = records.map(wait);
+            while gate.state.lock().waiting.len() < records.len() {
+                std::thread::yield_now();
+            }
+            assert_eq!(gate.confirm(Epoch::FIRST, Lsn(25)), Some(SeqNo(20)));
+            let asleep: Vec<Lsn> = gate.state.lock().waiting.keys().copied().collect();
+            assert_eq!(asleep, [Lsn(30), Lsn(40)]);
+            gate.fence(Epoch::FIRST.promoted());
+            waiters.map(|waiter| waiter.join().unwrap())
+        });
+        let unknown = Err(ErrorKind::Unknown);
+        assert_eq!(outcomes[2..], [unknown, unknown]);
+        // The others may have looked before the fence or after it.
+        assert!(outcomes[..2].iter().all(|o| *o == Ok(()) || *o == unknown));
+        assert!(gate.state.lock().waiting.is_empty());
     }
 
     #[test]
