@@ -19,6 +19,7 @@ mod iter;
 pub(crate) mod parsers;
 mod reader;
 mod slot;
+mod tenant_run;
 #[cfg(test)]
 mod tests;
 

@@ -26,42 +26,13 @@ use super::format::{
 use super::index::{Index, Level};
 use super::iter::TableCursor;
 use super::slot::Slot;
+use super::tenant_run::TenantRun;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hooks::rare;
 use crate::io::{File, Io};
 use crate::read::cursor::Found;
 use crate::seal::{Aad, FileHeader, FileKey, FileKeys, FileKind, KeyAccess, Piece, SEAL_OVERHEAD};
 use crate::types::{SeqNo, TenantId};
-
-/// One tenant's share of a table, from its clear directory.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct TenantRun {
-    /// The tenant.
-    pub tenant: TenantId,
-    /// Versions, deletes included.
-    pub entries: u64,
-    /// Deletes among them.
-    pub deletes: u64,
-    /// Sealed bytes in the file: blocks, filters and indexes.
-    pub bytes: u64,
-    /// Oldest version.
-    pub seqno_min: SeqNo,
-    /// Newest version.
-    pub seqno_max: SeqNo,
-}
-
-impl From<Run> for TenantRun {
-    fn from(run: Run) -> TenantRun {
-        TenantRun {
-            tenant: run.tenant,
-            entries: run.entries,
-            deletes: run.deletes,
-            bytes: run.bytes(),
-            seqno_min: run.seqno_min,
-            seqno_max: run.seqno_max,
-        }
-    }
-}
 
 /// An open, immutable table.
 pub(crate) struct Table {
