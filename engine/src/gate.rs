@@ -7,10 +7,10 @@
 //! A confirmation wakes those it covers, and nobody else.
 
 use std::collections::BTreeMap;
-use std::thread::Thread;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::types::{Epoch, Lsn, Position, SeqNo};
@@ -26,8 +26,8 @@ struct State {
     closed: bool,
     /// Records that nobody confirmed yet, by end position.
     pending: BTreeMap<Lsn, SeqNo>,
-    /// Threads that sleep, by the end position of their record.
-    waiting: BTreeMap<Lsn, Thread>,
+    /// What wakes those who sleep, by the end position of their record.
+    waiting: BTreeMap<Lsn, Arc<Condvar>>,
 }
 
 impl Gate {
@@ -82,7 +82,7 @@ impl Gate {
         let confirmed = up_to(&mut state.pending, lsn);
         let covered = up_to(&mut state.waiting, lsn);
         drop(state);
-        covered.into_values().for_each(|thread| thread.unpark());
+        wake(covered);
         confirmed.into_values().max()
     }
 
@@ -101,23 +101,26 @@ impl Gate {
 
     /// Waits until the record at `position` is confirmed.
     pub fn wait(&self, position: Position, timeout: Duration) -> Result<()> {
-        let began = Instant::now();
+        let mut state = self.state.lock();
         loop {
-            let left = timeout.saturating_sub(began.elapsed());
-            {
-                let mut state = self.state.lock();
-                if let Some(outcome) = state.outcome(position) {
-                    state.waiting.remove(&position.lsn);
-                    return outcome;
-                }
-                if left.is_zero() {
-                    state.waiting.remove(&position.lsn);
-                    return Err(unknown(format!("none within {} ms", timeout.as_millis())));
-                }
-                state.waiting.insert(position.lsn, std::thread::current());
+            if let Some(outcome) = state.outcome(position) {
+                return outcome;
             }
-            std::thread::park_timeout(left);
+            let woken = Arc::new(Condvar::new());
+            state.waiting.insert(position.lsn, woken.clone());
+            // Nobody wakes it but for an outcome.
+            let late = woken.wait_for(&mut state, timeout).timed_out();
+            state.waiting.remove(&position.lsn);
+            if late && state.outcome(position).is_none() {
+                return Err(unknown(format!("none within {} ms", timeout.as_millis())));
+            }
         }
+    }
+}
+
+fn wake(waiting: BTreeMap<Lsn, Arc<Condvar>>) {
+    for woken in waiting.into_values() {
+        woken.notify_one();
     }
 }
 
@@ -130,9 +133,7 @@ fn up_to<T>(map: &mut BTreeMap<Lsn, T>, lsn: Lsn) -> BTreeMap<Lsn, T> {
 impl State {
     /// Something ended for all.
     fn wake_all(&mut self) {
-        std::mem::take(&mut self.waiting)
-            .into_values()
-            .for_each(|thread| thread.unpark());
+        wake(std::mem::take(&mut self.waiting));
     }
 
     fn outcome(&self, position: Position) -> Option<Result<()>> {

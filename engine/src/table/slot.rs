@@ -40,7 +40,7 @@ impl<T> Slot<T> {
     pub(super) fn get(&self) -> Option<Arc<T>> {
         let looks = LOOKS.get().wrapping_add(1);
         LOOKS.set(looks);
-        if looks % ASK_EVERY == 0 {
+        if looks.is_multiple_of(ASK_EVERY) {
             return None;
         }
         self.0.load().upgrade()

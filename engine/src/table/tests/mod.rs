@@ -15,7 +15,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::cache::CacheUsage;
-use super::reader::TenantRun;
+use super::tenant_run::TenantRun;
 use super::*;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::Io;
