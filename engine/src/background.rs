@@ -6,6 +6,7 @@
 //! Invariants: the log is durable up to what a flushed table holds before the table counts; WAL is
 //! given up only after the edit that makes it unnecessary is durable.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -14,19 +15,23 @@ use crate::compaction::picker::{Edges, Shape};
 use crate::compaction::survey::VersionEdges;
 use crate::compaction::{self, DroppedKeyspace, Limits, Plan, Survey, Work};
 use crate::error::{Error, ErrorKind, Result};
+use crate::expiry::NEVER;
 use crate::flush;
 use crate::hooks::{planted, rare};
 use crate::inner::{Background, Inner, Mode};
 use crate::options;
 use crate::types::{Epoch, SeqNo};
-use crate::version::table_path;
+use crate::version::{Edit, table_path};
 
 /// How long the thread waits before it tries a failed job again: a full disk may have got room.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// How long the thread sleeps at most: what has expired makes no noise.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 impl Inner {
     /// One job; false when there is none.
     pub fn step(&self) -> Result<bool> {
+        self.begin_log_anew()?;
         let mut survey = self.jobs.lock();
         // Under `jobs`: once the directory is released, nothing writes to it any more.
         if self.background.state.lock().stop {
@@ -38,8 +43,48 @@ impl Inner {
         if self.compact_one(&mut survey)? {
             return Ok(true);
         }
+        // What a pin kept may be free by now.
+        if self.purge_wal()? > 0 {
+            return Ok(true);
+        }
         // A key provider that failed to destroy a root is asked again.
         Ok(self.keystore.destruction_pending() && self.keystore.destroy_superseded()?.is_some())
+    }
+
+    /// When values in the log expired longer than the grace ago: hands the memtable over to the flush and, on a
+    /// primary, goes on in another segment, so that what the log holds of them can be given up. A standby's segments
+    /// end where its primary's do. Before `jobs` is taken: a close holds `commit` and waits for it.
+    fn begin_log_anew(&self) -> Result<()> {
+        let grace = u64::try_from(self.options.expiry_grace.as_millis()).unwrap_or(u64::MAX);
+        let first = self.log_expires.load(Ordering::Acquire);
+        if first == NEVER || first.saturating_add(grace) > self.times.now() || planted!(ExpiredLogKept) {
+            return Ok(());
+        }
+        let mut commit = self.commit.lock();
+        let commit = &mut *commit;
+        let end = match commit.mode {
+            Mode::Closed => return Ok(()),
+            Mode::Standby => commit.follower.applied(),
+            Mode::Fenced(_) => commit.tail.end,
+            Mode::Primary | Mode::AwaitingAcceptance => {
+                if commit.tail.holds_records() {
+                    rare!(LogBegunAnew);
+                    self.wal.start_segment(&mut commit.tail)?;
+                }
+                commit.tail.end
+            }
+        };
+        let rotated = self.rotate_memtable(end, commit.seqno, true);
+        if !rotated && self.mem.read().immutables.is_empty() && self.versions.state().flushed < end {
+            // All that was in memory is in tables: nothing is left to replay.
+            self.wal.sync_to(end)?;
+            self.versions.log_and_apply(Edit {
+                flushed: Some(end),
+                ..Edit::default()
+            })?;
+        }
+        self.log_expires.store(NEVER, Ordering::Release);
+        Ok(())
     }
 
     /// Flushes the oldest immutable memtable, if any. Under `jobs`.
@@ -79,13 +124,14 @@ impl Inner {
         Ok(true)
     }
 
-    /// Gives up WAL that neither recovery nor a pin needs.
-    pub fn purge_wal(&self) -> Result<()> {
+    /// Gives up WAL that neither recovery nor a pin needs; how many segments.
+    pub fn purge_wal(&self) -> Result<u64> {
         let flushed = self.versions.state().flushed;
         let keep_bytes = self.options.wal_keep_bytes;
-        let purge = |keep| self.wal.purge(keep).map(|_| ());
         self.pins
-            .remove_before(flushed, self.wal.durable(), keep_bytes, purge)
+            .remove_before(flushed, self.wal.durable(), keep_bytes, |keep| {
+                self.wal.purge(keep)
+            })
     }
 
     /// The most urgent compaction, if any. Under `jobs`.
@@ -124,7 +170,16 @@ impl Inner {
             .keystore
             .next_tenant()
             .saturating_sub(self.keystore.len() as u64);
-        let shape = survey.shape(&version, &self.keys, destructions, &drops, &versions)?;
+        let now = self.times.now();
+        let shape = survey.shape(&version, &self.keys, destructions, &drops, &versions, now)?;
+        let first = shape
+            .levels
+            .iter()
+            .flatten()
+            .filter_map(|table| table.expires)
+            .min();
+        self.tables_expire
+            .store(first.unwrap_or(NEVER), Ordering::Release);
         let edges = VersionEdges::new(&version);
         let Some(plan) = pick(&shape, &edges, &Limits::from(&self.options))? else {
             return Ok(false);
@@ -183,6 +238,7 @@ impl Inner {
             keys: &self.keys,
             epoch,
             snapshots: versions,
+            now: self.times.now(),
             dropped: &|_, _| Ok(None),
             next_number: &|| 0,
             cancelled: &|| false,
@@ -259,8 +315,11 @@ fn run(weak: &Weak<Inner>, signal: &Background) {
             Ok(true) => state.failed = None,
             Ok(false) => {
                 state.failed = None;
+                // Nobody wakes it for the time that passes.
                 while !state.wake && !state.stop {
-                    signal.changed.wait(&mut state);
+                    if signal.changed.wait_for(&mut state, LOOK_EVERY).timed_out() {
+                        break;
+                    }
                 }
                 state.wake = false;
             }

@@ -147,14 +147,14 @@ impl Inner {
         let prefix = catalog_key(NAME, &[]);
         let view = self.view();
         let mut cursor = VisibleCursor::new(view.cursor(tenant)?, self.visible());
-        cursor.seek(&prefix)?;
+        cursor.seek(&self.times, &prefix)?;
         let mut names = Vec::new();
         while let Some(entry) = cursor.entry() {
             let Some(name) = entry.key.strip_prefix(&prefix[..]) else {
                 break;
             };
             names.push(String::from_utf8_lossy(name).into_owned());
-            cursor.next()?;
+            cursor.next(&self.times)?;
         }
         Ok(names)
     }

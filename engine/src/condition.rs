@@ -7,9 +7,10 @@
 use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::expiry;
 use crate::hooks::{planted, rare};
 use crate::inner::Inner;
-use crate::read::cursor::EntryKind;
+use crate::read::cursor::Found;
 use crate::tenant::Snapshot;
 use crate::types::{KeyspaceId, SeqNo, TenantId};
 
@@ -20,12 +21,13 @@ pub(crate) struct Condition {
     pub holds: Holds,
 }
 
-/// What must be so.
+/// What must be so. A value that has expired counts as none.
 pub(crate) enum Holds {
     /// The key has this value; `None`: it has none.
     Value(Option<Bytes>),
-    /// Nothing was written to the key since the snapshot, which lives as long as this.
-    Unchanged(Snapshot),
+    /// Nothing was written to the key since the snapshot, which lives as long as this; and what was read did not
+    /// expire: its moment, if it has one.
+    Unchanged { since: Snapshot, until: Option<u64> },
 }
 
 impl Inner {
@@ -45,10 +47,18 @@ impl Inner {
             let newest = self.find(&view, tenant, &condition.tree_key, at)?;
             let holds = match &condition.holds {
                 Holds::Value(expected) => {
-                    let value = newest.filter(|e| e.kind == EntryKind::Put).map(|e| e.value);
+                    let shows = |e: &Found| self.times.shows(e.kind, &e.value);
+                    let value = newest.filter(shows).map(|e| expiry::value(e.kind, e.value).0);
                     value == *expected
                 }
-                Holds::Unchanged(since) => newest.is_none_or(|e| e.seqno <= since.seqno()),
+                Holds::Unchanged { since, until } => {
+                    // What expired may be gone from the tables as well: only who read it knows.
+                    let expired = until.is_some_and(|at| expiry::is_past(at, self.times.now()));
+                    if expired {
+                        rare!(ReadExpiredBeforeCommit);
+                    }
+                    !expired && newest.is_none_or(|e| e.seqno <= since.seqno())
+                }
             };
             if !holds {
                 rare!(ConditionFailed);

@@ -2,11 +2,13 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::checkpoint;
 use crate::commit::closed;
 use crate::error::{Error, ErrorKind, Result};
+use crate::expiry::NEVER;
 use crate::follower::{Promotion, StandbyProgress};
 use crate::inner::{Inner, Mode};
 use crate::keys::{Destruction, EscrowRecipient, KeyChanges, seal_escrow};
@@ -235,6 +237,7 @@ impl Engine {
             wal_start: inner.wal.start(),
             table_bytes: tables().map(|t| t.meta().bytes).sum(),
             tables_per_level: version.levels.iter().map(|l| l.len() as u64).collect(),
+            first_expiry_ms: Some(inner.tables_expire.load(Ordering::Acquire)).filter(|at| *at != NEVER),
             memtable_bytes: (mem.active.bytes()
                 + mem.immutables.iter().map(|i| i.memtable.bytes()).sum::<usize>())
                 as u64,

@@ -1,7 +1,7 @@
 //! Flush: an immutable memtable becomes a table of level 0.
 //!
 //! The table holds, of each key, the versions that a reader may still need; deletes stay, for they may
-//! hide something in the tables below. Tenants whose key is destroyed are left out. Like a compaction
+//! hide something in the tables below, and so does a delete in place of a value that has expired. Tenants whose key is destroyed are left out. Like a compaction
 //! it changes nothing by itself: the returned edit does, when it is logged.
 //!
 //! One flush at a time, memtables in the order they were filled: the order of level 0 is that of table
@@ -14,9 +14,9 @@ use crate::compaction::job::dropped;
 use crate::compaction::output::{Outputs, cancelled};
 use crate::compaction::retention::{Retention, Verdict};
 use crate::error::Result;
+use crate::expiry;
 use crate::hooks::rare;
 use crate::memtable::Memtable;
-use crate::read::cursor::EntryKind;
 use crate::types::{Lsn, SeqNo};
 use crate::version::Edit;
 
@@ -51,7 +51,9 @@ pub(crate) fn flush(work: &Work<'_>, memtable: &Arc<Memtable>, flushed: Lsn, seq
                 key.extend_from_slice(entry.key);
             }
             let drop = keyspace.and_then(|(_, drop)| drop);
-            let verdict = retention.judge(entry.seqno, entry.kind == EntryKind::Delete, drop);
+            let gone = expiry::is_gone(entry.kind, entry.value, work.now);
+            let verdict = retention.judge(entry.seqno, gone, drop);
+            let entry = if gone { entry.as_delete() } else { entry };
             if verdict != Verdict::Drop && !outputs.add(tenant, entry)? {
                 break;
             }

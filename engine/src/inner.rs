@@ -22,6 +22,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::compaction::Survey;
 use crate::error::{Error, ErrorKind, Result};
+use crate::expiry::{self, ExpiryClock};
 use crate::follower::Follower;
 use crate::gate::Gate;
 use crate::io::{DirLock, Io};
@@ -55,6 +56,13 @@ pub(crate) struct Inner {
     pub publishing: Mutex<()>,
     pub visible: AtomicU64,
     pub watchers: Watchers,
+    /// What time it is for values that expire.
+    pub times: ExpiryClock,
+    /// Earliest moment at which a value in the log expires, as far as it was written since the log was last begun
+    /// anew for that; `NEVER` if none does.
+    pub log_expires: AtomicU64,
+    /// The same of tables, as background work last saw them.
+    pub tables_expire: AtomicU64,
     pub snapshots: Mutex<BTreeMap<SeqNo, usize>>,
     pub gate: Gate,
     /// Creating and deleting keyspaces.
@@ -225,6 +233,9 @@ impl Inner {
             if let Some(keyspace) = crate::catalog::drop_marker(&op) {
                 self.dropped.write().insert((tenant, keyspace), seqno);
                 self.any_dropped.store(true, Ordering::Release);
+            }
+            if let Some(at) = expiry::expires(op.kind, &op.value) {
+                self.log_expires.fetch_min(at, Ordering::AcqRel);
             }
             view.active.insert(tenant, op.key, seqno, op.kind, op.value);
         }

@@ -36,6 +36,7 @@ mod compaction;
 mod condition;
 mod engine;
 mod error;
+mod expiry;
 mod flush;
 mod follower;
 mod gate;
@@ -65,7 +66,9 @@ pub use engine::{Deletion, Engine, TenantOptions};
 pub use error::{Error, ErrorKind, Result};
 pub use follower::{Promotion, StandbyProgress};
 pub use open::Builder;
-pub use options::{BATCH_BYTES_MAX, Background, KEY_BYTES_MAX, NAME_BYTES_MAX, Options, VALUE_BYTES_MAX};
+pub use options::{
+    BATCH_BYTES_MAX, Background, KEY_BYTES_MAX, NAME_BYTES_MAX, Options, PutOptions, VALUE_BYTES_MAX,
+};
 pub use pins::WalPin;
 pub use read::range::Range;
 #[cfg(any(test, feature = "sim"))]

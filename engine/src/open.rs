@@ -20,6 +20,7 @@ use crate::background;
 use crate::compaction::Survey;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
+use crate::expiry::{ExpiryClock, NEVER};
 use crate::follower::Follower;
 use crate::gate::Gate;
 use crate::hooks::{planted, rare};
@@ -335,6 +336,7 @@ fn start(
         active: Arc::new(Memtable::new()),
         immutables: VecDeque::new(),
     });
+    let times = ExpiryClock::new(io.clock.clone());
     let mut inner = Inner {
         view: ArcSwap::from_pointee(View::new(&mem, &versions)),
         publishing: Mutex::new(()),
@@ -359,6 +361,10 @@ fn start(
         mem,
         visible: AtomicU64::new(seqno.0),
         watchers: Watchers::default(),
+        // What the last process left in the log may have expired long ago: nothing tells.
+        log_expires: AtomicU64::new(times.now()),
+        tables_expire: AtomicU64::new(NEVER),
+        times,
         snapshots: Mutex::new(BTreeMap::new()),
         gate: Gate::new(),
         catalog: Mutex::new(()),

@@ -14,6 +14,43 @@ pub const BATCH_BYTES_MAX: usize = 128 << 20;
 /// Longest tenant or keyspace name, in bytes of UTF-8. Names have at least one byte.
 pub const NAME_BYTES_MAX: usize = 255;
 
+/// Longest [`Options::expiry_grace`].
+const EXPIRY_GRACE_MAX: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
+
+/// What a put may ask for besides: see [`Keyspace::put_with`](crate::Keyspace::put_with).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PutOptions {
+    ttl: Option<Duration>,
+}
+
+impl PutOptions {
+    /// Nothing besides: a plain put.
+    pub fn new() -> PutOptions {
+        PutOptions::default()
+    }
+
+    /// How long the value lives, in whole milliseconds, rounded up, from the moment the put is added to its batch.
+    /// From its end on the key is absent. Not zero; what would end after the year 584,000,000 never does.
+    #[must_use]
+    pub fn ttl(mut self, ttl: Duration) -> PutOptions {
+        self.ttl = Some(ttl);
+        self
+    }
+
+    /// When what is put `now` expires, if it does.
+    pub(crate) fn expires(&self, now: impl FnOnce() -> u64) -> Result<Option<u64>> {
+        let Some(ttl) = self.ttl else { return Ok(None) };
+        if ttl.is_zero() {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                "a time to live of nothing: delete the key",
+            ));
+        }
+        let ms = u64::try_from(ttl.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+        Ok(Some(now().saturating_add(ms)))
+    }
+}
+
 /// Who runs flushes and compactions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Background {
@@ -34,6 +71,10 @@ pub struct Options {
     pub replicated_timeout: Duration,
     /// Who runs flushes and compactions.
     pub background: Background,
+    /// How long a value that expired may stay on the disk, unreadable, before it is written out of tables and log
+    /// for its own sake; at most 10 years. Less: gone sooner; tables with values that expire are rewritten up to
+    /// once in this time. See docs/guarantees.md, "Expiry".
+    pub expiry_grace: Duration,
 
     /// Memtable size that starts a flush, 64 KiB to 1 GiB. More: fewer, larger tables; longer recovery.
     pub memtable_bytes: usize,
@@ -65,6 +106,7 @@ impl Default for Options {
             durability: Durability::Local,
             replicated_timeout: Duration::from_secs(10),
             background: Background::Thread,
+            expiry_grace: Duration::from_secs(24 * 3600),
             memtable_bytes: 64 << 20,
             immutable_memtables_max: 2,
             segment_bytes: 64 << 20,
@@ -103,6 +145,7 @@ impl Options {
             ("level1_bytes", self.level1_bytes >= self.table_bytes),
             ("filter_bits", self.filter_bits <= 30),
             ("replicated_timeout", self.replicated_timeout > Duration::ZERO),
+            ("expiry_grace", self.expiry_grace <= EXPIRY_GRACE_MAX),
         ];
         match checks.iter().find(|(_, ok)| !ok) {
             Some((name, _)) => Err(Error::new(

@@ -49,6 +49,10 @@ pub struct Status {
     pub table_bytes: u64,
     /// Tables in each level.
     pub tables_per_level: Vec<u64>,
+    /// Earliest moment at which a value in tables expires, or has expired, in ms since 1970, up to a second late; as
+    /// background work last saw it. When it is longer ago than [`Options::expiry_grace`](crate::Options::expiry_grace),
+    /// background work is behind.
+    pub first_expiry_ms: Option<u64>,
     /// Bytes in memtables.
     pub memtable_bytes: u64,
     /// Bytes of plaintext blocks in the cache.

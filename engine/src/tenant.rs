@@ -1,5 +1,7 @@
 //! Tenants, keyspaces, batches and snapshots: the handles users hold.
 
+mod snapshot;
+
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
@@ -11,14 +13,17 @@ use crate::commit::{CommitTicket, op_cost};
 use crate::condition::{Condition, Holds};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
+use crate::expiry::{self, STAMP_BYTES};
 use crate::hooks::planted;
 use crate::inner::{SeenLive, View};
-use crate::options::{BATCH_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
-use crate::read::cursor::EntryKind;
+use crate::options::{BATCH_BYTES_MAX, KEY_BYTES_MAX, PutOptions, VALUE_BYTES_MAX};
+use crate::read::cursor::{EntryKind, Found};
 use crate::read::range::Range;
 use crate::transaction::Transaction;
 use crate::types::{Durability, KeyspaceId, Position, SeqNo, TenantId};
-use crate::wal::format::push_op;
+use crate::wal::format::{push_expiring, push_op};
+
+pub use snapshot::Snapshot;
 
 /// A tenant: a container with keys of its own. Cheap to clone, `Send + Sync`.
 #[derive(Clone)]
@@ -48,15 +53,6 @@ pub struct Batch {
     conditions: Vec<Condition>,
     /// First rule an added operation broke; told at commit, so that building stays a chain.
     broken: Option<Error>,
-}
-
-/// A repeatable view of a tenant: reads see exactly what was visible when it was taken.
-///
-/// While it lives, compaction keeps what it sees. It does not keep a deleted tenant readable.
-pub struct Snapshot {
-    engine: Engine,
-    tenant: TenantId,
-    at: SeqNo,
 }
 
 impl Tenant {
@@ -170,6 +166,19 @@ impl Keyspace {
         self.batch().put(self, key, value).commit()
     }
 
+    /// Stores a value that expires, for one: from then on the key is absent, to snapshots, conditions and ranges
+    /// too, and what the value overwrote does not come back.
+    ///
+    /// Errors as for [`put`](Keyspace::put); `Invalid` for a time to live of zero.
+    pub fn put_with(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        options: PutOptions,
+    ) -> Result<Position> {
+        self.batch().put_with(self, key, value, options).commit()
+    }
+
     /// Removes a key; fine if it is not there. Errors as for [`put`](Keyspace::put).
     pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<Position> {
         self.batch().delete(self, key).commit()
@@ -185,10 +194,11 @@ impl Keyspace {
 
     /// The newest visible value. Errors: `Invalid` key, `NotFound` tenant or keyspace, `Corruption`.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Bytes>> {
-        self.get_at(key.as_ref(), None)
+        Ok(self.get_at(key.as_ref(), None)?.map(|(value, _)| value))
     }
 
-    fn get_at(&self, key: &[u8], at: Option<SeqNo>) -> Result<Option<Bytes>> {
+    /// The value, and when it expires, if it does.
+    fn get_at(&self, key: &[u8], at: Option<SeqNo>) -> Result<Option<(Bytes, Option<u64>)>> {
         check_key(key)?;
         let mut tree_key = SmallVec::<[u8; 64]>::from_slice(&self.id.0.to_be_bytes());
         tree_key.extend_from_slice(key);
@@ -229,7 +239,7 @@ impl Keyspace {
             let mut found = Vec::with_capacity(asked.len());
             for same in asked.chunk_by(|(one, _), (other, _)| one == other) {
                 let Some((key, _)) = same.first() else { continue };
-                let value = self.value(view, key, at)?;
+                let value = self.value(view, key, at)?.map(|(value, _)| value);
                 found.extend(same.iter().map(|(_, place)| (*place, value.clone())));
             }
             if !planted!(AnswersInKeyOrder) {
@@ -253,9 +263,15 @@ impl Keyspace {
         Ok(found)
     }
 
-    fn value(&self, view: &View, tree_key: &[u8], at: SeqNo) -> Result<Option<Bytes>> {
-        let found = self.engine.inner().find(view, self.tenant, tree_key, at)?;
-        Ok(found.filter(|e| e.kind == EntryKind::Put).map(|e| e.value))
+    /// The value, and when it expires, if it does.
+    fn value(&self, view: &View, tree_key: &[u8], at: SeqNo) -> Result<Option<(Bytes, Option<u64>)>> {
+        let inner = self.engine.inner();
+        let found = inner.find(view, self.tenant, tree_key, at)?;
+        let unseen = |e: &Found| {
+            planted!(ExpiredSeenBySnapshots) && at < inner.visible() && e.kind == EntryKind::Expiring
+        };
+        let shows = |e: &Found| inner.times.shows(e.kind, &e.value) || unseen(e);
+        Ok(found.filter(shows).map(|e| expiry::value(e.kind, e.value)))
     }
 
     /// Entries whose key lies in `range`, in key order, from both ends: `range("a"..).rev().take(10)`.
@@ -338,13 +354,31 @@ impl Batch {
     /// Adds a put. Limits as for [`Keyspace::put`]; a later operation on the same key wins.
     #[must_use]
     pub fn put(self, keyspace: &Keyspace, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Batch {
-        self.add(EntryKind::Put, keyspace, key.as_ref(), value.as_ref())
+        self.add(keyspace, key.as_ref(), Some(value.as_ref()), None)
+    }
+
+    /// Adds a put with options: see [`Keyspace::put_with`].
+    #[must_use]
+    pub fn put_with(
+        mut self,
+        keyspace: &Keyspace,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        options: PutOptions,
+    ) -> Batch {
+        match options.expires(|| self.engine.inner().times.now()) {
+            Ok(expires) => self.add(keyspace, key.as_ref(), Some(value.as_ref()), expires),
+            Err(error) => {
+                self.broken.get_or_insert(error);
+                self
+            }
+        }
     }
 
     /// Adds a delete.
     #[must_use]
     pub fn delete(self, keyspace: &Keyspace, key: impl AsRef<[u8]>) -> Batch {
-        self.add(EntryKind::Delete, keyspace, key.as_ref(), &[])
+        self.add(keyspace, key.as_ref(), None, None)
     }
 
     /// Commits the batch only if `key` has exactly this value at that moment; `None`: only if it is not there.
@@ -360,15 +394,27 @@ impl Batch {
     }
 
     /// Commits the batch only if nothing was written to `key` since the snapshot was taken; a key that came and
-    /// went in between may count as unchanged. Cost and errors as for [`require`](Batch::require).
+    /// went in between may count as unchanged, and so does one whose value expired. Cost and errors as for [`require`](Batch::require).
     #[must_use]
     pub fn require_unchanged(self, keyspace: &Keyspace, key: impl AsRef<[u8]>, since: &Snapshot) -> Batch {
-        self.condition(keyspace, key.as_ref(), 0, Holds::Unchanged(since.clone()))
+        self.require_unchanged_until(keyspace, key.as_ref(), since, None)
+    }
+
+    /// The same, and only if the moment at which what was read expires, if it does, has not come.
+    pub(crate) fn require_unchanged_until(
+        self,
+        keyspace: &Keyspace,
+        key: &[u8],
+        since: &Snapshot,
+        until: Option<u64>,
+    ) -> Batch {
+        let since = since.clone();
+        self.condition(keyspace, key, 0, Holds::Unchanged { since, until })
     }
 
     fn condition(mut self, keyspace: &Keyspace, key: &[u8], size: usize, holds: Holds) -> Batch {
         let foreign = match &holds {
-            Holds::Unchanged(since) => since.check(keyspace).err(),
+            Holds::Unchanged { since, .. } => since.check(keyspace).err(),
             Holds::Value(_) => None,
         };
         if self.broken.is_none() {
@@ -389,14 +435,24 @@ impl Batch {
         self
     }
 
-    fn add(mut self, kind: EntryKind, keyspace: &Keyspace, key: &[u8], value: &[u8]) -> Batch {
+    /// Adds a put, which may expire, or without a value a delete.
+    fn add(mut self, keyspace: &Keyspace, key: &[u8], value: Option<&[u8]>, expires: Option<u64>) -> Batch {
+        let kind = match value {
+            Some(_) => EntryKind::Put,
+            None => EntryKind::Delete,
+        };
+        let value = value.unwrap_or_default();
         if self.broken.is_none() {
             self.broken = self.check(keyspace, key, value).err();
         }
         if self.broken.is_none() {
-            push_op(kind, keyspace.id.0.to_be_bytes(), key, value, &mut self.plain);
+            let id = keyspace.id.0.to_be_bytes();
+            match expires {
+                Some(at) => push_expiring(id, key, value, at, &mut self.plain),
+                None => push_op(kind, id, key, value, &mut self.plain),
+            }
             self.ops += 1;
-            self.cost += op_cost(key, value);
+            self.cost += op_cost(key, value) + expires.map_or(0, |_| STAMP_BYTES);
         }
         self
     }
@@ -472,72 +528,6 @@ impl Batch {
             self.durability,
         )?;
         Ok(CommitTicket::new(self.engine, position, self.durability))
-    }
-}
-
-impl Snapshot {
-    /// The version it reads at.
-    pub fn seqno(&self) -> SeqNo {
-        self.at
-    }
-
-    /// The value of `key` when the snapshot was taken.
-    pub fn get(&self, keyspace: &Keyspace, key: impl AsRef<[u8]>) -> Result<Option<Bytes>> {
-        self.check(keyspace)?;
-        keyspace.get_at(key.as_ref(), Some(self.at))
-    }
-
-    /// The values of `keys` when the snapshot was taken: see [`Keyspace::multi_get`].
-    pub fn multi_get<K: AsRef<[u8]>>(
-        &self,
-        keyspace: &Keyspace,
-        keys: impl IntoIterator<Item = K>,
-    ) -> Result<Vec<Option<Bytes>>> {
-        self.check(keyspace)?;
-        keyspace.multi_get_at(keys, Some(self.at))
-    }
-
-    /// Entries in `range` when the snapshot was taken. The range stays valid without the snapshot.
-    pub fn range<K: AsRef<[u8]>>(&self, keyspace: &Keyspace, range: impl RangeBounds<K>) -> Range {
-        let checked = self.check(keyspace);
-        let range = keyspace.range_at(range, Some(self.at));
-        match checked {
-            Ok(()) => range,
-            Err(e) => range.failed(e),
-        }
-    }
-
-    fn check(&self, keyspace: &Keyspace) -> Result<()> {
-        if keyspace.tenant == self.tenant && keyspace.engine.same(&self.engine) {
-            return Ok(());
-        }
-        Err(Error::new(
-            ErrorKind::Invalid,
-            "a snapshot reads keyspaces of the tenant it was taken of",
-        ))
-    }
-}
-
-impl Clone for Snapshot {
-    fn clone(&self) -> Snapshot {
-        *self.engine.inner().snapshots.lock().entry(self.at).or_default() += 1;
-        Snapshot {
-            engine: self.engine.clone(),
-            tenant: self.tenant,
-            at: self.at,
-        }
-    }
-}
-
-impl Drop for Snapshot {
-    fn drop(&mut self) {
-        let mut snapshots = self.engine.inner().snapshots.lock();
-        if let Some(count) = snapshots.get_mut(&self.at) {
-            *count -= 1;
-            if *count == 0 {
-                snapshots.remove(&self.at);
-            }
-        }
     }
 }
 

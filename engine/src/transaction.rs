@@ -12,8 +12,10 @@ use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::expiry;
 use crate::hooks::rare;
 use crate::inner::Inner;
+use crate::options::PutOptions;
 use crate::tenant::{Batch, Keyspace, Snapshot, Tenant};
 use crate::types::{Durability, KeyspaceId, Position, SeqNo};
 
@@ -48,8 +50,9 @@ pub struct Transaction {
     tenant: Tenant,
     snapshot: Snapshot,
     durability: Option<Durability>,
-    read: BTreeMap<Place, Keyspace>,
-    written: BTreeMap<Place, (Keyspace, Option<Bytes>)>,
+    /// With the moment at which what was read expires, if it does.
+    read: BTreeMap<Place, (Keyspace, Option<u64>)>,
+    written: BTreeMap<Place, (Keyspace, Option<(Bytes, PutOptions)>)>,
 }
 
 impl Transaction {
@@ -68,20 +71,31 @@ impl Transaction {
     pub fn get(&mut self, keyspace: &Keyspace, key: impl AsRef<[u8]>) -> Result<Option<Bytes>> {
         let place = (keyspace.id(), key.as_ref().to_vec());
         if let Some((_, value)) = self.written.get(&place) {
-            return Ok(value.clone());
+            return Ok(value.as_ref().map(|(value, _)| value.clone()));
         }
-        let value = self.snapshot.get(keyspace, &place.1)?;
-        self.read.entry(place).or_insert_with(|| keyspace.clone());
+        let found = self.snapshot.get_expiring(keyspace, &place.1)?;
+        let (value, expires) = found.map_or((None, None), |(value, expires)| (Some(value), expires));
+        self.read
+            .entry(place)
+            .or_insert_with(|| (keyspace.clone(), expires));
         Ok(value)
     }
 
     /// Writes a value. A limit it breaks is told by [`commit`](Transaction::commit).
     pub fn put(&mut self, keyspace: &Keyspace, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
-        self.write(
-            keyspace,
-            key.as_ref(),
-            Some(Bytes::copy_from_slice(value.as_ref())),
-        );
+        self.put_with(keyspace, key, value, PutOptions::new());
+    }
+
+    /// Writes a value with options: see [`Keyspace::put_with`]. Its time to live begins at the commit.
+    pub fn put_with(
+        &mut self,
+        keyspace: &Keyspace,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        options: PutOptions,
+    ) {
+        let value = Bytes::copy_from_slice(value.as_ref());
+        self.write(keyspace, key.as_ref(), Some((value, options)));
     }
 
     /// Removes a key.
@@ -89,7 +103,7 @@ impl Transaction {
         self.write(keyspace, key.as_ref(), None);
     }
 
-    fn write(&mut self, keyspace: &Keyspace, key: &[u8], value: Option<Bytes>) {
+    fn write(&mut self, keyspace: &Keyspace, key: &[u8], value: Option<(Bytes, PutOptions)>) {
         let place = (keyspace.id(), key.to_vec());
         self.written.insert(place, (keyspace.clone(), value));
     }
@@ -99,8 +113,8 @@ impl Transaction {
         self.durability = Some(durability);
     }
 
-    /// Commits all that was written, if nothing that was read has changed since the transaction began. `None`:
-    /// nothing was written, and what was read was true when it began.
+    /// Commits all that was written, if nothing that was read has changed since the transaction began, or expired.
+    /// `None`: nothing was written, and what was read was true when it began, or had expired since.
     ///
     /// - Cost: one point read for each key read, under the commit lock.
     /// - Errors: `Conflict` (nothing was written: begin again), and those of [`Batch::commit`].
@@ -112,12 +126,12 @@ impl Transaction {
         if let Some(durability) = self.durability {
             batch = batch.durability(durability);
         }
-        for ((_, key), keyspace) in &self.read {
-            batch = batch.require_unchanged(keyspace, key, &self.snapshot);
+        for ((_, key), (keyspace, expires)) in &self.read {
+            batch = batch.require_unchanged_until(keyspace, key, &self.snapshot, *expires);
         }
         for ((_, key), (keyspace, value)) in &self.written {
             batch = match value {
-                Some(value) => batch.put(keyspace, key, value),
+                Some((value, options)) => batch.put_with(keyspace, key, value, *options),
                 None => batch.delete(keyspace, key),
             };
         }
@@ -156,10 +170,15 @@ impl Tenant {
             let mut transaction = self.transaction();
             let read_at = transaction.snapshot.seqno();
             let done = work(&mut transaction)?;
+            let until = transaction.read.values().filter_map(|(_, at)| *at).min();
             match transaction.commit() {
                 Err(e) if e.kind() == ErrorKind::Conflict => {
                     rare!(TransactionBegunAgain);
-                    self.engine.inner().wait_for_newer(read_at)?;
+                    let inner = self.engine.inner();
+                    // Of what expired nothing newer will come.
+                    if !until.is_some_and(|at| expiry::is_past(at, inner.times.now())) {
+                        inner.wait_for_newer(read_at)?;
+                    }
                 }
                 committed => return committed.map(|position| (done, position)),
             }

@@ -285,6 +285,8 @@ pub struct EngineConfig {
     pub durability: Durability,
     /// How long a `Replicated` commit waits for the standby before its outcome is unknown.
     pub replicated_timeout_ms: u64,
+    /// How long a value that expired may stay on the disk before it is written out for its own sake.
+    pub expiry_grace_ms: u64,
     /// Memtable size that starts a flush.
     pub memtable_bytes: usize,
     /// Full memtables waiting for flush before writers wait.
@@ -315,6 +317,7 @@ impl Default for EngineConfig {
         EngineConfig {
             durability: Durability::Local,
             replicated_timeout_ms: u64::try_from(o.replicated_timeout.as_millis()).unwrap_or(u64::MAX),
+            expiry_grace_ms: u64::try_from(o.expiry_grace.as_millis()).unwrap_or(u64::MAX),
             memtable_bytes: o.memtable_bytes,
             immutable_memtables_max: o.immutable_memtables_max,
             segment_bytes: o.segment_bytes,
@@ -336,6 +339,7 @@ impl EngineConfig {
         let mut o = strongroom::Options::default();
         o.durability = self.durability.into();
         o.replicated_timeout = Duration::from_millis(self.replicated_timeout_ms);
+        o.expiry_grace = Duration::from_millis(self.expiry_grace_ms);
         o.memtable_bytes = self.memtable_bytes;
         o.immutable_memtables_max = self.immutable_memtables_max;
         o.segment_bytes = self.segment_bytes;

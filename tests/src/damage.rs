@@ -279,7 +279,7 @@ pub fn sample_of_a_copys_log() -> Option<(u64, String)> {
             let (keys, to) = (crate::keys::SimKeys::new(), Path::new("/srv/new"));
             let io = fs.io(crate::dice::fresh_seed());
             let found = restore(&copy.path, &copy.escrow, &world.secret, to, keys.provider(), &io)
-                .and_then(|_| read_restored(to, &keys, &fs, &world.options));
+                .and_then(|_| read_restored(to, &keys, fs.io(crate::dice::fresh_seed()), &world.options));
             match found {
                 Ok(found) if found == copy.content => {}
                 Err(e) if e.kind() == ErrorKind::Corruption => {}

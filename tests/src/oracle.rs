@@ -12,6 +12,9 @@
 //! What a tenant held when it was deleted is gone with it, also when its name is taken again:
 //! tenants are counted apart from their names.
 //!
+//! A value that expires reads as absent from its moment on, by the clock that the oracle shares with the engine; what
+//! it overwrote stays overwritten.
+//!
 //! The log is kept whole, so that the state at any point of the past can be rebuilt.
 
 mod content;
@@ -20,10 +23,13 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use strongroom::io::Clock;
+use strongroom::io::sim::SimClock;
 
-pub use content::{Content, Entries, Spaces, difference, read_all};
+pub use content::{Content, Entries, Moments, Spaces, difference, let_expire, read_all};
 
 /// One operation of a batch: keyspace, key, value or deletion.
 pub type Op = (String, Bytes, Option<Bytes>);
@@ -36,6 +42,8 @@ pub type TenantNumber = usize;
 pub enum Change {
     /// A batch.
     Batch(TenantNumber, Vec<Op>),
+    /// A batch whose puts expire then.
+    Expiring(TenantNumber, Vec<Op>, u64),
     /// A keyspace came to be.
     Create(TenantNumber, String),
     /// A keyspace went, with its entries.
@@ -71,7 +79,10 @@ pub enum Outcome {
 pub struct Ticket(usize);
 
 /// Everything that may be there, tenants that are deleted included.
-type State = BTreeMap<TenantNumber, Spaces>;
+type State = BTreeMap<TenantNumber, BTreeMap<String, BTreeMap<Bytes, Kept>>>;
+
+/// A value, and when it expires.
+type Kept = (Bytes, Option<u64>);
 
 /// The model.
 #[derive(Clone, Default)]
@@ -84,6 +95,9 @@ pub struct Oracle {
     /// How long the log was at each sync, without repetition.
     syncs: Vec<usize>,
     tenants: usize,
+    clock: Arc<SimClock>,
+    /// The clock was set back from here, and the engine knows that it has been this time.
+    latest: u64,
 }
 
 /// What of the open changes was found.
@@ -97,6 +111,21 @@ impl Oracle {
     /// An empty database.
     pub fn new() -> Oracle {
         Oracle::default()
+    }
+
+    /// What time it is for values that expire.
+    pub fn now(&self) -> u64 {
+        self.clock.now_ms().max(self.latest)
+    }
+
+    /// Goes by this clock from now on.
+    pub fn set_clock(&mut self, clock: Arc<SimClock>) {
+        self.clock = clock;
+    }
+
+    /// The clock is about to be set back, and an engine that is open will not follow.
+    pub fn clock_is_set_back(&mut self) {
+        self.latest = self.now();
     }
 
     // ---- telling it ----
@@ -140,6 +169,11 @@ impl Oracle {
             self.make_durable(ticket.0);
         }
         self.settle();
+    }
+
+    /// What became of a change, as far as is known.
+    pub fn outcome(&self, ticket: Ticket) -> Outcome {
+        self.wal[ticket.0].1
     }
 
     /// All accepted changes are durable now: a flush or a close returned Ok.
@@ -197,7 +231,29 @@ impl Oracle {
                 apply(&mut state, change);
             }
         }
-        content(&state, &self.live(|_, outcome| outcome == Outcome::Acknowledged))
+        self.content(&state, &self.live(|_, outcome| outcome == Outcome::Acknowledged))
+    }
+
+    /// When what is [`visible`](Oracle::visible) expires.
+    pub fn moments(&self) -> Moments {
+        let mut state = self.base.clone();
+        for (change, outcome) in &self.wal[self.settled..] {
+            if matches!(outcome, Outcome::Acknowledged | Outcome::Accepted) {
+                apply(&mut state, change);
+            }
+        }
+        let now = self.now();
+        let mut moments = Moments::new();
+        for (number, tenant) in self.live(|_, outcome| outcome == Outcome::Acknowledged) {
+            for (space, entries) in state.get(&number).into_iter().flatten() {
+                for (key, (_, at)) in entries {
+                    if let Some(at) = at.filter(|at| *at > now) {
+                        moments.insert((tenant.clone(), space.clone(), key.clone()), at);
+                    }
+                }
+            }
+        }
+        moments
     }
 
     /// Content right after the WAL change of `ticket`, with the tenants that live now.
@@ -208,7 +264,7 @@ impl Oracle {
                 apply(&mut state, change);
             }
         }
-        content(&state, &self.live(|_, outcome| outcome == Outcome::Acknowledged))
+        self.content(&state, &self.live(|_, outcome| outcome == Outcome::Acknowledged))
     }
 
     /// The newest change of the WAL log.
@@ -219,6 +275,13 @@ impl Oracle {
     /// A number that differs where what is allowed after a crash may differ.
     pub fn stamp(&self) -> u64 {
         let mut stamp = (self.wal.len() as u64) << 32 | self.keystore.len() as u64;
+        if self
+            .wal
+            .iter()
+            .any(|(change, _)| matches!(change, Change::Expiring(..)))
+        {
+            stamp = stamp.wrapping_mul(0x100_0000_01b3) ^ self.now();
+        }
         let open = self.wal[self.settled..].iter().map(|(_, o)| *o);
         for outcome in open.chain(self.keystore.iter().map(|(_, o)| *o)) {
             stamp = stamp.wrapping_mul(0x100_0000_01b3) ^ (outcome as u64 + 1);
@@ -247,7 +310,7 @@ impl Oracle {
         let live = self.live(|_, outcome| outcome == Outcome::Acknowledged);
         let mut keys = BTreeSet::new();
         for (change, _) in &self.wal {
-            if let Change::Batch(number, ops) = change
+            if let Change::Batch(number, ops) | Change::Expiring(number, ops, _) = change
                 && let Some(name) = live.get(number)
             {
                 keys.extend(
@@ -268,7 +331,7 @@ impl Oracle {
             let live = self.live(|i, o| o == Outcome::Acknowledged || keystore.contains(&i));
             let mut hit = None;
             self.each_point(&mut |state, wal| {
-                if hit.is_none() && content(state, &live) == *found {
+                if hit.is_none() && self.content(state, &live) == *found {
                     hit = Some(wal.clone());
                 }
                 hit.is_some()
@@ -299,7 +362,7 @@ impl Oracle {
         let fewer = self.live(|i, o| o == Outcome::Acknowledged && Some(i) != last);
         let mut hit = false;
         self.walk(from, from, state, &mut BTreeSet::new(), &mut |state, _| {
-            hit |= content(state, &all) == *found || content(state, &fewer) == *found;
+            hit |= self.content(state, &all) == *found || self.content(state, &fewer) == *found;
             hit
         });
         hit
@@ -336,7 +399,7 @@ impl Oracle {
             false
         });
         let live = self.live(|_, o| o != Outcome::Absent);
-        let expected = content(&last.unwrap_or_default(), &live);
+        let expected = self.content(&last.unwrap_or_default(), &live);
         let mut text = format!(
             "{} WAL changes ({} settled), {} of the keystore; against the newest allowed state:",
             self.wal.len(),
@@ -390,6 +453,25 @@ impl Oracle {
         stop
     }
 
+    fn content(&self, state: &State, live: &BTreeMap<TenantNumber, String>) -> Content {
+        let now = self.now();
+        let shown = |entries: &BTreeMap<Bytes, Kept>| -> Entries {
+            let shown = entries.iter().filter(|(_, (_, at))| at.is_none_or(|at| at > now));
+            shown
+                .map(|(key, (value, _))| (key.clone(), value.clone()))
+                .collect()
+        };
+        let spaces = |number| -> Spaces {
+            let spaces = state.get(number).into_iter().flatten();
+            spaces
+                .map(|(space, entries)| (space.clone(), shown(entries)))
+                .collect()
+        };
+        live.iter()
+            .map(|(number, name)| (name.clone(), spaces(number)))
+            .collect()
+    }
+
     fn live(&self, counts: impl Fn(usize, Outcome) -> bool) -> BTreeMap<TenantNumber, String> {
         let mut live = BTreeMap::new();
         for (i, (change, outcome)) in self.keystore.iter().enumerate() {
@@ -409,13 +491,17 @@ fn is_open(outcome: Outcome) -> bool {
 }
 
 fn apply(state: &mut State, change: &Change) {
+    let expires = match change {
+        Change::Expiring(_, _, at) => Some(*at),
+        _ => None,
+    };
     match change {
-        Change::Batch(number, ops) => {
+        Change::Batch(number, ops) | Change::Expiring(number, ops, _) => {
             let spaces = state.entry(*number).or_default();
             for (space, key, value) in ops {
                 let entries = spaces.entry(space.clone()).or_default();
                 match value {
-                    Some(value) => drop(entries.insert(key.clone(), value.clone())),
+                    Some(value) => drop(entries.insert(key.clone(), (value.clone(), expires))),
                     None => drop(entries.remove(key)),
                 }
             }
@@ -429,12 +515,6 @@ fn apply(state: &mut State, change: &Change) {
         }
         Change::Delete(number, space) => drop(state.entry(*number).or_default().remove(space)),
     }
-}
-
-fn content(state: &State, live: &BTreeMap<TenantNumber, String>) -> Content {
-    live.iter()
-        .map(|(number, name)| (name.clone(), state.get(number).cloned().unwrap_or_default()))
-        .collect()
 }
 
 /// All subsets of a few things.
@@ -454,8 +534,11 @@ fn subsets(of: &[usize]) -> Vec<BTreeSet<usize>> {
 impl fmt::Debug for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Change::Batch(number, ops) => {
+            Change::Batch(number, ops) | Change::Expiring(number, ops, _) => {
                 write!(f, "batch of tenant {number}:")?;
+                if let Change::Expiring(_, _, at) = self {
+                    write!(f, " until {at}:")?;
+                }
                 ops.iter().take(3).try_for_each(|(space, key, value)| {
                     write!(
                         f,

@@ -5,18 +5,21 @@
 //! a probe of the disk copies all three ([`World::copier`]), and [`Moment::examine`] asks of a
 //! possible disk after a power failure whether the engine still holds what it must.
 
+mod expiry;
 mod moment;
+mod transact;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use bytes::Bytes;
 use strongroom::io::Io;
 use strongroom::io::sim::{CrashMode, SimClock, SimFs, SimRng};
 use strongroom::keys::EscrowSecret;
 use strongroom::{
-    Batch, Durability, Engine, Error, ErrorKind, Keyspace, Options, Result, Tenant, TenantOptions,
+    Batch, Durability, Engine, Error, ErrorKind, Keyspace, Lsn, Options, Result, Tenant, TenantOptions,
 };
 
 pub use self::moment::read_restored;
@@ -24,7 +27,7 @@ pub use self::moment::read_restored;
 use crate::canary;
 use crate::dice::{Dice, fresh_seed};
 use crate::keys::SimKeys;
-use crate::oracle::{Change, Content, Op, Oracle, Outcome, Ticket, read_all};
+use crate::oracle::{Change, Content, Moments, Op, Oracle, Outcome, Ticket, read_all};
 
 /// Where the database lives on the simulated disk.
 pub const DIR: &str = "/srv/db";
@@ -36,6 +39,8 @@ pub struct Copy {
     pub path: PathBuf,
     /// What it must hold.
     pub content: Content,
+    /// When that expires.
+    pub moments: Moments,
     /// Keys to open it.
     pub escrow: Vec<u8>,
     /// Whether the call returned Ok.
@@ -53,6 +58,15 @@ pub struct Known {
     pub condemned: Vec<(Ticket, BTreeSet<u64>)>,
 }
 
+impl Known {
+    /// Nothing, by this clock.
+    fn at(clock: &Arc<SimClock>) -> Known {
+        let mut known = Known::default();
+        known.oracle.set_clock(clock.clone());
+        known
+    }
+}
+
 /// An engine, its machine and what is known of it.
 pub struct World {
     /// The disk.
@@ -63,13 +77,19 @@ pub struct World {
     pub options: Options,
     /// Opens checkpoints.
     pub secret: Arc<EscrowSecret>,
-    /// Clock and random bytes that go on over crashes; without, every opening has new ones.
-    machine: Option<(Arc<SimClock>, Arc<SimRng>)>,
+    /// Moves by hand only.
+    clock: Arc<SimClock>,
+    /// Random bytes that go on over crashes; without, every opening has new ones.
+    rng: Option<Arc<SimRng>>,
     known: Arc<Mutex<Known>>,
     engine: Option<Engine>,
     /// A reopening was cut short before it found out what is there.
     unverified: bool,
     values: u64,
+    /// Values that expire: when, and the log's end after them.
+    expiring: Vec<(Ticket, u64, Lsn)>,
+    /// When the engine was opened.
+    opened: u64,
 }
 
 /// Disk, provider and knowledge of one moment.
@@ -80,6 +100,7 @@ pub struct Moment {
     pub fs: SimFs,
     keys: SimKeys,
     known: Known,
+    clock: SimClock,
     options: Options,
     secret: Arc<EscrowSecret>,
 }
@@ -87,16 +108,20 @@ pub struct Moment {
 impl World {
     /// An empty machine; nothing is opened yet.
     pub fn new(options: Options) -> World {
+        let clock = Arc::new(SimClock::with_step(Duration::ZERO));
         World {
             fs: SimFs::new(),
             keys: SimKeys::new(),
             options,
             secret: Arc::new(EscrowSecret::generate().unwrap()),
-            machine: None,
-            known: Arc::default(),
+            known: Arc::new(Mutex::new(Known::at(&clock))),
+            clock,
+            rng: None,
             engine: None,
             unverified: false,
             values: 0,
+            expiring: Vec::new(),
+            opened: 0,
         }
     }
 
@@ -104,37 +129,34 @@ impl World {
     /// nonce) pair that repeats after a crash is noticed, and a second run writes the same bytes.
     pub fn seeded(options: Options, seed: u64) -> World {
         World {
-            machine: Some((Arc::default(), Arc::new(SimRng::new(seed)))),
+            rng: Some(Arc::new(SimRng::new(seed))),
             ..World::new(options)
         }
     }
 
-    /// The clock of a seeded world; one that nobody reads in another.
+    /// Its clock.
     pub fn clock(&self) -> Arc<SimClock> {
-        self.machine
-            .as_ref()
-            .map(|(clock, _)| clock.clone())
-            .unwrap_or_default()
+        self.clock.clone()
     }
 
     /// What an engine on `fs` runs on.
     pub fn io_on(&self, fs: &SimFs) -> Io {
-        match &self.machine {
-            Some((clock, rng)) => Io {
-                vfs: Arc::new(fs.clone()),
-                clock: clock.clone(),
-                rng: rng.clone(),
+        Io {
+            vfs: Arc::new(fs.clone()),
+            clock: self.clock.clone(),
+            rng: match &self.rng {
+                Some(rng) => rng.clone(),
+                None => Arc::new(SimRng::new(fresh_seed())),
             },
-            None => fs.io(fresh_seed()),
         }
     }
 
     /// The same machine a second time: forks disk, provider and knowledge, as after a kill.
     pub fn fork(&self) -> World {
         let mut world = self.moment("fork").world();
-        if self.machine.is_some() {
+        if self.rng.is_some() {
             // Values go on from elsewhere, but by no other random number.
-            world.machine = self.machine.clone();
+            world.rng = self.rng.clone();
             world.values = self.values + (1 << 32);
         }
         world
@@ -147,6 +169,7 @@ impl World {
             fs: self.fs.fork(),
             keys: self.keys.fork(),
             known: self.known().clone(),
+            clock: self.clock.fork(),
             options: self.options.clone(),
             secret: self.secret.clone(),
         }
@@ -154,13 +177,14 @@ impl World {
 
     /// Makes moments of forks of the disk: with provider and knowledge as they are when it is called.
     pub fn copier(&self) -> impl Fn(&SimFs) -> Moment + Send + use<> {
-        let (keys, known) = (self.keys.clone(), self.known.clone());
+        let (keys, known, clock) = (self.keys.clone(), self.known.clone(), self.clock.clone());
         let (options, secret) = (self.options.clone(), self.secret.clone());
         move |fs| Moment {
             label: String::new(),
             fs: fs.fork(),
             keys: keys.fork(),
             known: known.lock().unwrap().clone(),
+            clock: clock.fork(),
             options: options.clone(),
             secret: secret.clone(),
         }
@@ -190,12 +214,16 @@ impl World {
 
     /// Opens the engine, creating the database if there is none.
     pub fn open(&mut self) -> Result<()> {
+        // What a clock that was set back brings back over a reopening is not promised.
+        self.set_clock_right();
         let engine = Engine::builder(DIR)
             .shared_keys(self.keys.provider())
             .options(self.options.clone())
             .io(self.io_on(&self.fs))
             .open()?;
         self.engine = Some(engine);
+        let now = self.known().oracle.now();
+        self.opened = now;
         Ok(())
     }
 
@@ -411,39 +439,6 @@ impl World {
         result.map(drop)
     }
 
-    /// Puts `last` in a transaction that reads the key first, and is disturbed by a put of each of `between`.
-    /// Returns what it read, each time it was begun.
-    pub fn transact(
-        &mut self,
-        (tenant, space, key): (&str, &str, &Bytes),
-        between: &[Bytes],
-        last: &Bytes,
-        durability: Durability,
-    ) -> Result<Vec<Option<Bytes>>> {
-        let handle = self.engine().tenant(tenant)?;
-        let keyspace = handle.open_keyspace(space)?;
-        let put = |value: &Bytes| vec![(space.to_string(), key.clone(), Some(value.clone()))];
-        let mut read = Vec::new();
-        let mut ordered = None;
-        let result = handle.transact(|transaction| {
-            transaction.durability(durability);
-            read.push(transaction.get(&keyspace, key)?);
-            transaction.put(&keyspace, key, last);
-            if let Some(value) = between.get(read.len() - 1) {
-                return self.batch(tenant, put(value), durability);
-            }
-            let number = self.known().oracle.tenant(tenant);
-            let number = number.expect("the oracle knows the tenant");
-            let change = Change::Batch(number, put(last));
-            ordered.get_or_insert_with(|| self.known().oracle.submit(change));
-            Ok(())
-        });
-        if let Some(ticket) = ordered {
-            self.done(ticket, outcome(&result, durability));
-        }
-        result.map(|_| read)
-    }
-
     /// Puts a fresh value of `len` bytes, durably.
     pub fn put(&mut self, tenant: &str, space: &str, key: u64, len: usize) -> Result<()> {
         let value = self.value(len);
@@ -500,10 +495,11 @@ impl World {
     /// Takes a checkpoint.
     pub fn checkpoint(&mut self, path: &str) -> Result<()> {
         let escrow = self.engine().escrow(&self.secret.recipient())?;
-        let content = self.visible();
+        let (content, moments) = (self.visible(), self.known().oracle.moments());
         let copy = Copy {
             path: PathBuf::from(path),
             content,
+            moments,
             escrow,
             complete: false,
         };

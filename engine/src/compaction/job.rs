@@ -1,7 +1,8 @@
 //! Does what a plan says: reads tables, writes tables, returns the edit.
 //!
 //! Tenant after tenant in the union of the inputs' directories: the inputs' cursors are merged, each
-//! key's versions are judged by [`Retention`], survivors go to the outputs. A destroyed tenant's cursors
+//! key's versions are judged by [`Retention`], survivors go to the outputs; of a value that has expired a delete
+//! survives, which hides what the value hid. A destroyed tenant's cursors
 //! are empty, so its data is left out without being decrypted; a tenant whose key should exist and does
 //! not is an error, never silently dropped.
 
@@ -10,6 +11,7 @@ use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::expiry;
 use crate::hooks::{planted, rare};
 use crate::read::cursor::{Cursor, EntryKind, EntryRef};
 use crate::read::level::{LevelCursor, table_for, tables_of};
@@ -179,11 +181,14 @@ impl Job<'_> {
                 key.extend_from_slice(entry.key);
             }
             let drop = keyspace.and_then(|(_, drop)| drop);
-            let keep = match retention.judge(entry.seqno, entry.kind == EntryKind::Delete, drop) {
+            let gone = expiry::is_gone(entry.kind, entry.value, self.work.now);
+            let keep = match retention.judge(entry.seqno, gone, drop) {
                 Verdict::Keep => true,
                 Verdict::Drop => false,
                 Verdict::KeepUnlessBottom => {
-                    let kept = !planted!(CompactionDropsDeletes) && below.may_hold(entry.key)?;
+                    let dropped = planted!(CompactionDropsDeletes)
+                        || (planted!(ExpiredDroppedAlone) && entry.kind == EntryKind::Expiring);
+                    let kept = !dropped && below.may_hold(entry.key)?;
                     if kept {
                         rare!(DeleteKept);
                     } else {
@@ -196,6 +201,7 @@ impl Job<'_> {
                 if self.plan.action == Action::Erase {
                     return Err(Error::new(ErrorKind::Invalid, "a table to erase has live data"));
                 }
+                let entry = if gone { entry.as_delete() } else { entry };
                 if !outputs.add(tenant, entry)? {
                     return Ok(());
                 }

@@ -48,6 +48,8 @@ pub(crate) struct Work<'a> {
     /// Live snapshots AND the version visible now, ascending. The visible one stands for snapshots that
     /// will be taken while the job runs. Empty means that only the newest versions matter.
     pub snapshots: &'a [SeqNo],
+    /// What time it is, in milliseconds since 1970: values that have expired are left out.
+    pub now: u64,
     /// The version at which a keyspace was dropped, if it was. Asked once per keyspace and tenant. Only
     /// of drops that are durable: what a job leaves out does not come back with a log that lost them.
     pub dropped: &'a dyn Fn(TenantId, KeyspaceId) -> Result<Option<SeqNo>>,

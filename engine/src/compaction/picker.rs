@@ -5,10 +5,12 @@
 //! 2. Level 0 at twice its trigger: writers are about to wait.
 //! 3. Tables with much data of destroyed tenants, or any of dropped keyspaces, are written anew in
 //!    their level (those of level 0 go down with all of it).
-//! 4. The level that is most over its size: level 0 by number of tables, level n by bytes, `level1_bytes`
+//! 4. Tables with values that expired longer than the grace ago are written anew in their level, the oldest first:
+//!    before any of the work that never ends, so that it cannot put them off.
+//! 5. The level that is most over its size: level 0 by number of tables, level n by bytes, `level1_bytes`
 //!    times 10^(n-1). Level 0 goes down whole; of another level the table that overlaps least below
 //!    among the oldest few, which is cheap to tell and comes around to every table.
-//! 5. Tables that are mostly deletes, so that ranges of deleted keys do not slow down scans.
+//! 6. Tables that are mostly deletes, so that ranges of deleted keys do not slow down scans.
 //!
 //! A table that overlaps nothing below moves without being written, unless something in it can be
 //! dropped. Small tables beside the output are taken along, so that small tables grow.
@@ -22,10 +24,13 @@ use std::cmp::Ordering;
 use bytes::Bytes;
 
 use crate::error::Result;
-use crate::hooks::rare;
-use crate::options::Options;
-use crate::types::{SeqNo, TenantId};
+use crate::hooks::{planted, rare};
+use crate::types::TenantId;
 use crate::version::LEVELS;
+
+mod shape;
+
+pub(crate) use shape::{Edges, Limits, Shape, TableShape};
 
 /// Growth from one level's target size to the next.
 const LEVEL_FACTOR: u64 = 10;
@@ -35,69 +40,6 @@ const DEAD_SHARE: u64 = 16;
 const CANDIDATES: usize = 8;
 /// Largest plan of [`pick_everything`], in tables' target sizes.
 const PLAN_TABLES: u64 = 25;
-
-/// The options that matter here.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Limits {
-    /// Tables in level 0 that start a compaction.
-    pub level0_tables: usize,
-    /// Target size of level 1.
-    pub level1_bytes: u64,
-    /// Target size of a table.
-    pub table_bytes: u64,
-}
-
-impl From<&Options> for Limits {
-    fn from(options: &Options) -> Limits {
-        Limits {
-            level0_tables: options.level0_tables,
-            level1_bytes: options.level1_bytes,
-            table_bytes: options.table_bytes,
-        }
-    }
-}
-
-/// A table as the picker sees it.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(crate) struct TableShape {
-    /// Its number.
-    pub number: u64,
-    /// Its length.
-    pub bytes: u64,
-    /// Smallest tenant inside.
-    pub tenant_min: TenantId,
-    /// Largest tenant inside.
-    pub tenant_max: TenantId,
-    /// Entries.
-    pub entries: u64,
-    /// Deletes among them, of living tenants.
-    pub deletes: u64,
-    /// Newest version inside.
-    pub seqno_max: SeqNo,
-    /// Bytes of destroyed tenants.
-    pub dead_bytes: u64,
-    /// All its tenants are destroyed.
-    pub all_dead: bool,
-    /// It has entries of a dropped keyspace that no snapshot sees.
-    pub dropped: bool,
-}
-
-/// A version as the picker sees it. Levels are ordered as in the version.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Shape {
-    /// The tables.
-    pub levels: [Vec<TableShape>; LEVELS],
-    /// Versions at or below it are seen by all snapshots.
-    pub oldest_snapshot: SeqNo,
-}
-
-/// Tells where tables begin and end. None: the tenant's key is destroyed.
-pub(crate) trait Edges {
-    /// First tree key of the table's first tenant.
-    fn first(&self, number: u64) -> Result<Option<Bytes>>;
-    /// Last tree key of the table's last tenant.
-    fn last(&self, number: u64) -> Result<Option<Bytes>>;
-}
 
 /// What to do.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -130,6 +72,8 @@ pub(crate) enum Reason {
     Destroyed,
     /// Data of dropped keyspaces.
     Dropped,
+    /// Values that expired.
+    Expired,
     /// Too many tables in level 0.
     Level0,
     /// A level over its size.
@@ -151,6 +95,9 @@ pub(crate) fn pick(shape: &Shape, edges: &dyn Edges, limits: &Limits) -> Result<
         return picker.level0(Reason::Level0, true);
     }
     if let Some(plan) = picker.garbage()? {
+        return Ok(Some(plan));
+    }
+    if let Some(plan) = picker.expired()? {
         return Ok(Some(plan));
     }
     match picker.fullest() {
@@ -259,7 +206,7 @@ impl Picker<'_> {
 
     /// Whether nothing in the table could be dropped on the way to `output`, where it overlaps nothing.
     fn movable(&self, table: &TableShape, stretch: &Stretch, output: usize) -> Result<bool> {
-        if table.dead_bytes > 0 || table.dropped {
+        if table.dead_bytes > 0 || table.dropped || table.expires.is_some_and(|at| at <= self.shape.now) {
             return Ok(false);
         }
         Ok(table.deletes == 0 || self.overlaps_below(output, stretch)?)
@@ -307,6 +254,33 @@ impl Picker<'_> {
             return self.level0(reason, false);
         }
         Ok(Some(self.rewrite(level, at, reason)))
+    }
+
+    /// The table whose values have waited longest since they expired, if longer than they may. The job leaves out all
+    /// that has expired when it begins, so that the same table is not picked again.
+    fn expired(&self) -> Result<Option<Plan>> {
+        let due = |table: &TableShape| {
+            let due = table.expires?.checked_add(self.limits.expiry_grace)?;
+            (due <= self.shape.now && !planted!(ExpiredTablesForgotten)).then_some(due)
+        };
+        let levels = self.shape.levels.iter().enumerate();
+        let tables = levels.flat_map(|(level, tables)| {
+            tables
+                .iter()
+                .enumerate()
+                .map(move |(at, table)| (level, at, table))
+        });
+        let Some((_, level, at)) = tables
+            .filter_map(|(level, at, table)| Some((due(table)?, level, at)))
+            .min()
+        else {
+            return Ok(None);
+        };
+        rare!(ExpiredWrittenOut);
+        if level == 0 {
+            return self.level0(Reason::Expired, false);
+        }
+        Ok(Some(self.rewrite(level, at, Reason::Expired)))
     }
 
     /// One table written anew in its level, small neighbours with it.

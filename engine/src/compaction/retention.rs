@@ -54,6 +54,7 @@ impl<'a> Retention<'a> {
 
     /// What becomes of the key's next older entry.
     ///
+    /// - `is_delete`: nothing can be read of it but that the key is absent.
     /// - `dropped`: version at which the entry's keyspace was dropped, if it was.
     pub fn judge(&mut self, seqno: SeqNo, is_delete: bool, dropped: Option<SeqNo>) -> Verdict {
         if dropped.is_some_and(|drop| seqno <= drop && self.stripe(drop) == 0) {

@@ -42,6 +42,7 @@ struct Facts {
     deletes: u64,
     dead_bytes: u64,
     all_dead: bool,
+    expires: Option<u64>,
 }
 
 impl Survey {
@@ -51,7 +52,7 @@ impl Survey {
     ///   directories again, so it should not change at other times.
     /// - `drops`: dropped keyspaces to look for. The job must be told of them too, or it leaves their
     ///   entries and the same plan is made again.
-    /// - `snapshots`: as in [`Work`](super::Work).
+    /// - `snapshots`, `now`: as in [`Work`](super::Work).
     pub fn shape(
         &mut self,
         version: &Version,
@@ -59,6 +60,7 @@ impl Survey {
         destructions: u64,
         drops: &[DroppedKeyspace],
         snapshots: &[SeqNo],
+        now: u64,
     ) -> Result<Shape> {
         if self.destructions != destructions {
             self.destructions = destructions;
@@ -67,6 +69,7 @@ impl Survey {
         let oldest_snapshot = snapshots.first().copied().unwrap_or(SeqNo::MAX);
         let mut shape = Shape {
             oldest_snapshot,
+            now,
             ..Shape::default()
         };
         let mut facts = HashMap::new();
@@ -97,6 +100,7 @@ fn gather(table: &Table, keys: &FileKeys) -> Facts {
         if keys.is_live(run.tenant) {
             facts.all_dead = false;
             facts.deletes += run.deletes;
+            facts.expires = facts.expires.into_iter().chain(run.expires).min();
         } else {
             facts.dead_bytes += run.bytes;
         }
@@ -117,6 +121,7 @@ fn table_shape(table: &Table, facts: Facts, dropped: bool) -> TableShape {
         dead_bytes: facts.dead_bytes,
         all_dead: facts.all_dead,
         dropped,
+        expires: facts.expires,
     }
 }
 

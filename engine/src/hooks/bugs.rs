@@ -64,6 +64,18 @@ crate::named_states! {
         KeyspaceDropNotSynced,
         /// a range skips a delete, but not what it hides
         DeleteSkippedAlone,
+        /// a value shows at the very moment at which it expires
+        ExpiryOneLate,
+        /// a snapshot reads values that have expired
+        ExpiredSeenBySnapshots,
+        /// what has expired comes back when the machine's clock goes back
+        ClockFollowedBack,
+        /// a compaction drops an expired value and not what it hides
+        ExpiredDroppedAlone,
+        /// tables are not picked for values that expired long ago
+        ExpiredTablesForgotten,
+        /// the log keeps values that expired long ago
+        ExpiredLogKept,
         /// the block cache tells tables apart by nothing
         CacheKeyedByOffset,
         /// a batch is committed whatever its conditions say

@@ -101,6 +101,12 @@ crate::named_states! {
         DroppedKeyspaceErased,
         /// an older version was kept for a snapshot
         VersionKeptForSnapshot,
+        /// a value that had expired left a delete
+        ExpiredMadeDelete,
+        /// tables were compacted for values that had expired
+        ExpiredWrittenOut,
+        /// another segment was begun so that expired values leave the log
+        LogBegunAnew,
         /// tables of destroyed tenants alone were removed unread
         DeadTablesErased,
         /// a table went down a level as it is
@@ -164,6 +170,12 @@ crate::named_states! {
         ManyVersionsSkipped,
         /// a read was answered by a full memtable
         ReadFromImmutable,
+        /// an expired value was met by a read
+        ExpiredNotShown,
+        /// the machine's clock went back
+        ClockWentBack,
+        /// what a transaction had read expired before its commit
+        ReadExpiredBeforeCommit,
         /// a batch's condition did not hold
         ConditionFailed,
         /// a transaction was begun again after a conflict

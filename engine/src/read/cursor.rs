@@ -14,6 +14,8 @@ use std::cmp::Ordering;
 use bytes::Bytes;
 
 use crate::error::Result;
+use crate::expiry::STAMP_BYTES;
+use crate::hooks::rare;
 use crate::types::SeqNo;
 
 /// What an entry says about its key. 0 is unused, so zeroed bytes never decode.
@@ -23,6 +25,8 @@ pub(crate) enum EntryKind {
     Put = 1,
     /// The key is gone; the value is empty.
     Delete = 2,
+    /// The key has the entry's value until a moment, which stands in front of it: see `expiry`.
+    Expiring = 3,
 }
 
 impl EntryKind {
@@ -31,7 +35,17 @@ impl EntryKind {
         match byte {
             1 => Some(EntryKind::Put),
             2 => Some(EntryKind::Delete),
+            3 => Some(EntryKind::Expiring),
             _ => None,
+        }
+    }
+
+    /// Whether an entry of this kind may have a stored value of `len` bytes.
+    pub(crate) fn admits(self, len: usize) -> bool {
+        match self {
+            EntryKind::Put => true,
+            EntryKind::Delete => len == 0,
+            EntryKind::Expiring => len >= STAMP_BYTES,
         }
     }
 }
@@ -50,6 +64,18 @@ pub(crate) struct EntryRef<'a> {
 }
 
 impl EntryRef<'_> {
+    /// What is left of it when its value has expired: it hides what is older as before.
+    pub(crate) fn as_delete(self) -> Self {
+        if self.kind == EntryKind::Expiring {
+            rare!(ExpiredMadeDelete);
+        }
+        EntryRef {
+            kind: EntryKind::Delete,
+            value: &[],
+            ..self
+        }
+    }
+
     /// How this entry compares to the place (`key`, `seqno`) in internal order.
     pub(crate) fn order(&self, key: &[u8], seqno: SeqNo) -> Ordering {
         internal_order(self.key, self.seqno, key, seqno)

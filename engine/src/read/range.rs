@@ -12,12 +12,14 @@ use super::cursor::Cursor;
 use super::visible::VisibleCursor;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::expiry;
 use crate::inner::{SeenLive, View};
 use crate::types::{KeyspaceId, SeqNo, TenantId};
 
 /// Entries of a keyspace in key order, from both ends. Each is `(key, value)`.
 ///
-/// An error ends the iteration: what follows it is `None`.
+/// A value that expires is left out from its moment on, also when that comes while the range is read: what was
+/// yielded before is not taken back. An error ends the iteration: what follows it is `None`.
 pub struct Range {
     engine: Engine,
     tenant: TenantId,
@@ -91,12 +93,12 @@ impl Range {
         self.check()?;
         let cursor = match &mut self.front {
             Some(cursor) => {
-                cursor.next()?;
+                cursor.next(&self.engine.inner().times)?;
                 cursor
             }
             None => {
                 let mut cursor = self.cursor()?;
-                cursor.seek(&self.lower)?;
+                cursor.seek(&self.engine.inner().times, &self.lower)?;
                 self.front.insert(cursor)
             }
         };
@@ -110,14 +112,15 @@ impl Range {
         self.check()?;
         let cursor = match &mut self.back {
             Some(cursor) => {
-                cursor.prev()?;
+                cursor.prev(&self.engine.inner().times)?;
                 cursor
             }
             None => {
                 let mut cursor = self.cursor()?;
+                let times = &self.engine.inner().times;
                 match &self.upper {
-                    Some(upper) => cursor.seek_before(upper)?,
-                    None => cursor.seek_last()?,
+                    Some(upper) => cursor.seek_before(times, upper)?,
+                    None => cursor.seek_last(times)?,
                 }
                 self.back.insert(cursor)
             }
@@ -139,7 +142,7 @@ fn key_value(cursor: &VisibleCursor<Box<dyn Cursor>>) -> Option<KeyValue> {
     let mut entry = cursor.owned()?;
     // The keyspace id is the first four bytes of every tree key in range.
     entry.key.advance(4.min(entry.key.len()));
-    Some((entry.key, entry.value))
+    Some((entry.key, expiry::value(entry.kind, entry.value).0))
 }
 
 impl Iterator for Range {

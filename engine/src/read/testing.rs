@@ -3,10 +3,14 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::cursor::{Cursor, Entry, EntryKind, Found};
+use crate::expiry::ExpiryClock;
+use crate::io::Clock;
 use crate::types::SeqNo;
 
 /// Small, seeded, reproducible (splitmix64).
@@ -50,6 +54,28 @@ impl Random {
     }
 }
 
+/// A clock of expiry that stands.
+pub(crate) fn standing_at(now: u64) -> ExpiryClock {
+    struct Standing(u64);
+    impl Clock for Standing {
+        fn now_ms(&self) -> u64 {
+            self.0
+        }
+        fn monotonic(&self) -> Duration {
+            Duration::ZERO
+        }
+    }
+    ExpiryClock::new(Arc::new(Standing(now)))
+}
+
+/// A put that expires.
+pub(crate) fn expiring(key: &[u8], seqno: u64, value: &[u8], at: u64) -> Entry {
+    Entry {
+        kind: EntryKind::Expiring,
+        ..put(key, seqno, &[&at.to_le_bytes(), value].concat())
+    }
+}
+
 pub(crate) fn put(key: &[u8], seqno: u64, value: &[u8]) -> Entry {
     Entry {
         key: Bytes::copy_from_slice(key),
@@ -59,26 +85,19 @@ pub(crate) fn put(key: &[u8], seqno: u64, value: &[u8]) -> Entry {
     }
 }
 
-/// `count` random versions of one tenant with versions `1 ..= versions`, each place once.
+/// `count` random versions of one tenant with versions `1 ..= versions`, each place once; some expire in the first
+/// twenty seconds of 1970.
 pub(crate) fn random_entries(random: &mut Random, count: usize, keys: u64, versions: u64) -> Oracle {
     let mut oracle = Oracle::default();
     for _ in 0..count {
         let (key, seqno) = (random.key(keys), SeqNo(1 + random.below(versions)));
-        let kind = if random.below(5) == 0 {
-            EntryKind::Delete
-        } else {
-            EntryKind::Put
-        };
-        let value = if kind == EntryKind::Put {
-            random.value()
-        } else {
-            Bytes::new()
-        };
-        oracle.add(Entry {
-            key,
-            seqno,
-            kind,
-            value,
+        oracle.add(match random.below(10) {
+            0 | 1 => Entry {
+                kind: EntryKind::Delete,
+                ..put(&key, seqno.0, b"")
+            },
+            2 | 3 => expiring(&key, seqno.0, &random.value(), 1000 * random.below(20)),
+            _ => put(&key, seqno.0, &random.value()),
         });
     }
     oracle
@@ -107,14 +126,19 @@ impl Oracle {
             .map(Found::from)
     }
 
-    /// Newest version of each key at or below `at`, without deleted keys.
-    pub(crate) fn visible(&self, at: SeqNo) -> Vec<Entry> {
+    /// Newest version of each key at or below `at`, without deleted and expired keys.
+    pub(crate) fn visible(&self, at: SeqNo, now: u64) -> Vec<Entry> {
         let mut out: Vec<Entry> = Vec::new();
         let mut last: Option<Bytes> = None;
         for entry in self.0.values().filter(|entry| entry.seqno <= at) {
             if last.as_ref() != Some(&entry.key) {
                 last = Some(entry.key.clone());
-                out.extend((entry.kind == EntryKind::Put).then(|| entry.clone()));
+                let shows = match entry.kind {
+                    EntryKind::Put => true,
+                    EntryKind::Delete => false,
+                    EntryKind::Expiring => u64::from_le_bytes(*entry.value.first_chunk().unwrap()) > now,
+                };
+                out.extend(shows.then(|| entry.clone()));
             }
         }
         out

@@ -6,9 +6,10 @@ use bytes::Bytes;
 
 use super::cursor::{Cursor, Entry, EntryRef};
 use super::merge::MergeCursor;
-use super::testing::{Oracle, Random, check_cursor, put, random_entries};
+use super::testing::{Oracle, Random, check_cursor, put, random_entries, standing_at};
 use super::visible::VisibleCursor;
 use crate::error::{Error, ErrorKind, Result};
+use crate::expiry::ExpiryClock;
 use crate::memtable::Memtable;
 use crate::types::{SeqNo, TenantId};
 
@@ -80,49 +81,51 @@ fn visible_entries_agree_with_the_oracle_at_every_snapshot() {
         for _ in 0..6 {
             let at = SeqNo(random.below(52));
             let (merge, _) = deal(&oracle, 1 + seed % 4, seed % 3 == 0, &mut random);
-            check_visible(VisibleCursor::new(merge, at), &oracle.visible(at), &mut random);
+            let now = 500 * random.below(42);
+            let visible = oracle.visible(at, now);
+            check_visible(VisibleCursor::new(merge, at), now, &visible, &mut random);
 
             let (lower, upper) = (random.key(40), random.key(40));
             let upper = (random.below(4) > 0).then_some(upper);
             let inside = |entry: &Entry| entry.key >= lower && upper.as_ref().is_none_or(|u| entry.key < u);
-            let bounded: Vec<Entry> = oracle.visible(at).into_iter().filter(inside).collect();
+            let bounded: Vec<Entry> = visible.into_iter().filter(inside).collect();
             let (merge, _) = deal(&oracle, 1 + seed % 4, false, &mut random);
             let cursor = VisibleCursor::new(merge, at).bounded(lower.clone(), upper.clone());
-            check_visible(cursor, &bounded, &mut random);
+            check_visible(cursor, now, &bounded, &mut random);
         }
     }
 }
 
-fn check_visible(cursor: VisibleCursor<MergeCursor>, entries: &[Entry], random: &mut Random) {
+fn check_visible(cursor: VisibleCursor<MergeCursor>, now: u64, entries: &[Entry], random: &mut Random) {
     /// Seeks by key only: what `check_cursor` expects of versions does not apply.
-    struct Adapter(VisibleCursor<MergeCursor>);
+    struct Adapter(VisibleCursor<MergeCursor>, ExpiryClock);
 
     impl Cursor for Adapter {
         fn seek(&mut self, key: &[u8], seqno: SeqNo) -> Result<()> {
             // One version is visible for each key; it lies before (key, seqno) if it is newer.
-            self.0.seek(key)?;
+            self.0.seek(&self.1, key)?;
             match self.0.entry() {
-                Some(entry) if entry.key == key && entry.seqno > seqno => self.0.next(),
+                Some(entry) if entry.key == key && entry.seqno > seqno => self.0.next(&self.1),
                 _ => Ok(()),
             }
         }
         fn seek_first(&mut self) -> Result<()> {
-            self.0.seek(&[])
+            self.0.seek(&self.1, &[])
         }
         fn seek_last(&mut self) -> Result<()> {
-            self.0.seek_last()
+            self.0.seek_last(&self.1)
         }
         fn seek_before(&mut self, key: &[u8]) -> Result<()> {
-            self.0.seek_before(key)
+            self.0.seek_before(&self.1, key)
         }
         fn next(&mut self) -> Result<()> {
-            self.0.next()
+            self.0.next(&self.1)
         }
         fn prev(&mut self) -> Result<()> {
-            self.0.prev()
+            self.0.prev(&self.1)
         }
         fn next_key(&mut self) -> Result<()> {
-            self.0.next()
+            self.0.next(&self.1)
         }
         fn entry(&self) -> Option<EntryRef<'_>> {
             self.0.entry()
@@ -132,7 +135,7 @@ fn check_visible(cursor: VisibleCursor<MergeCursor>, entries: &[Entry], random: 
         }
     }
 
-    check_cursor(&mut Adapter(cursor), entries, random, 400);
+    check_cursor(&mut Adapter(cursor, standing_at(now)), entries, random, 400);
 }
 
 /// Fails its n-th call.
@@ -195,15 +198,16 @@ fn an_error_of_a_source_is_returned_and_unpositions() {
         };
         let merge = MergeCursor::new(vec![memtable(&a), Box::new(failing)]);
         let mut cursor = VisibleCursor::new(merge, SeqNo::MAX);
+        let times = standing_at(0);
         let mut walk = || -> Result<usize> {
             let mut seen = 0;
-            cursor.seek(&[])?;
+            cursor.seek(&times, &[])?;
             while cursor.entry().is_some() {
-                (seen, _) = (seen + 1, cursor.next()?);
+                (seen, _) = (seen + 1, cursor.next(&times)?);
             }
-            cursor.seek_last()?;
+            cursor.seek_last(&times)?;
             while cursor.entry().is_some() {
-                (seen, _) = (seen + 1, cursor.prev()?);
+                (seen, _) = (seen + 1, cursor.prev(&times)?);
             }
             Ok(seen)
         };
@@ -236,8 +240,9 @@ fn a_bounded_scan_stops_at_the_bound_without_walking_on() {
     };
     let mut cursor = VisibleCursor::new(source, SeqNo::MAX)
         .bounded(Bytes::from_static(b"a"), Some(Bytes::from_static(b"b")));
-    cursor.seek(&[]).unwrap();
+    let times = standing_at(0);
+    cursor.seek(&times, &[]).unwrap();
     assert!(cursor.entry().is_some());
-    cursor.next().unwrap();
+    cursor.next(&times).unwrap();
     assert!(cursor.entry().is_none());
 }

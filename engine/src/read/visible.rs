@@ -1,5 +1,6 @@
 //! What a reader at a snapshot sees: for each key its newest version at or below the snapshot, if
-//! that is a put.
+//! that is a put and has not expired. Whether it has is asked when the cursor comes to it, of the time that every
+//! step is given; what is current stays current until the next step.
 //!
 //! Invariants: going forwards, the source stands on the current entry. Going backwards, versions of a key come
 //! oldest first, so that the source has to step to a smaller key before it is known which one counts; the current
@@ -9,8 +10,9 @@
 use bytes::Bytes;
 
 use crate::error::Result;
+use crate::expiry::ExpiryClock;
 use crate::hooks::planted;
-use crate::read::cursor::{Cursor, Entry, EntryKind, EntryRef};
+use crate::read::cursor::{Cursor, Entry, EntryRef};
 use crate::types::SeqNo;
 
 /// Steps over versions of one key before it is cheaper to seek past them.
@@ -27,7 +29,7 @@ enum Current {
     Held(Entry),
 }
 
-/// Yields, for each key, its newest version at or below a snapshot; skips deleted keys.
+/// Yields, for each key, its newest version at or below a snapshot; skips deleted and expired keys.
 pub(crate) struct VisibleCursor<C> {
     source: C,
     snapshot: SeqNo,
@@ -60,39 +62,39 @@ impl<C: Cursor> VisibleCursor<C> {
     }
 
     /// To the first visible entry whose tree key is at or after `key`.
-    pub(crate) fn seek(&mut self, key: &[u8]) -> Result<()> {
+    pub(crate) fn seek(&mut self, times: &ExpiryClock, key: &[u8]) -> Result<()> {
         self.current = Current::None;
         let key = key.max(&self.lower);
         self.source.seek(key, self.snapshot)?;
-        self.settle_forward()
+        self.settle_forward(times)
     }
 
     /// To the last visible entry whose tree key is smaller than `key`.
-    pub(crate) fn seek_before(&mut self, key: &[u8]) -> Result<()> {
+    pub(crate) fn seek_before(&mut self, times: &ExpiryClock, key: &[u8]) -> Result<()> {
         self.current = Current::None;
         let key = self.upper.as_deref().map_or(key, |upper| key.min(upper));
         self.source.seek_before(key)?;
-        self.settle_backward()
+        self.settle_backward(times)
     }
 
     /// To the first visible entry.
     #[cfg(test)]
-    pub(crate) fn seek_first(&mut self) -> Result<()> {
-        self.seek(&[])
+    pub(crate) fn seek_first(&mut self, times: &ExpiryClock) -> Result<()> {
+        self.seek(times, &[])
     }
 
     /// To the last visible entry.
-    pub(crate) fn seek_last(&mut self) -> Result<()> {
+    pub(crate) fn seek_last(&mut self, times: &ExpiryClock) -> Result<()> {
         self.current = Current::None;
         match &self.upper {
             Some(upper) => self.source.seek_before(upper)?,
             None => self.source.seek_last()?,
         }
-        self.settle_backward()
+        self.settle_backward(times)
     }
 
     /// To the next visible entry; unpositioned after the last. Does nothing when unpositioned.
-    pub(crate) fn next(&mut self) -> Result<()> {
+    pub(crate) fn next(&mut self, times: &ExpiryClock) -> Result<()> {
         match std::mem::replace(&mut self.current, Current::None) {
             Current::None => return Ok(()),
             Current::Source | Current::Only => self.source.next_key()?,
@@ -104,11 +106,11 @@ impl<C: Cursor> VisibleCursor<C> {
                 }
             }
         }
-        self.settle_forward()
+        self.settle_forward(times)
     }
 
     /// To the previous visible entry; unpositioned before the first. Does nothing when unpositioned.
-    pub(crate) fn prev(&mut self) -> Result<()> {
+    pub(crate) fn prev(&mut self, times: &ExpiryClock) -> Result<()> {
         match std::mem::replace(&mut self.current, Current::None) {
             Current::None => return Ok(()),
             Current::Source => {
@@ -119,10 +121,10 @@ impl<C: Cursor> VisibleCursor<C> {
             Current::Only => self.source.prev()?,
             Current::Held(_) => {}
         }
-        self.settle_backward()
+        self.settle_backward(times)
     }
 
-    /// The visible entry, always a put, if positioned.
+    /// The visible entry, always with a value to read, if positioned.
     pub(crate) fn entry(&self) -> Option<EntryRef<'_>> {
         match &self.current {
             Current::None => None,
@@ -141,7 +143,7 @@ impl<C: Cursor> VisibleCursor<C> {
     }
 
     /// From the source's entry on, the first that is visible.
-    fn settle_forward(&mut self) -> Result<()> {
+    fn settle_forward(&mut self, times: &ExpiryClock) -> Result<()> {
         let mut steps = 0;
         while let Some(entry) = self.source.entry() {
             if self.upper.as_deref().is_some_and(|upper| entry.key >= upper) {
@@ -159,7 +161,7 @@ impl<C: Cursor> VisibleCursor<C> {
                 continue;
             }
             steps = 0;
-            if entry.kind == EntryKind::Put {
+            if times.shows(entry.kind, entry.value) {
                 self.current = Current::Source;
                 return Ok(());
             }
@@ -174,20 +176,22 @@ impl<C: Cursor> VisibleCursor<C> {
 
     /// From the source's entry backwards, the first key with a visible version. Going backwards the
     /// versions of a key come oldest first: the last one at or below the snapshot counts.
-    fn settle_backward(&mut self) -> Result<()> {
+    fn settle_backward(&mut self, times: &ExpiryClock) -> Result<()> {
+        let shows = |entry: &Entry| times.shows(entry.kind, &entry.value);
         let mut found: Option<Entry> = None;
         while let Some(entry) = self.source.entry() {
             let same = found.as_ref().is_some_and(|found| found.key == entry.key);
             if !same {
-                if found.as_ref().is_some_and(|found| found.kind == EntryKind::Put) {
-                    break;
+                // Asked once: it may expire at any moment.
+                if let Some(found) = found.take().filter(shows) {
+                    self.current = Current::Held(found);
+                    return Ok(());
                 }
-                found = None;
                 if entry.key < &self.lower[..] {
                     return Ok(());
                 }
                 if self.source.is_newest() {
-                    if entry.seqno <= self.snapshot && entry.kind == EntryKind::Put {
+                    if entry.seqno <= self.snapshot && times.shows(entry.kind, entry.value) {
                         self.current = Current::Only;
                         return Ok(());
                     }
@@ -204,7 +208,7 @@ impl<C: Cursor> VisibleCursor<C> {
                 self.skip_versions_back(&key)?;
             }
         }
-        if let Some(found) = found.filter(|found| found.kind == EntryKind::Put) {
+        if let Some(found) = found.filter(shows) {
             self.current = Current::Held(found);
         }
         Ok(())

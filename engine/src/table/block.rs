@@ -10,7 +10,7 @@
 //!   varint  rest       further bytes of the key
 //!   rest    key bytes
 //!   varint  seqno
-//!   varint  value bytes << 2 | kind (1 put, 2 delete)
+//!   varint  value bytes << 2 | kind (1 put, 2 delete, 3 put that expires: the moment stands in front of the value)
 //!   …       value
 //! ```
 //!
@@ -18,7 +18,7 @@
 //!
 //! Valid if and only if: codec is known; the entries fill the block exactly; keys written out fill
 //! `key bytes` exactly; no key is longer than [`TREE_KEY_BYTES_MAX`]; places ascend strictly; deletes
-//! have no value.
+//! have no value, puts that expire one of eight bytes at least.
 //!
 //! A block is decoded once, when it is read: keys are written out side by side, with eight bytes a
 //! entry to find key and value, and eight digits of each key to search by. After that nothing can fail, stepping backwards is stepping back one
@@ -266,9 +266,8 @@ impl Block {
                 .and_then(|len| fields.take(len))
                 .ok_or(short)?;
             match kind(tag) {
-                Some(EntryKind::Put) => {}
-                Some(EntryKind::Delete) if value.is_empty() => {}
-                _ => return Err(Malformed("a put, or a delete without a value")),
+                Some(kind) if kind.admits(value.len()) => {}
+                _ => return Err(Malformed("a kind with a value that befits it")),
             }
             let same = index > 0 && order == Ordering::Equal;
             slots.push(Slot {

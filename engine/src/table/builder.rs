@@ -16,6 +16,7 @@ use super::filter;
 use super::format::{FOOTER_BYTES, Footer, RUN_BYTES, Run, TableMeta, digest};
 use super::index::{Handle, IndexBuilder, Level, separator};
 use crate::error::{Error, ErrorKind, Result};
+use crate::expiry;
 use crate::hooks::planted;
 use crate::io::{File, Io};
 use crate::options::VALUE_BYTES_MAX;
@@ -155,6 +156,7 @@ impl TableBuilder {
                 start,
                 head: 0,
                 index_bytes: 0,
+                expires: 0,
             };
             self.open = Some(OpenRun { run, key });
             self.section_start = start;
@@ -172,6 +174,10 @@ impl TableBuilder {
         if let Some(OpenRun { run, .. }) = &mut self.open {
             run.entries += 1;
             run.deletes += u64::from(entry.kind == EntryKind::Delete);
+            if let Some(at) = expiry::expires(entry.kind, entry.value) {
+                let at = expiry::seconds(at);
+                run.expires = if run.expires == 0 { at } else { run.expires.min(at) };
+            }
             run.seqno_min = run.seqno_min.min(entry.seqno);
             run.seqno_max = run.seqno_max.max(entry.seqno);
         }
@@ -181,7 +187,7 @@ impl TableBuilder {
     fn check(&self, tenant: TenantId, entry: EntryRef<'_>) -> Result<()> {
         let fits = (1..=TREE_KEY_BYTES_MAX).contains(&entry.key.len())
             && entry.value.len() <= VALUE_BYTES_MAX + VALUE_MARGIN_BYTES
-            && (entry.kind == EntryKind::Put || entry.value.is_empty());
+            && entry.kind.admits(entry.value.len());
         if !fits {
             return Err(Error::new(ErrorKind::Invalid, "an entry that no table can hold").at(&self.path));
         }

@@ -17,7 +17,8 @@
 //!  64  8  start            of the run's first block
 //!  72  8  head             of the filter, or of the index where there is none
 //!  80  4  index bytes      the run ends after its index
-//!  84  4  zero
+//!  84  4  expires          earliest moment at which a value expires, in seconds since 1970, rounded up;
+//!                          0 = none does, all ones = in 2106 or later
 //!
 //! footer:
 //!   0  8  directory offset
@@ -172,6 +173,8 @@ pub(super) struct Run {
     pub start: u64,
     pub head: u64,
     pub index_bytes: u32,
+    /// See `expiry::seconds`; 0 = no value expires.
+    pub expires: u32,
 }
 
 impl Run {
@@ -191,13 +194,13 @@ impl Run {
             out.extend_from_slice(&field.to_le_bytes());
         }
         out.extend_from_slice(&self.index_bytes.to_le_bytes());
-        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&self.expires.to_le_bytes());
     }
 
-    /// None if too short or the zeroes are not zero; nothing else is checked.
+    /// None if too short; nothing else is checked.
     fn decode(bytes: &[u8]) -> Option<Run> {
         let mut fields = Fields(bytes);
-        let run = Run {
+        Some(Run {
             tenant: TenantId(fields.u64()?),
             dek: DekVersion(fields.u32()?),
             filter_bytes: fields.u32()?,
@@ -209,8 +212,8 @@ impl Run {
             start: fields.u64()?,
             head: fields.u64()?,
             index_bytes: fields.u32()?,
-        };
-        (fields.u32()? == 0).then_some(run)
+            expires: fields.u32()?,
+        })
     }
 
     /// Just past the run's last byte; None on overflow.
@@ -370,9 +373,7 @@ pub(super) fn check_directory(
     let (mut entries, mut seqno_min, mut seqno_max) = (0u64, SeqNo::MAX, SeqNo::ZERO);
     let mut previous = None;
     for index in 0..directory.len() {
-        let run = directory
-            .at(index)
-            .ok_or(Malformed("a directory record with zeroes"))?;
+        let run = directory.at(index).ok_or(Malformed("a whole directory record"))?;
         if previous.is_some_and(|previous| previous >= run.tenant) {
             return Err(Malformed("ascending tenants"));
         }

@@ -195,6 +195,13 @@ fn block_samples() -> Vec<Vec<u8>> {
             entry("user/1/path", 1 << 40, None),
             entry("user/2", 3, Some(&long)),
         ]),
+        block(&[
+            Entry {
+                kind: EntryKind::Expiring,
+                ..entry("s/1", 8, Some("\u{1}\0\0\0\0\0\0\0token"))
+            },
+            entry("s/1", 7, Some("before")),
+        ]),
     ]
 }
 
@@ -258,6 +265,7 @@ fn footer_samples() -> Vec<Vec<u8>> {
         start,
         head: start + len,
         index_bytes: 80,
+        expires: tenant as u32 - 1,
     };
     let table = |runs: &[Run]| {
         let mut directory = Vec::new();

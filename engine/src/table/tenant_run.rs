@@ -1,6 +1,7 @@
 //! What a table's clear directory says of one tenant, for who decides without its key.
 
 use super::format::Run;
+use crate::expiry;
 use crate::types::{SeqNo, TenantId};
 
 /// One tenant's share of a table, from its clear directory.
@@ -18,6 +19,8 @@ pub(crate) struct TenantRun {
     pub seqno_min: SeqNo,
     /// Newest version.
     pub seqno_max: SeqNo,
+    /// Earliest moment at which a value expires, up to a second late.
+    pub expires: Option<u64>,
 }
 
 impl From<Run> for TenantRun {
@@ -29,6 +32,7 @@ impl From<Run> for TenantRun {
             bytes: run.bytes(),
             seqno_min: run.seqno_min,
             seqno_max: run.seqno_max,
+            expires: expiry::from_seconds(run.expires),
         }
     }
 }

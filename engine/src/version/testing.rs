@@ -10,12 +10,14 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::expiry;
 use crate::inner::View;
 use crate::io::sim::{SimFs, SimRng};
 use crate::io::{Io, Rng};
 use crate::memtable::Memtable;
 use crate::read::cursor::{Entry, EntryKind, Found};
 use crate::read::get::find;
+use crate::read::testing::standing_at;
 use crate::read::visible::VisibleCursor;
 use crate::seal::{Dek, FileHeader, FileKeys, FileKind, KeyLookup, KeySource};
 use crate::table::{BlockCache, TableBuilder, TableMeta};
@@ -228,14 +230,25 @@ pub(crate) fn get(version: &Version, tenant: u64, key: &[u8], at: u64) -> Result
     find(&view(version), TenantId(tenant), key, SeqNo(at))
 }
 
-/// Everything a tenant sees at a version, read through cursors.
+/// Everything a tenant sees at a version, in 1970, read through cursors.
 pub(crate) fn visible(version: &Version, tenant: u64, at: u64) -> Result<BTreeMap<Bytes, Bytes>> {
+    visible_at(version, tenant, at, 0)
+}
+
+/// The same at another time.
+pub(crate) fn visible_at(
+    version: &Version,
+    tenant: u64,
+    at: u64,
+    now: u64,
+) -> Result<BTreeMap<Bytes, Bytes>> {
+    let times = standing_at(now);
     let mut cursor = VisibleCursor::new(view(version).cursor(TenantId(tenant))?, SeqNo(at));
     let mut found = BTreeMap::new();
-    cursor.seek_first()?;
+    cursor.seek_first(&times)?;
     while let Some(entry) = cursor.owned() {
-        found.insert(entry.key, entry.value);
-        cursor.next()?;
+        found.insert(entry.key, expiry::value(entry.kind, entry.value).0);
+        cursor.next(&times)?;
     }
     Ok(found)
 }

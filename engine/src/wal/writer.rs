@@ -66,6 +66,12 @@ impl Tail {
         self.segment.as_ref().map(|s| &s.chain)
     }
 
+    /// Whether the segment it grows in holds more than its header. False before the first segment of this process.
+    pub fn holds_records(&self) -> bool {
+        self.segment_len()
+            .is_some_and(|len| len > FileHeader::BYTES as u64)
+    }
+
     fn segment_len(&self) -> Option<u64> {
         self.segment
             .as_ref()

@@ -81,7 +81,12 @@ pub(super) fn restoring() -> Box<dyn Machine> {
 
 impl Restore {
     fn check(&self) -> Check {
-        let found = read_restored(Path::new(NEW), &self.keys, &self.fs, &short_segments());
+        let found = read_restored(
+            Path::new(NEW),
+            &self.keys,
+            self.fs.io(fresh_seed()),
+            &short_segments(),
+        );
         match found {
             Ok(found) if found == self.backup.content => Ok(()),
             Ok(_) => Err("the restored database holds something else".to_string()),

@@ -12,6 +12,18 @@ pub type Spaces = BTreeMap<String, Entries>;
 /// Everything users can read: by tenant's name.
 pub type Content = BTreeMap<String, Spaces>;
 
+/// When entries expire, by tenant, keyspace and key.
+pub type Moments = BTreeMap<(String, String, Bytes), u64>;
+
+/// Takes out what has expired.
+pub fn let_expire(content: &mut Content, moments: &Moments, now: u64) {
+    for ((tenant, space, key), _) in moments.iter().filter(|(_, at)| **at <= now) {
+        if let Some(entries) = content.get_mut(tenant).and_then(|spaces| spaces.get_mut(space)) {
+            entries.remove(key);
+        }
+    }
+}
+
 /// Adds the first few differences to `text`.
 pub fn difference(expected: &Content, found: &Content, text: &mut String) {
     let mut lines = Vec::new();

@@ -78,6 +78,8 @@ pub fn finder(bug: Bug) -> Finder {
         Bug::MemtableAnswerUnchecked => Part("write: crash", 500),
         Bug::DeleteSkippedAlone => Part("write: crash", 500),
         Bug::ConditionsIgnored | Bug::AnswersInKeyOrder => Seeds("engine", 20),
+        Bug::ExpiryOneLate | Bug::ExpiredSeenBySnapshots | Bug::ExpiredDroppedAlone => Seeds("engine", 300),
+        Bug::ClockFollowedBack | Bug::ExpiredTablesForgotten | Bug::ExpiredLogKept => Seeds("engine", 300),
         Bug::CacheKeyedByOffset => Part("compact: crash", 1500),
         Bug::OffsetNotBound => Directed("blocks exchanged inside a table", directed::exchanged_blocks),
         Bug::CommitmentNotChecked => Directed("another database's keystore", directed::foreign_keystore),

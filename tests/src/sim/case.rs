@@ -65,6 +65,19 @@ acts! {
     PutIf { tenant, space, key, held, since, synced },
     /// A transaction that adds to a value, disturbed so often by a write to it.
     Transact { tenant, space, key, disturbed, synced },
+    /// Puts that expire together after so many milliseconds: `keys` of them, from `key` on.
+    PutExpiring { tenant, space, key, keys, len, ttl, synced },
+    /// The clock goes on to the moment at which one of the values expires, or to so many milliseconds `before` it;
+    /// everything is read and compared.
+    UntilExpiry { which, before },
+    /// A value that expires hides an older one in tables below it; it expires, is compacted, and everything is read.
+    ExpireOverOlder { tenant, space, key },
+    /// A value that expires goes down to where nothing moves it; its grace passes, and so does a rest.
+    OutliveGrace { tenant, space, key },
+    /// The clock is set back by so many milliseconds while the engine works, and set right again.
+    ClockBack { tenant, space, ms },
+    /// Background jobs until there are none: then nothing that expired is overdue.
+    Rest {},
     /// Enough entries in one keyspace for a table of its own, and a flush.
     Load { tenant, space, len },
     /// Deletes every key of a keyspace in one batch.

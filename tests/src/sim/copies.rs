@@ -9,7 +9,7 @@ use strongroom::{BaseCopyReceiver, Engine, Error, ErrorKind, Role, checkpoint_fi
 use super::run::{Done, Run, Wrong};
 use crate::keys::SimKeys;
 use crate::layers::counted;
-use crate::oracle::{Content, difference, read_all};
+use crate::oracle::{Content, Moments, difference, let_expire, read_all};
 use crate::world::Copy;
 
 /// Checkpoints taken in one run.
@@ -77,16 +77,16 @@ impl Run {
                 Err(e) => return Err(Wrong::Failure(format!("a restore fails: {e:?}"))),
                 Ok(_) => {
                     fs.clear_faults();
-                    return self.holds(&fs, &keys, Role::Primary, &copy.content);
+                    return self.holds(&fs, &keys, Role::Primary, (&copy.content, &copy.moments));
                 }
             }
         }
         let result = restore_on(&fs, self.world.io_on(&fs));
         match result {
-            Ok(_) => self.holds(&fs, &keys, Role::Primary, &copy.content),
+            Ok(_) => self.holds(&fs, &keys, Role::Primary, (&copy.content, &copy.moments)),
             // The cut came after the end: what is there is whole.
             Err(e) if cut.is_some() && e.kind() == ErrorKind::AlreadyExists => {
-                self.holds(&fs, &keys, Role::Primary, &copy.content)
+                self.holds(&fs, &keys, Role::Primary, (&copy.content, &copy.moments))
             }
             Err(e) => Err(Wrong::Failure(format!("a checkpoint does not restore: {e:?}"))),
         }
@@ -113,17 +113,25 @@ impl Run {
             .open()
     }
 
-    fn holds(&mut self, fs: &SimFs, keys: &SimKeys, role: Role, content: &Content) -> Done {
+    fn holds(
+        &mut self,
+        fs: &SimFs,
+        keys: &SimKeys,
+        role: Role,
+        (content, moments): (&Content, &Moments),
+    ) -> Done {
         self.counters.add("copies compared", 1);
         self.counters.add(counted::row(58), 1);
         let engine = self.open_copy(fs, keys, role);
         let engine = engine.map_err(|e| format!("a copy does not open: {e:?}"))?;
         let found = read_all(&engine).map_err(|e| format!("a copy cannot be read: {e:?}"))?;
-        if found == *content {
+        let mut expected = content.clone();
+        let_expire(&mut expected, moments, self.world.known().oracle.now());
+        if found == expected {
             return Ok(());
         }
         let mut text = "a copy holds something else:".to_string();
-        difference(content, &found, &mut text);
+        difference(&expected, &found, &mut text);
         Err(Wrong::Failure(text))
     }
 
@@ -136,7 +144,7 @@ impl Run {
         let number = self.counters.get(counted::OPERATIONS);
         let from = PathBuf::from(format!("/srv/base-{number}"));
         self.world.engine().checkpoint(&from)?;
-        let content = self.world.visible();
+        let (content, moments) = (self.world.visible(), self.world.known().oracle.moments());
         let full = self.world.engine().key_changes(0);
         let disk = self.world.fs.fork();
         disk.set_capacity(None);
@@ -160,7 +168,7 @@ impl Run {
             receiver.finish().map_err(failed)?;
             break;
         }
-        self.holds(&other, &keys, Role::Standby, &content)
+        self.holds(&other, &keys, Role::Standby, (&content, &moments))
     }
 }
 

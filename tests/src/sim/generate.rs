@@ -60,6 +60,35 @@ const OPERATIONS: &[(u64, Maker)] = &[
         disturbed: d.below(3),
         synced: synced(d),
     }),
+    (30, |d| Act::PutExpiring {
+        tenant: d.below(TENANTS),
+        space: d.below(SPACES),
+        key: d.below(KEYS),
+        keys: *d.pick(&[1, 1, 1, 3, KEYS]),
+        len: length(d),
+        ttl: 1 + below_one(d, &[3, 50, 20_000, 1 << 33]),
+        synced: synced(d),
+    }),
+    (20, |d| Act::UntilExpiry {
+        which: d.below(4),
+        before: d.below(2),
+    }),
+    (4, |d| Act::ExpireOverOlder {
+        tenant: d.below(TENANTS),
+        space: d.below(SPACES),
+        key: d.below(KEYS),
+    }),
+    (4, |d| Act::OutliveGrace {
+        tenant: d.below(TENANTS),
+        space: d.below(SPACES),
+        key: d.below(KEYS),
+    }),
+    (3, |d| Act::ClockBack {
+        tenant: d.below(TENANTS),
+        space: d.below(SPACES),
+        ms: 1 + below_one(d, &[10, 1 << 34]),
+    }),
+    (6, |_| Act::Rest {}),
     (6, |d| Act::Load {
         tenant: d.below(TENANTS),
         space: d.below(SPACES),
@@ -127,7 +156,9 @@ const OPERATIONS: &[(u64, Maker)] = &[
     }),
     (6, |_| Act::Reopen {}),
     (4, |_| Act::Kill {}),
-    (3, |d| Act::ClockJump { ms: d.below(1 << 40) }),
+    (6, |d| Act::ClockJump {
+        ms: below_one(d, &[1 << 10, 1 << 20, 1 << 40]),
+    }),
     (2, |_| Act::SecondOpener {}),
     (3, |d| Act::Limits {
         tenant: d.below(TENANTS),
@@ -207,6 +238,12 @@ const DAMAGES: &[(u64, Maker)] = &[
 
 fn length(dice: &mut Dice) -> u64 {
     *dice.pick(&[0, 20, 20, 60, 300, 300, 1500, 6000, 20_000])
+}
+
+/// Below one of the limits: small numbers and large ones.
+fn below_one(dice: &mut Dice, limits: &[u64]) -> u64 {
+    let limit = *dice.pick(limits);
+    dice.below(limit)
 }
 
 fn synced(dice: &mut Dice) -> u64 {

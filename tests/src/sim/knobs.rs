@@ -1,5 +1,7 @@
 //! Limits drawn per seed: small ones make rare paths common, different ones find what one size hides.
 
+use std::time::Duration;
+
 use strongroom::{Durability, Options};
 
 use crate::dice::Dice;
@@ -18,6 +20,8 @@ pub fn options(seed: u64) -> Options {
     options.level1_bytes = *dice.pick(&[64 << 10, 128 << 10, 1 << 20]);
     options.cache_bytes = *dice.pick(&[0, 2 << 10, 16 << 10, 256 << 10]);
     options.filter_bits = *dice.pick(&[0, 1, 4, 10]);
+    // Hours and more: the clock jumps.
+    options.expiry_grace = Duration::from_secs(*dice.pick(&[0, 0, 1, 60, 24 * 3600]));
     options
 }
 

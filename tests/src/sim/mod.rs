@@ -7,6 +7,7 @@
 //! knobs     limits drawn per seed
 //! run       does a case, judges every answer
 //! reads     gets, ranges, snapshots against the model
+//! expiry    values that expire, and what becomes of them
 //! conditions puts on conditions that hold or do not
 //! copies    checkpoints, restores and base copies
 //! faults    faults that a call reports
@@ -22,6 +23,7 @@ mod case;
 mod conditions;
 mod copies;
 mod damage;
+mod expiry;
 mod faults;
 mod generate;
 mod knobs;

@@ -11,7 +11,7 @@ use strongroom::{Error, Keyspace, Snapshot};
 use super::generate::KEYS;
 use super::run::{Done, Run, Wrong};
 use crate::dice::Dice;
-use crate::oracle::{Entries, Spaces, read_all};
+use crate::oracle::{Content, Entries, Moments, Spaces, let_expire, read_all};
 use crate::world::{key_of, name_of_space, name_of_tenant};
 
 /// Snapshots held at a time.
@@ -23,6 +23,8 @@ pub struct Held {
     pub tenant: String,
     /// Its keyspaces.
     pub content: Spaces,
+    /// When what is in them expires.
+    moments: Moments,
     snapshot: Snapshot,
 }
 
@@ -74,6 +76,7 @@ impl Run {
         if handle.multi_get(&keys)? != expected {
             return Err(Wrong::Failure("many gets at once give something else".into()));
         }
+        self.let_held_expire();
         let Some(held) = self.held.iter().find(|held| held.tenant == tenant) else {
             return Ok(());
         };
@@ -132,12 +135,24 @@ impl Run {
         }
         let snapshot = self.world.engine().tenant(&tenant)?.snapshot();
         let content = self.world.visible().remove(&tenant).unwrap_or_default();
+        let moments = self.world.known().oracle.moments();
         self.held.push(Held {
             tenant,
             content,
+            moments,
             snapshot,
         });
         Ok(())
+    }
+
+    /// What snapshots must no longer show.
+    fn let_held_expire(&mut self) {
+        let now = self.world.known().oracle.now();
+        for held in &mut self.held {
+            let mut content = Content::from([(held.tenant.clone(), std::mem::take(&mut held.content))]);
+            let_expire(&mut content, &held.moments, now);
+            held.content = content.remove(&held.tenant).unwrap_or_default();
+        }
     }
 
     /// Reads a snapshot in full, both ways and key by key.
@@ -145,6 +160,7 @@ impl Run {
         if self.held.is_empty() {
             return Ok(());
         }
+        self.let_held_expire();
         let held = &self.held[which as usize % self.held.len()];
         for (name, entries) in &held.content {
             let space = self.handle(&held.tenant, name)?;

@@ -23,7 +23,7 @@ use super::trace::Trace;
 use crate::canary;
 use crate::dice::Dice;
 use crate::layers::{Counters, Outcome, counted};
-use crate::oracle::Op;
+use crate::oracle::{Op, let_expire};
 use crate::world::{World, is_failure_of_the_machine, key_of, name_of_space, name_of_tenant};
 
 /// Each call that failed doubles what is allowed.
@@ -73,7 +73,7 @@ pub struct Run {
     /// How a planned power cut leaves the disk.
     planned: (CrashMode, u64),
     /// Keeps the log.
-    pin: Option<WalPin>,
+    pub(super) pin: Option<WalPin>,
 }
 
 /// Does a case.
@@ -223,6 +223,12 @@ impl Run {
                 disturbed,
                 synced,
             } => self.transact((tenant, space, key), disturbed, synced),
+            Act::PutExpiring { .. }
+            | Act::UntilExpiry { .. }
+            | Act::ExpireOverOlder { .. }
+            | Act::OutliveGrace { .. }
+            | Act::ClockBack { .. }
+            | Act::Rest {} => self.expiry(act),
             Act::Load { tenant, space, len } => {
                 let space = name_of_space(&space.to_string());
                 let load = |key| (space.clone(), key_of(key), Some(self.world.value(len as usize)));
@@ -476,11 +482,13 @@ impl Run {
         self.held.clear();
         self.world.kill();
         let certain = self.world.known().oracle.failures() == 0;
-        let expected = self.world.visible();
+        let (mut expected, moments) = (self.world.visible(), self.world.known().oracle.moments());
         let cuts = self.counters.get(counted::CRASHES);
         self.open(&[])?;
         // A planned power cut may have struck meanwhile.
         let only_killed = self.counters.get(counted::CRASHES) == cuts;
+        // A sync that hangs takes time.
+        let_expire(&mut expected, &moments, self.world.known().oracle.now());
         if certain && only_killed && self.world.visible() != expected {
             return Err("a kill of the process lost an accepted write".into());
         }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use strongroom::io::Io;
 use strongroom::io::sim::{CrashMode, SimFs};
 use strongroom::{Engine, Options, Result, restore};
 
@@ -10,7 +11,7 @@ use super::{Moment, World};
 use crate::canary;
 use crate::dice::fresh_seed;
 use crate::keys::SimKeys;
-use crate::oracle::{Content, read_all};
+use crate::oracle::{Content, let_expire, read_all};
 
 impl Moment {
     /// A number that is equal for moments of which only one needs to be examined.
@@ -30,16 +31,22 @@ impl Moment {
 
     /// The machine with another disk.
     pub fn world_on(&self, fs: SimFs) -> World {
+        let clock = Arc::new(self.clock.fork());
+        let mut known = self.known.clone();
+        known.oracle.set_clock(clock.clone());
         World {
             fs,
             keys: self.keys.fork(),
             options: self.options.clone(),
             secret: self.secret.clone(),
-            machine: None,
-            known: Arc::new(Mutex::new(self.known.clone())),
+            clock,
+            rng: None,
+            known: Arc::new(Mutex::new(known)),
             engine: None,
             unverified: false,
             values: fresh_seed() >> 20,
+            expiring: Vec::new(),
+            opened: 0,
         }
     }
 
@@ -83,14 +90,16 @@ impl Moment {
     pub fn examine_copies(&self, world: &World) -> std::result::Result<(), String> {
         for (i, copy) in self.known.copies.iter().enumerate() {
             let to = PathBuf::from(format!("/srv/restored-{i}"));
-            let (keys, io) = (SimKeys::new(), world.fs.io(fresh_seed()));
+            let (keys, io) = (SimKeys::new(), world.io_on(&world.fs));
+            let mut expected = copy.content.clone();
+            let_expire(&mut expected, &copy.moments, world.known().oracle.now());
             let found = restore(&copy.path, &copy.escrow, &self.secret, &to, keys.provider(), &io)
-                .and_then(|_| read_restored(&to, &keys, &world.fs, &self.options));
+                .and_then(|_| read_restored(&to, &keys, world.io_on(&world.fs), &self.options));
             match found {
-                Ok(found) if found == copy.content => {}
+                Ok(found) if found == expected => {}
                 Ok(found) => {
                     let mut text = format!("checkpoint {i} restores to something else:");
-                    crate::oracle::difference(&copy.content, &found, &mut text);
+                    crate::oracle::difference(&expected, &found, &mut text);
                     return Err(text);
                 }
                 Err(e) if copy.complete => return Err(format!("checkpoint {i} does not restore: {e:?}")),
@@ -102,11 +111,11 @@ impl Moment {
 }
 
 /// Everything in a restored database.
-pub fn read_restored(path: &Path, keys: &SimKeys, fs: &SimFs, options: &Options) -> Result<Content> {
+pub fn read_restored(path: &Path, keys: &SimKeys, io: Io, options: &Options) -> Result<Content> {
     let engine = Engine::builder(path)
         .shared_keys(keys.provider())
         .options(options.clone())
-        .io(fs.io(fresh_seed()))
+        .io(io)
         .open()?;
     read_all(&engine)
 }

@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 
 use super::*;
+use crate::types::SeqNo;
 
 const LIMITS: Limits = Limits {
     level0_tables: 2,
     level1_bytes: 400,
     table_bytes: 100,
+    expiry_grace: 100,
 };
 
 /// A table and its edges; None for the key of a destroyed tenant.
@@ -56,6 +58,11 @@ impl T {
         self.with(|shape| shape.deletes = deletes)
     }
 
+    /// Its first value expires then; the clock stands at 1000, and the grace is 100.
+    fn expires(self, at: u64) -> T {
+        self.with(|shape| shape.expires = Some(at))
+    }
+
     fn dropped(self) -> T {
         self.with(|shape| shape.dropped = true)
     }
@@ -87,6 +94,7 @@ impl Edges for Known {
 fn world(tables: &[T]) -> (Shape, Known) {
     let mut shape = Shape {
         oldest_snapshot: SeqNo(10),
+        now: 1000,
         ..Shape::default()
     };
     for table in tables {
@@ -298,6 +306,42 @@ fn each_shape_gets_its_plan() {
             "deletes that a snapshot does not see",
             vec![a(2, 1).deletes(9).with(|shape| shape.seqno_max = SeqNo(11))],
             "none",
+        ),
+        ("values that expired can wait", vec![a(2, 1).expires(901)], "none"),
+        (
+            "until the grace is over",
+            vec![a(2, 1).expires(900)],
+            "Merge 2:1 to 2, Expired",
+        ),
+        (
+            "the oldest first, wherever it is",
+            vec![a(2, 1).expires(800), m(3, 2).expires(799), z(4, 3).expires(801)],
+            "Merge 3:2 to 3, Expired",
+        ),
+        (
+            "from level 0 they go down",
+            vec![a(0, 9).expires(700), m(1, 2)],
+            "Merge 0:9 to 1, Expired",
+        ),
+        (
+            "before the work that never ends",
+            over(&[a(2, 1).expires(900)]),
+            "Merge 2:1 to 2, Expired",
+        ),
+        (
+            "and after what writers wait for",
+            vec![a(0, 9), a(0, 8), a(0, 7), a(0, 6), m(2, 2).expires(9)],
+            "Merge 0:9 0:8 0:7 0:6 to 1, Level0",
+        ),
+        (
+            "expired values do not move",
+            over(&[]).into_iter().map(|table| table.expires(1000)).collect(),
+            "Merge 1:11 to 2, Size",
+        ),
+        (
+            "values that will expire do",
+            over(&[]).into_iter().map(|table| table.expires(1001)).collect(),
+            "Move 1:11 to 2, Size",
         ),
         (
             "a destroyed tenant at the edge covers all of the tenant",

@@ -45,12 +45,19 @@ fn compactions_keep_what_any_reader_sees() {
                     continue;
                 }
                 let value = vec![dice.below(256) as u8; dice.below(200) as usize];
+                let key = format!("{:04}", dice.below(keys));
+                if dice.one_in(4) {
+                    let at = model.now + dice.below(40_000);
+                    model.write_until(tenant, keyspace, &key, Bytes::from(value), at);
+                    continue;
+                }
                 let value = (!dice.one_in(4)).then(|| Bytes::from(value));
-                model.write(tenant, keyspace, &format!("{:04}", dice.below(keys)), value);
+                model.write(tenant, keyspace, &key, value);
             }
             if dice.one_in(4) && model.seqno > 0 {
                 model.snapshots.insert(model.seqno);
             }
+            model.now += dice.below(3000);
             model.flush().unwrap();
             match dice.below(10) {
                 0 => model.reopen(),
@@ -102,6 +109,8 @@ fn compactions_keep_what_any_reader_sees() {
                     "seed {seed}: destroyed tenant's data is left"
                 );
                 assert_eq!(run.deletes, 0, "seed {seed}: deletes are left");
+                let expired = run.expires.is_some_and(|at| at <= model.now);
+                assert!(!expired, "seed {seed}: expired values are left");
                 entries += run.entries;
             }
             for drop in &model.drops {
@@ -113,7 +122,7 @@ fn compactions_keep_what_any_reader_sees() {
         }
         let left = |((tenant, key), history): &(&(u64, Bytes), &History)| {
             let live = !model.destroyed.contains(tenant) && !model.is_dropped(*tenant, key);
-            live && history.last().is_some_and(|(_, value)| value.is_some())
+            live && history.last().is_some_and(|newest| model.reads(newest).is_some())
         };
         assert_eq!(
             entries,
@@ -142,6 +151,44 @@ fn loaded(tenants: u64) -> Model {
         model.settle();
     }
     model
+}
+
+#[test]
+fn expired_values_leave_the_tables_when_the_grace_is_over_and_what_they_hid_stays_hidden() {
+    let mut model = Model::new();
+    for round in 0..3 {
+        for key in 0..60 {
+            let key = format!("{key:03}");
+            match round {
+                1 => model.write_until(1, 1, &key, Bytes::from(vec![8; 200]), 2000),
+                _ if round == 2 && key.as_str() > "030" => {}
+                _ => model.write(1, 1, &key, Some(Bytes::from(vec![7; 100]))),
+            }
+        }
+        if round == 0 {
+            // Below all that follows.
+            model.flush().unwrap();
+            model.settle();
+            model.compact_everything();
+        }
+        model.snapshots.insert(model.seqno);
+    }
+    model.flush().unwrap();
+    model.settle();
+    let moments = |model: &Model| -> Vec<u64> {
+        let version = model.set.current();
+        let runs = version
+            .tables()
+            .flat_map(|(_, table)| table.tenants().collect::<Vec<_>>());
+        runs.filter_map(|run| run.expires).collect()
+    };
+    assert!(moments(&model).iter().all(|at| *at == 2000) && !moments(&model).is_empty());
+    for (now, left) in [(1999, true), (2000, true), (6999, true), (7000, false)] {
+        model.now = now;
+        model.settle();
+        model.check(&format!("at {now}"));
+        assert_eq!(!moments(&model).is_empty(), left, "at {now}");
+    }
 }
 
 #[test]

@@ -12,6 +12,8 @@ const START_MS: u64 = 1_767_225_600_000;
 #[derive(Debug)]
 pub struct SimClock {
     elapsed_ns: AtomicU64,
+    /// How far wall time was set back.
+    back_ms: AtomicU64,
     step_ns: u64,
 }
 
@@ -25,6 +27,7 @@ impl SimClock {
     pub fn with_step(step: Duration) -> SimClock {
         SimClock {
             elapsed_ns: AtomicU64::new(0),
+            back_ms: AtomicU64::new(0),
             step_ns: u64::try_from(step.as_nanos()).unwrap_or(u64::MAX),
         }
     }
@@ -35,6 +38,21 @@ impl SimClock {
             u64::try_from(by.as_nanos()).unwrap_or(u64::MAX),
             Ordering::Relaxed,
         );
+    }
+
+    /// Sets wall time back; monotonic time goes on.
+    pub fn step_back(&self, by: Duration) {
+        let ms = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
+        self.back_ms.fetch_add(ms, Ordering::Relaxed);
+    }
+
+    /// A clock that shows the same and goes on by itself.
+    pub fn fork(&self) -> SimClock {
+        SimClock {
+            elapsed_ns: AtomicU64::new(self.elapsed_ns.load(Ordering::Relaxed)),
+            back_ms: AtomicU64::new(self.back_ms.load(Ordering::Relaxed)),
+            step_ns: self.step_ns,
+        }
     }
 
     fn read(&self) -> u64 {
@@ -50,7 +68,8 @@ impl Default for SimClock {
 
 impl Clock for SimClock {
     fn now_ms(&self) -> u64 {
-        START_MS + self.read() / 1_000_000
+        let ms = START_MS + self.read() / 1_000_000;
+        ms.saturating_sub(self.back_ms.load(Ordering::Relaxed))
     }
 
     fn monotonic(&self) -> Duration {

@@ -5,6 +5,7 @@ use super::super::filter;
 use super::super::format::{Footer, Run};
 use super::super::index::{Handle, Index, IndexBuilder, Level};
 use super::*;
+use crate::read::testing::expiring;
 
 #[test]
 fn block_is_as_specified() {
@@ -16,10 +17,11 @@ fn block_is_as_specified() {
         ..put(b"\0\0\0\x01apricot", 7, b"")
     };
     block.add(deleted.view());
+    block.add(expiring(b"\0\0\0\x01apricots", 1, b"x", 0x0203).view());
     let expected = concat!(
         "00",       // codec
-        "03000000", // entries
-        "1d000000", // 29 bytes of keys: 9 + 9 + 11
+        "04000000", // entries
+        "29000000", // 41 bytes of keys: 9 + 9 + 11 + 12
         "00",       // nothing shared
         "09",
         "000000016170706c65",
@@ -35,9 +37,16 @@ fn block_is_as_specified() {
         "7269636f74",
         "07",
         "02", // delete
+        "0b", // "\0\0\0\x01apricot"
+        "01",
+        "73",
+        "01",
+        "27", // 9 << 2 | put that expires
+        "0302000000000000",
+        "78",
     );
     assert_eq!(hex::encode(block.finish()), expected);
-    assert_eq!(Block::decode(hex::decode(expected).unwrap()).unwrap().len(), 3);
+    assert_eq!(Block::decode(hex::decode(expected).unwrap()).unwrap().len(), 4);
 }
 
 #[test]
@@ -118,6 +127,7 @@ fn directory_record_and_footer_are_as_specified() {
         start: 9,
         head: 10,
         index_bytes: 11,
+        expires: 12,
     };
     let mut bytes = Vec::new();
     run.encode(&mut bytes);
@@ -133,7 +143,7 @@ fn directory_record_and_footer_are_as_specified() {
         "0900000000000000",
         "0a00000000000000",
         "0b000000",
-        "00000000",
+        "0c000000",
     );
     assert_eq!(hex::encode(&bytes), expected);
     let footer = Footer {
@@ -152,7 +162,7 @@ fn directory_record_and_footer_are_as_specified() {
         "0000000000000000",
         "0100",
         "0000",
-        "aedfdbf0",
+        "4a0e276a",
         "5352475441424c45",
     );
     assert_eq!(hex::encode(footer.encode(&bytes)), expected);

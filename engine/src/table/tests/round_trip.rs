@@ -1,4 +1,5 @@
 use super::*;
+use crate::expiry;
 use crate::options::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::read::level::{LevelCursor, table_for, tables_of};
 
@@ -54,6 +55,11 @@ fn directory_and_meta_say_what_is_inside() {
         assert_eq!(
             run.deletes,
             entries.iter().filter(|e| e.kind == EntryKind::Delete).count() as u64
+        );
+        let moments = entries.iter().filter_map(|e| expiry::expires(e.kind, &e.value));
+        assert_eq!(
+            run.expires,
+            moments.min().map(|at| at.max(1).div_ceil(1000) * 1000)
         );
         assert_eq!(Some(run.seqno_min), entries.iter().map(|e| e.seqno).min());
         assert_eq!(Some(run.seqno_max), entries.iter().map(|e| e.seqno).max());
