@@ -67,7 +67,8 @@ pub use error::{Error, ErrorKind, Result};
 pub use follower::{Promotion, StandbyProgress};
 pub use open::Builder;
 pub use options::{
-    BATCH_BYTES_MAX, Background, KEY_BYTES_MAX, NAME_BYTES_MAX, Options, PutOptions, VALUE_BYTES_MAX,
+    BATCH_BYTES_MAX, Background, Compression, KEY_BYTES_MAX, NAME_BYTES_MAX, Options, PutOptions,
+    VALUE_BYTES_MAX,
 };
 pub use pins::WalPin;
 pub use read::range::Range;

@@ -61,6 +61,20 @@ pub enum Background {
     Manual,
 }
 
+/// How blocks of tables are compressed before they are sealed. Each block by itself: nothing is shared
+/// between blocks, least of all between tenants.
+///
+/// Tables are read whatever they were written with: a change counts for those written from then on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum Compression {
+    /// Not at all. The sizes of a tenant's blocks then say how much it wrote, and nothing of what.
+    None,
+    /// LZ4, where it saves an eighth of a block at least.
+    #[default]
+    Lz4,
+}
+
 /// Engine options. The first group changes what is promised, the second what it costs.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -84,9 +98,11 @@ pub struct Options {
     pub segment_bytes: u64,
     /// WAL kept for standbys that are behind, beyond what recovery needs. Past it they take a base copy.
     pub wal_keep_bytes: u64,
-    /// Target plaintext size of a table's block, 256 B to 1 MiB.
+    /// Target size of a table's block before compression, 256 B to 1 MiB.
     pub block_bytes: usize,
-    /// Target size of a table, 64 KiB to 4 GiB.
+    /// Compression of blocks. `None`: larger files, and sizes that tell less (docs/guarantees.md).
+    pub compression: Compression,
+    /// Target size of a table's file, 64 KiB to 4 GiB.
     pub table_bytes: u64,
     /// Level-0 tables that start a compaction, 2 to 64.
     pub level0_tables: usize,
@@ -112,6 +128,7 @@ impl Default for Options {
             segment_bytes: 64 << 20,
             wal_keep_bytes: 1 << 30,
             block_bytes: 4 << 10,
+            compression: Compression::Lz4,
             table_bytes: 64 << 20,
             level0_tables: 4,
             level0_tables_stop: 20,

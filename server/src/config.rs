@@ -277,6 +277,26 @@ impl From<Durability> for strongroom::Durability {
     }
 }
 
+/// How blocks of tables are compressed before they are sealed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// LZ4.
+    #[default]
+    Lz4,
+}
+
+impl From<Compression> for strongroom::Compression {
+    fn from(compression: Compression) -> strongroom::Compression {
+        match compression {
+            Compression::None => strongroom::Compression::None,
+            Compression::Lz4 => strongroom::Compression::Lz4,
+        }
+    }
+}
+
 /// `[engine]`: the options of `strongroom::Options`, same names, ranges and defaults.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -295,8 +315,10 @@ pub struct EngineConfig {
     pub segment_bytes: u64,
     /// WAL kept for a standby that is behind.
     pub wal_keep_bytes: u64,
-    /// Target size of a table's block.
+    /// Target size of a table's block before compression.
     pub block_bytes: usize,
+    /// Compression of blocks.
+    pub compression: Compression,
     /// Target size of a table.
     pub table_bytes: u64,
     /// Level-0 tables that start a compaction.
@@ -323,6 +345,7 @@ impl Default for EngineConfig {
             segment_bytes: o.segment_bytes,
             wal_keep_bytes: o.wal_keep_bytes,
             block_bytes: o.block_bytes,
+            compression: Compression::default(),
             table_bytes: o.table_bytes,
             level0_tables: o.level0_tables,
             level0_tables_stop: o.level0_tables_stop,
@@ -345,6 +368,7 @@ impl EngineConfig {
         o.segment_bytes = self.segment_bytes;
         o.wal_keep_bytes = self.wal_keep_bytes;
         o.block_bytes = self.block_bytes;
+        o.compression = self.compression.into();
         o.table_bytes = self.table_bytes;
         o.level0_tables = self.level0_tables;
         o.level0_tables_stop = self.level0_tables_stop;

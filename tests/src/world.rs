@@ -458,13 +458,18 @@ impl World {
         )
     }
 
-    /// A value that was never used before in this world.
+    /// A value that was never used before in this world. Every third repeats itself, for compression.
     pub fn value(&mut self, len: usize) -> Bytes {
         self.values += 1;
         let mut value = format!("{}:{}:", canary::VALUE, self.values).into_bytes();
         let mut dice = Dice::new(self.values);
+        let repeated = dice.roll();
         while value.len() < len {
-            value.extend_from_slice(&dice.roll().to_le_bytes());
+            let next = match self.values.is_multiple_of(3) {
+                true => repeated,
+                false => dice.roll(),
+            };
+            value.extend_from_slice(&next.to_le_bytes());
         }
         value.truncate(len);
         Bytes::from(value)

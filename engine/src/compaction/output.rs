@@ -96,7 +96,15 @@ impl<'a> Outputs<'a> {
         let number = (self.work.next_number)();
         let path = table_path(self.work.db, number);
         let header = FileHeader::new(io, FileKind::Table, epoch, number, Chain::default())?;
-        let builder = TableBuilder::new(io, &path, header, keys, options.block_bytes, options.filter_bits)?;
+        let builder = TableBuilder::new(
+            io,
+            &path,
+            header,
+            keys,
+            options.block_bytes,
+            options.compression,
+            options.filter_bits,
+        )?;
         Ok((path, builder))
     }
 

@@ -78,6 +78,10 @@ crate::named_states! {
         ExpiredLogKept,
         /// the block cache tells tables apart by nothing
         CacheKeyedByOffset,
+        /// a block is compressed with the help of the one before
+        CompressionCarriedOver,
+        /// the length a compressed block states is not compared with what comes out
+        PlainLengthUnchecked,
         /// a batch is committed whatever its conditions say
         ConditionsIgnored,
         /// values of many keys come in the order of the keys, not as they were asked for

@@ -119,6 +119,10 @@ crate::named_states! {
         MostlyDeletesWrittenAnew,
         /// a table was written anew without a destroyed tenant
         DestroyedTenantWrittenOut,
+        /// a block was compressed
+        BlockCompressed,
+        /// a block was stored as it is, because compressing it saves too little
+        BlockNotWorthCompressing,
         // ---- manifest
         /// a torn edit was cut off the manifest at opening
         ManifestEditTorn,

@@ -2,10 +2,13 @@
 //!
 //! ```text
 //! head (9 bytes):
-//!   0  1  codec        0 = stored as is; larger refused
+//!   0  1  codec        0 = stored as is, 1 = LZ4; larger refused
 //!   1  4  entries      1 ..
 //!   5  4  key bytes    of all keys written out in full, at most 8 MiB
-//! then per entry, in internal order:
+//! then the entries; with codec 1 instead:
+//!   9  4  length       of the entries
+//!  13  …  LZ4 block    of the entries
+//! per entry, in internal order:
 //!   varint  shared     leading bytes in common with the key before (0 for the first)
 //!   varint  rest       further bytes of the key
 //!   rest    key bytes
@@ -16,7 +19,7 @@
 //!
 //! Varints are LEB128: seven bits a byte, least significant first, at most ten bytes.
 //!
-//! Valid if and only if: codec is known; the entries fill the block exactly; keys written out fill
+//! Valid if and only if: codec is known; a compressed block gives exactly `length` bytes; the entries fill the block exactly; keys written out fill
 //! `key bytes` exactly; no key is longer than [`TREE_KEY_BYTES_MAX`]; places ascend strictly; deletes
 //! have no value, puts that expire one of eight bytes at least.
 //!
@@ -31,8 +34,9 @@ use std::cmp::Ordering;
 
 use bytes::Bytes;
 
+use super::compress::{Compressor, decompress};
 use super::format::{Fields, Malformed};
-use crate::options::KEY_BYTES_MAX;
+use crate::options::{Compression, KEY_BYTES_MAX};
 use crate::read::cursor::{Entry, EntryKind, EntryRef, Found, internal_order};
 use crate::read::digits::{Digits, common};
 use crate::types::SeqNo;
@@ -42,7 +46,10 @@ pub(super) const TREE_KEY_BYTES_MAX: usize = 4 + KEY_BYTES_MAX;
 /// Keys of one block, written out. The largest block option is 1 MiB, which the builder stretches
 /// four times at most.
 pub(super) const KEYS_BYTES_MAX: usize = 8 << 20;
-const HEAD_BYTES: usize = 9;
+/// Encoded length of a block's head.
+pub(super) const HEAD_BYTES: usize = 9;
+const STORED: u8 = 0;
+const LZ4: u8 = 1;
 const KIND_BITS: u32 = 2;
 
 fn put_varint(out: &mut Vec<u8>, mut value: u64) {
@@ -80,6 +87,7 @@ fn length(fields: &mut Fields<'_>) -> Option<usize> {
 /// Builds one block after another.
 pub(super) struct BlockBuilder {
     bytes: Vec<u8>,
+    compressor: Option<Compressor>,
     entries: u32,
     key_bytes: usize,
     last: Vec<u8>,
@@ -87,9 +95,13 @@ pub(super) struct BlockBuilder {
 }
 
 impl BlockBuilder {
-    pub(super) fn new() -> BlockBuilder {
+    pub(super) fn new(compression: Compression) -> BlockBuilder {
         BlockBuilder {
             bytes: vec![0; HEAD_BYTES],
+            compressor: match compression {
+                Compression::None => None,
+                Compression::Lz4 => Some(Compressor::new()),
+            },
             entries: 0,
             key_bytes: 0,
             last: Vec::new(),
@@ -105,7 +117,7 @@ impl BlockBuilder {
         self.entries
     }
 
-    /// Encoded bytes so far.
+    /// Encoded bytes so far, before compression.
     pub(super) fn len(&self) -> usize {
         self.bytes.len()
     }
@@ -151,10 +163,17 @@ impl BlockBuilder {
 
     /// The finished block; valid until [`clear`](BlockBuilder::clear).
     pub(super) fn finish(&mut self) -> &[u8] {
-        if let Some(head) = self.bytes.first_chunk_mut::<HEAD_BYTES>() {
-            let [a, b, c, d] = self.entries.to_le_bytes();
-            let [e, f, g, h] = (self.key_bytes as u32).to_le_bytes();
-            *head = [0, a, b, c, d, e, f, g, h];
+        let [a, b, c, d] = self.entries.to_le_bytes();
+        let [e, f, g, h] = (self.key_bytes as u32).to_le_bytes();
+        let head = |codec| [codec, a, b, c, d, e, f, g, h];
+        let entries = self.bytes.get(HEAD_BYTES..).unwrap_or_default();
+        if let Some(compressor) = &mut self.compressor
+            && let Some(packed) = compressor.pack(&head(LZ4), entries)
+        {
+            return packed;
+        }
+        if let Some(place) = self.bytes.first_chunk_mut() {
+            *place = head(STORED);
         }
         &self.bytes
     }
@@ -208,6 +227,7 @@ pub(super) struct Parts {
 
 /// A decoded block.
 pub(super) struct Block {
+    /// The entries; before them what stood before them.
     bytes: Bytes,
     keys: Bytes,
     slots: Box<[Slot]>,
@@ -215,18 +235,21 @@ pub(super) struct Block {
 }
 
 impl Block {
-    /// Decodes and checks all of `plain`. Allocates at most 8 MiB and twice the
-    /// length of `plain`.
+    /// Decodes and checks all of `plain`. Allocates at most 8 MiB and six times the length of its entries,
+    /// which have at most 255 times the length of `plain`.
     pub(super) fn decode(plain: Vec<u8>) -> Result<Block, Malformed> {
         let short = Malformed("entries that fill the block");
-        let total = plain.len();
         let mut fields = Fields(&plain);
         let codec = fields.u8().ok_or(short)?;
         let entries = fields.u32().ok_or(short)? as usize;
         let key_bytes = fields.u32().ok_or(short)? as usize;
-        if codec != 0 {
-            return Err(Malformed("codec 0"));
-        }
+        let (bytes, start) = match codec {
+            STORED => (plain, HEAD_BYTES),
+            LZ4 => (decompress(fields.0)?, 0),
+            _ => return Err(Malformed("codec 0 or 1")),
+        };
+        let total = bytes.len();
+        let mut fields = Fields(bytes.get(start..).unwrap_or_default());
         // An entry takes four bytes at least: this bounds what a hostile count can allocate.
         if entries == 0 || entries > fields.0.len() / 4 || u32::try_from(total).is_err() {
             return Err(short);
@@ -284,7 +307,7 @@ impl Block {
         }
         let digits = Digits::new(slots.len(), |at| key_of(&keys, &slots, at));
         Ok(Block {
-            bytes: plain.into(),
+            bytes: bytes.into(),
             keys: keys.into(),
             slots: slots.into_boxed_slice(),
             digits,

@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::expiry;
 use crate::hooks::planted;
 use crate::io::{File, Io};
-use crate::options::VALUE_BYTES_MAX;
+use crate::options::{Compression, VALUE_BYTES_MAX};
 use crate::read::cursor::{EntryKind, EntryRef};
 use crate::seal::{Aad, FileHeader, FileKey, FileKeys, Nonces, Piece};
 use crate::types::{SeqNo, TenantId};
@@ -36,7 +36,7 @@ const SECTION_KEYS: usize = 32 << 10;
 /// shared prefixes takes in memory.
 const KEYS_STRETCH: usize = 4;
 /// A stored value may be this much longer than a user's: room for what the engine adds to it.
-const VALUE_MARGIN_BYTES: usize = 64 << 10;
+pub(super) const VALUE_MARGIN_BYTES: usize = 64 << 10;
 
 const _: () = assert!(KEYS_STRETCH * (1 << 20) + TREE_KEY_BYTES_MAX <= KEYS_BYTES_MAX);
 
@@ -87,8 +87,8 @@ impl TableBuilder {
     /// Creates the file `path`; `AlreadyExists` from the file system if the name is taken.
     ///
     /// - `header`: of kind table, fresh for this file.
-    /// - `block_bytes`: target of a block's plaintext, at most 1 MiB. A larger entry gets a block of
-    ///   its own.
+    /// - `block_bytes`: target of a block before compression, at most 1 MiB. A larger entry gets a block
+    ///   of its own.
     /// - `filter_bits`: per key; 0 for none. Tenants with one block get no filter.
     pub(crate) fn new(
         io: &Io,
@@ -96,6 +96,7 @@ impl TableBuilder {
         header: FileHeader,
         keys: &Arc<FileKeys>,
         block_bytes: usize,
+        compression: Compression,
         filter_bits: usize,
     ) -> Result<TableBuilder> {
         let file = io
@@ -116,7 +117,7 @@ impl TableBuilder {
             header,
             written: 0,
             open: None,
-            block: BlockBuilder::new(),
+            block: BlockBuilder::new(compression),
             block_first: Vec::new(),
             blocks: IndexBuilder::default(),
             sections: IndexBuilder::default(),
@@ -223,7 +224,8 @@ impl TableBuilder {
         self.written + self.out.len() as u64
     }
 
-    /// About how long the file would be if it were finished now.
+    /// About how long the file would be if it were finished now: what is sealed already as it is, and the
+    /// open block as if it were not compressed.
     pub(crate) fn bytes_estimate(&self) -> u64 {
         let open = self.block.len() + self.blocks.len() + self.hashes.len() * self.filter_bits / 8;
         self.at() + (open + self.directory.len() + RUN_BYTES + FOOTER_BYTES) as u64

@@ -1,7 +1,8 @@
 //! Tables: immutable sorted files of sealed entries, many tenants in one.
 //!
 //! `builder` writes a table, `reader` opens it and finds single keys, `iter` walks one tenant's
-//! entries; `block`, `index`, `filter` and `format` are the parts, `cache` keeps the decrypted ones.
+//! entries; `block`, `index`, `filter` and `format` are the parts, `compress` makes blocks smaller, `cache`
+//! keeps the decrypted ones.
 //!
 //! Invariant: a block, index or filter holds one tenant's entries only, is sealed under that tenant's
 //! file key of this table, and is bound to its offset in this file; the clear rest (header, tenant
@@ -11,6 +12,7 @@
 mod block;
 mod builder;
 mod cache;
+mod compress;
 mod filter;
 mod format;
 mod index;

@@ -8,6 +8,7 @@ use super::filter::{self, Filter};
 use super::format::{FOOTER_BYTES, Footer, RUN_BYTES, Run, check_directory, checksum};
 use super::index::{Handle, Index, IndexBuilder, Level};
 use crate::hooks::parsers::{Parser, set_u32};
+use crate::options::Compression;
 use crate::read::cursor::{Entry, EntryKind};
 use crate::seal::FileHeader;
 use crate::types::{DekVersion, SeqNo, TenantId};
@@ -19,7 +20,8 @@ pub(crate) const PARSERS: &[Parser] = &[
         repair: Parser::no_repair,
         samples: block_samples,
         memory: KEYS_BYTES_MAX + Parser::MEMORY,
-        memory_per_byte: Parser::MEMORY_PER_BYTE,
+        // A byte of an LZ4 block may stand for 255 of entries.
+        memory_per_byte: 255 * 16,
     },
     Parser {
         name: "table_index",
@@ -60,7 +62,7 @@ fn check_block(bytes: &[u8]) -> bool {
         return false;
     };
     // Prefixes may be written in several ways; the entries are what must read back.
-    let mut builder = BlockBuilder::new();
+    let mut builder = BlockBuilder::new(Compression::Lz4);
     for index in 0..block.len() {
         let Some(entry) = block.entry(index) else {
             panic!("a decoded block lacks an entry");
@@ -181,27 +183,32 @@ fn block_samples() -> Vec<Vec<u8>> {
         },
         value: Bytes::copy_from_slice(value.unwrap_or_default().as_bytes()),
     };
-    let block = |entries: &[Entry]| {
-        let mut builder = BlockBuilder::new();
+    let block = |entries: &[Entry], compression| {
+        let mut builder = BlockBuilder::new(compression);
         entries.iter().for_each(|entry| builder.add(entry.view()));
         builder.finish().to_vec()
     };
     let long = "v".repeat(700);
+    let several = [
+        entry("user/1/name", 900, Some("new")),
+        entry("user/1/name", 12, Some("old")),
+        entry("user/1/path", 1 << 40, None),
+        entry("user/2", 3, Some(&long)),
+    ];
     vec![
-        block(&[entry("a", 1, Some("value"))]),
-        block(&[
-            entry("user/1/name", 900, Some("new")),
-            entry("user/1/name", 12, Some("old")),
-            entry("user/1/path", 1 << 40, None),
-            entry("user/2", 3, Some(&long)),
-        ]),
-        block(&[
-            Entry {
-                kind: EntryKind::Expiring,
-                ..entry("s/1", 8, Some("\u{1}\0\0\0\0\0\0\0token"))
-            },
-            entry("s/1", 7, Some("before")),
-        ]),
+        block(&[entry("a", 1, Some("value"))], Compression::None),
+        block(&several, Compression::None),
+        block(
+            &[
+                Entry {
+                    kind: EntryKind::Expiring,
+                    ..entry("s/1", 8, Some("\u{1}\0\0\0\0\0\0\0token"))
+                },
+                entry("s/1", 7, Some("before")),
+            ],
+            Compression::None,
+        ),
+        block(&several, Compression::Lz4),
     ]
 }
 

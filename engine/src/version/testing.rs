@@ -15,6 +15,7 @@ use crate::inner::View;
 use crate::io::sim::{SimFs, SimRng};
 use crate::io::{Io, Rng};
 use crate::memtable::Memtable;
+use crate::options::Compression;
 use crate::read::cursor::{Entry, EntryKind, Found};
 use crate::read::get::find;
 use crate::read::testing::standing_at;
@@ -141,7 +142,7 @@ impl Machine {
     pub fn try_table(&self, number: u64, entries: &[(u64, &str, u64)]) -> Result<TableMeta> {
         let path = table_path(&self.db, number);
         let header = FileHeader::new(&self.io, FileKind::Table, Epoch::FIRST, number, Chain::default())?;
-        let mut builder = TableBuilder::new(&self.io, &path, header, &self.keys, 256, 10)?;
+        let mut builder = TableBuilder::new(&self.io, &path, header, &self.keys, 256, Compression::Lz4, 10)?;
         for (tenant, key, seqno) in entries {
             builder.add(TenantId(*tenant), put(key, *seqno).view())?;
         }

@@ -39,6 +39,17 @@ fn complete_file_then_paths_are_relative_to_it() {
 }
 
 #[test]
+fn compression_then_as_named() {
+    for (name, expected) in [
+        ("none", strongroom::Compression::None),
+        ("lz4", strongroom::Compression::Lz4),
+    ] {
+        let config = load(&format!("{GOOD}compression = \"{name}\"\n")).unwrap();
+        assert_eq!(config.replication().engine.compression, expected);
+    }
+}
+
+#[test]
 fn defaults_then_the_engines() {
     assert_eq!(
         format!("{:?}", EngineConfig::default().options()),
@@ -125,6 +136,11 @@ fn each_rule_broken_then_key_named() {
             "durability = \"replicated\"",
             "filter_bits = 31",
             "engine: option filter_bits",
+        ),
+        (
+            "durability = \"replicated\"",
+            "compression = \"zip\"",
+            "test.toml: engine.compression",
         ),
         (
             "durability = \"replicated\"",

@@ -2,14 +2,18 @@
 
 use std::path::PathBuf;
 
+use strongroom::hooks::parsers;
 use strongroom::io::sim::SimFs;
-use strongroom::{Engine, ErrorKind, Options};
+use strongroom::{Compression, Engine, ErrorKind, Options};
 
 use crate::enumerate::{Check, spliced_log_is_refused};
 use crate::world::{DIR, World, key_of, name_of_space, name_of_tenant};
 
 fn database(keys: u64) -> World {
-    let mut world = World::new(Options::tiny());
+    // Blocks of equal entries have equal lengths.
+    let mut options = Options::tiny();
+    options.compression = Compression::None;
+    let mut world = World::new(options);
     let fill = |world: &mut World| {
         world.open()?;
         world.create_tenant(&name_of_tenant(1))?;
@@ -109,4 +113,28 @@ pub(super) fn foreign_keystore() -> Check {
 /// A record of another history at the position where the log goes on.
 pub(super) fn spliced_log() -> Check {
     spliced_log_is_refused()
+}
+
+/// A compressed block that states one byte more, or less, than it gives.
+pub(super) fn wrong_length() -> Check {
+    let all = parsers::all();
+    let block = all.iter().find(|parser| parser.name == "table_block");
+    let block = block.ok_or("no parser of blocks")?;
+    // Codec 1, then entries and key bytes, then the length.
+    let samples = (block.samples)();
+    let sample = samples.iter().find(|sample| sample.first() == Some(&1));
+    let sample = sample.ok_or("no compressed block among the samples")?;
+    if !(block.check)(sample) {
+        return Err("the sample is refused".to_string());
+    }
+    for change in [1, -1] {
+        let mut other = sample.clone();
+        let length = &mut other[9..13];
+        let stated = u32::from_le_bytes([length[0], length[1], length[2], length[3]]);
+        length.copy_from_slice(&stated.wrapping_add_signed(change).to_le_bytes());
+        if (block.check)(&other) {
+            return Err(format!("a length that is wrong by {change} is accepted"));
+        }
+    }
+    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use strongroom::{Durability, Options};
+use strongroom::{Compression, Durability, Options};
 
 use crate::dice::Dice;
 
@@ -22,6 +22,7 @@ pub fn options(seed: u64) -> Options {
     options.filter_bits = *dice.pick(&[0, 1, 4, 10]);
     // Hours and more: the clock jumps.
     options.expiry_grace = Duration::from_secs(*dice.pick(&[0, 0, 1, 60, 24 * 3600]));
+    options.compression = *dice.pick(&[Compression::None, Compression::Lz4, Compression::Lz4]);
     options
 }
 

@@ -11,6 +11,7 @@ use super::super::*;
 use crate::expiry;
 use crate::flush::flush;
 use crate::memtable::Memtable;
+use crate::options::Compression;
 use crate::read::cursor::EntryKind;
 use crate::types::Lsn;
 use crate::version::testing::{Machine, get, layout, visible_at};
@@ -50,6 +51,7 @@ impl Model {
             level1_bytes: 8 << 10,
             block_bytes: 256,
             expiry_grace: Duration::from_secs(5),
+            compression: Compression::None,
             ..Options::tiny()
         };
         Model {

@@ -12,6 +12,7 @@ fn small(place: &Place) -> (TableMeta, Vec<(TenantId, Vec<Entry>)>) {
     let meta = place.build(
         Shape {
             block_bytes: 64,
+            compression: Compression::None,
             filter_bits: 10,
             section_bytes: 400,
         },
@@ -93,7 +94,10 @@ fn twins(place: &Place) -> TableMeta {
         ));
     }
     place.build(
-        SMALL,
+        Shape {
+            compression: Compression::None,
+            ..SMALL
+        },
         &BTreeMap::from([(TenantId(1), oracle.clone()), (TenantId(2), oracle)]),
     )
 }
@@ -230,12 +234,17 @@ fn a_failed_read_is_returned_and_leaves_the_cursor_unpositioned() {
 /// something harmless, never a panic.
 #[test]
 fn hostile_plaintexts_never_panic() {
+    let mut packed = 0;
     for seed in 0..300u64 {
         let mut random = Random(seed);
         let oracle = random_entries(&mut random, 30, 20, 30);
-        let mut block = BlockBuilder::new();
+        let compression = [Compression::None, Compression::Lz4][seed as usize % 2];
+        let mut block = BlockBuilder::new(compression);
         let mut index = IndexBuilder::default();
-        for (i, entry) in oracle.entries().iter().enumerate() {
+        for (i, mut entry) in oracle.entries().into_iter().enumerate() {
+            if compression == Compression::Lz4 && entry.kind == EntryKind::Put {
+                entry.value = vec![i as u8; 40].into();
+            }
             block.add(entry.view());
             let handle = Handle {
                 offset: 128 + 50 * i as u64,
@@ -249,6 +258,7 @@ fn hostile_plaintexts_never_panic() {
         let block = block.finish().to_vec();
         let index = index.finish(Level::Blocks);
         let filter = filter::build(&[1, 2, 3], 10);
+        packed += u32::from(block[0]);
         assert_eq!(Block::decode(block.clone()).unwrap().len(), oracle.0.len());
         assert_eq!(
             Index::decode(index.clone(), span.clone()).unwrap().len(),
@@ -292,6 +302,7 @@ fn hostile_plaintexts_never_panic() {
             }
         }
     }
+    assert!(packed > 100, "{packed} blocks of 150 were compressed");
 }
 
 #[test]
@@ -312,7 +323,8 @@ fn a_failed_write_or_sync_is_returned_and_leaves_no_file() {
             FileHeader::new(&place.io, FileKind::Table, Epoch::FIRST, number, Chain::default()).unwrap();
         let path = Place::path(number);
         let build = || -> Result<TableMeta> {
-            let mut builder = TableBuilder::new(&place.io, &path, header, &place.keys, 256, 10)?;
+            let mut builder =
+                TableBuilder::new(&place.io, &path, header, &place.keys, 256, Compression::Lz4, 10)?;
             for (tenant, oracle) in &content {
                 for entry in oracle.entries() {
                     builder.add(*tenant, entry.view())?;

@@ -9,7 +9,7 @@ use crate::read::testing::expiring;
 
 #[test]
 fn block_is_as_specified() {
-    let mut block = BlockBuilder::new();
+    let mut block = BlockBuilder::new(Compression::None);
     block.add(put(b"\0\0\0\x01apple", 300, b"red").view());
     block.add(put(b"\0\0\0\x01apple", 2, b"").view());
     let deleted = Entry {
@@ -47,6 +47,34 @@ fn block_is_as_specified() {
     );
     assert_eq!(hex::encode(block.finish()), expected);
     assert_eq!(Block::decode(hex::decode(expected).unwrap()).unwrap().len(), 4);
+}
+
+/// How it is packed is free; what it unpacks to is not.
+#[test]
+fn compressed_block_is_as_specified() {
+    let packed = concat!(
+        "01",               // codec: LZ4
+        "02000000",         // entries
+        "0c000000",         // 12 bytes of keys: 6 + 6
+        "35000000",         // 53 bytes of entries
+        "cf",               // 12 literals, then a match of 15 or more
+        "0006000000016b31", // nothing shared, 6 more: keyspace 1, "k1"
+        "018501",           // seqno 1; tag: 33 << 2 | put
+        "61",               // "a"
+        "0100",             // the match is one byte back
+        "0d",               // and has 4 + 15 + 13 bytes
+        "90",               // 9 literals, the last
+        "050132",           // 5 shared, 1 more: keyspace 1, "k2"
+        "0211",             // seqno 2; tag: 4 << 2 | put
+        "62626262",
+    );
+    let block = Block::decode(hex::decode(packed).unwrap()).unwrap();
+    let entries: Vec<Entry> = (0..block.len()).map(|i| block.entry(i).unwrap()).collect();
+    let expected = [
+        put(b"\0\0\0\x01k1", 1, &[b'a'; 33]),
+        put(b"\0\0\0\x01k2", 2, b"bbbb"),
+    ];
+    assert_eq!(entries, expected);
 }
 
 #[test]

@@ -20,6 +20,7 @@ use super::*;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::Io;
 use crate::io::sim::SimFs;
+use crate::options::Compression;
 use crate::read::cursor::{Cursor, Entry, EntryKind, Found};
 use crate::read::testing::{Oracle, Random, check_cursor, put, random_entries};
 use crate::seal::{Dek, FileHeader, FileKeys, FileKind, KeyLookup, KeySource};
@@ -69,12 +70,14 @@ struct Place {
 #[derive(Clone, Copy)]
 struct Shape {
     block_bytes: usize,
+    compression: Compression,
     filter_bits: usize,
     section_bytes: u64,
 }
 
 const SMALL: Shape = Shape {
     block_bytes: 256,
+    compression: Compression::Lz4,
     filter_bits: 10,
     section_bytes: u64::MAX,
 };
@@ -114,11 +117,13 @@ impl Place {
         let path = Place::path(number);
         let Shape {
             block_bytes,
+            compression,
             filter_bits,
             section_bytes,
         } = shape;
+        let (io, keys) = (&self.io, &self.keys);
         let mut builder =
-            TableBuilder::new(&self.io, &path, header, &self.keys, block_bytes, filter_bits).unwrap();
+            TableBuilder::new(io, &path, header, keys, block_bytes, compression, filter_bits).unwrap();
         builder.set_section_bytes(section_bytes);
         builder
     }

@@ -13,6 +13,7 @@ fn tables_agree_with_the_oracle() {
         let content = content(&mut random, &[1, 2, 4], count, keys);
         let shape = Shape {
             block_bytes: [64, 256, 4096][seed as usize % 3],
+            compression: [Compression::None, Compression::Lz4][seed as usize % 2],
             filter_bits: [0, 10, 3][seed as usize % 3],
             section_bytes: [u64::MAX, 1000, 3000][seed as usize % 3],
         };
@@ -95,6 +96,7 @@ fn versions_of_one_key_over_many_blocks_and_sections_are_found() {
     let table = place.table(
         Shape {
             section_bytes: 2000,
+            compression: Compression::None,
             ..SMALL
         },
         &content,
@@ -119,9 +121,16 @@ fn versions_of_one_key_over_many_blocks_and_sections_are_found() {
 
 #[test]
 fn largest_value_and_largest_keys_fit() {
+    for compression in [Compression::None, Compression::Lz4] {
+        largest_fit(compression);
+    }
+}
+
+fn largest_fit(compression: Compression) {
     let place = Place::new(1 << 20);
     let mut builder = place.builder(Shape {
         block_bytes: 4096,
+        compression,
         ..SMALL
     });
     let mut entries = Vec::new();
