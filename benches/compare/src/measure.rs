@@ -1,6 +1,6 @@
 //! Runs one operation over and over in some threads for some time, and counts.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Barrier, Mutex};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,8 @@ use crate::work::Dice;
 pub struct Measured {
     /// Operations (entries, for scans) a second.
     pub per_second: f64,
+    /// How many there were.
+    pub count: u64,
     /// Nanoseconds of each call.
     pub latency: Histogram<u64>,
 }
@@ -21,40 +23,68 @@ pub struct Measured {
 /// A thread's share of the work: does one call, says how many operations that was.
 pub type Step<'a> = Box<dyn FnMut(&mut Dice) -> Result<u64> + Send + 'a>;
 
-/// Runs every step in a thread of its own until the time is up. The first error ends it.
-pub fn run(time: Duration, seed: u64, steps: Vec<Step<'_>>) -> Result<Measured> {
-    let all = run_each(time, seed, steps)?;
-    let mut latency = all.first().map(|m| m.latency.clone()).unwrap_or_else(histogram);
-    for other in all.iter().skip(1) {
-        latency.add(&other.latency)?;
+/// When a run is over: at this time, or when so many operations are done (if sooner).
+#[derive(Clone, Copy)]
+pub struct Until {
+    pub time: Duration,
+    pub count: u64,
+}
+
+impl From<Duration> for Until {
+    fn from(time: Duration) -> Until {
+        Until {
+            time,
+            count: u64::MAX,
+        }
+    }
+}
+
+/// Threads add to the shared count this seldom, so that counting costs nothing.
+const COUNT_EVERY: u64 = 64;
+
+/// Runs every step in a thread of its own until it is over. The first error ends it.
+pub fn run(until: impl Into<Until>, seed: u64, steps: Vec<Step<'_>>) -> Result<Measured> {
+    let all = run_each(until, seed, steps)?;
+    let mut latency = histogram();
+    for one in &all {
+        latency.add(&one.latency)?;
     }
     Ok(Measured {
         per_second: all.iter().map(|m| m.per_second).sum(),
+        count: all.iter().map(|m| m.count).sum(),
         latency,
     })
 }
 
 /// The same, with the threads' results apart.
-pub fn run_each(time: Duration, seed: u64, steps: Vec<Step<'_>>) -> Result<Vec<Measured>> {
-    let (over, results) = (AtomicBool::new(false), Mutex::new(Vec::new()));
+pub fn run_each(until: impl Into<Until>, seed: u64, steps: Vec<Step<'_>>) -> Result<Vec<Measured>> {
+    let until = until.into();
+    let (over, done, results) = (AtomicBool::new(false), AtomicU64::new(0), Mutex::new(Vec::new()));
     let start = Barrier::new(steps.len() + 1);
     std::thread::scope(|scope| {
-        for (thread, mut step) in steps.into_iter().enumerate() {
-            let (over, results, start) = (&over, &results, &start);
-            scope.spawn(move || {
-                let mut dice = Dice::new(seed ^ (thread as u64) << 32);
-                start.wait();
-                let outcome = until(over, || step(&mut dice));
-                over.fetch_or(outcome.is_err(), Ordering::Relaxed);
-                results
-                    .lock()
-                    .unwrap_or_else(|e| e.into_inner())
-                    .push((thread, outcome));
-            });
-        }
+        let threads: Vec<_> = steps
+            .into_iter()
+            .enumerate()
+            .map(|(thread, mut step)| {
+                let (over, done, results, start) = (&over, &done, &results, &start);
+                scope.spawn(move || {
+                    let mut dice = Dice::new(seed ^ (thread as u64) << 32);
+                    start.wait();
+                    let outcome = repeat(over, done, until.count, || step(&mut dice));
+                    over.fetch_or(outcome.is_err(), Ordering::Relaxed);
+                    results
+                        .lock()
+                        .unwrap_or_else(|e| e.into_inner())
+                        .push((thread, outcome));
+                })
+            })
+            .collect();
         start.wait();
         let began = Instant::now();
-        while began.elapsed() < time && !over.load(Ordering::Relaxed) {
+        while began.elapsed() < until.time
+            && !over.load(Ordering::Relaxed)
+            && !threads.iter().all(|thread| thread.is_finished())
+        {
             std::thread::sleep(Duration::from_millis(5));
         }
         over.store(true, Ordering::Relaxed);
@@ -64,18 +94,31 @@ pub fn run_each(time: Duration, seed: u64, steps: Vec<Step<'_>>) -> Result<Vec<M
     results.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
-fn until(over: &AtomicBool, mut step: impl FnMut() -> Result<u64>) -> Result<Measured> {
+fn repeat(
+    over: &AtomicBool,
+    done: &AtomicU64,
+    most: u64,
+    mut step: impl FnMut() -> Result<u64>,
+) -> Result<Measured> {
     let mut latency = histogram();
-    let (began, mut count) = (Instant::now(), 0);
+    let (began, mut count, mut told) = (Instant::now(), 0, 0);
     let mut last = began;
     while !over.load(Ordering::Relaxed) {
         count += step()?;
         let now = Instant::now();
         latency.saturating_record((now - last).as_nanos() as u64);
         last = now;
+        if most != u64::MAX && count - told >= COUNT_EVERY {
+            let all = done.fetch_add(count - told, Ordering::Relaxed) + count - told;
+            told = count;
+            if all >= most {
+                break;
+            }
+        }
     }
     Ok(Measured {
         per_second: count as f64 / (last - began).as_secs_f64().max(1e-9),
+        count,
         latency,
     })
 }
@@ -84,16 +127,52 @@ fn until(over: &AtomicBool, mut step: impl FnMut() -> Result<u64>) -> Result<Mea
 pub fn once(count: u64, work: impl FnOnce() -> Result<()>) -> Result<Measured> {
     let began = Instant::now();
     work()?;
-    let took = began.elapsed();
-    let mut latency = histogram();
-    latency.saturating_record(took.as_nanos() as u64);
-    Ok(Measured {
-        per_second: count as f64 / took.as_secs_f64(),
-        latency,
-    })
+    Ok(took(count, began.elapsed()))
 }
 
-fn histogram() -> Histogram<u64> {
-    // 1 ns to a minute, three digits: bounds that the library accepts.
-    Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("valid bounds")
+/// `count` operations that took so long together.
+pub fn took(count: u64, time: Duration) -> Measured {
+    let mut latency = histogram();
+    latency.saturating_record(time.as_nanos() as u64);
+    Measured {
+        per_second: count as f64 / time.as_secs_f64().max(1e-9),
+        count,
+        latency,
+    }
+}
+
+/// 1 ns to an hour, three digits: bounds that the library accepts.
+pub fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 3_600_000_000_000, 3).expect("valid bounds")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_with_a_count_ends_at_it_and_every_operation_is_counted() {
+        let done = AtomicU64::new(0);
+        let step = || -> Step<'_> {
+            Box::new(|_| {
+                done.fetch_add(1, Ordering::Relaxed);
+                Ok(1)
+            })
+        };
+        let until = Until {
+            time: Duration::from_secs(3600),
+            count: 10_000,
+        };
+        let measured = run(until, 1, vec![step(), step()]).unwrap();
+        assert_eq!(measured.count, done.load(Ordering::Relaxed));
+        assert_eq!(measured.count, measured.latency.len());
+        assert!((10_000 - 2 * COUNT_EVERY..10_000 + 4 * COUNT_EVERY).contains(&measured.count));
+    }
+
+    #[test]
+    fn the_first_error_ends_a_run() {
+        let steps: Vec<Step<'_>> = vec![Box::new(|_| Ok(1)), Box::new(|_| anyhow::bail!("broken"))];
+        let error = run(Duration::from_secs(3600), 1, steps).err().unwrap();
+        assert_eq!(error.to_string(), "broken");
+    }
 }

@@ -95,19 +95,66 @@ pub fn value(dice: &mut Dice, len: usize) -> Vec<u8> {
     value
 }
 
+/// The numbers `0..len` in an order that a seed gives, without keeping them: four rounds of a Feistel network
+/// over the next even power of two, walked until it lands inside.
+#[derive(Clone, Copy)]
+pub struct Shuffle {
+    len: u64,
+    half_bits: u32,
+    seed: u64,
+}
+
+impl Shuffle {
+    pub fn new(len: u64, seed: u64) -> Shuffle {
+        let bits = u64::BITS - len.max(2).saturating_sub(1).leading_zeros();
+        Shuffle {
+            len,
+            half_bits: bits.div_ceil(2),
+            seed,
+        }
+    }
+
+    /// The number at `place`, which is below `len`.
+    pub fn at(&self, place: u64) -> u64 {
+        let mask = (1u64 << self.half_bits) - 1;
+        let mut number = place;
+        loop {
+            let (mut left, mut right) = (number >> self.half_bits, number & mask);
+            for round in 0..4 {
+                let mixed = mix(self.seed ^ (round << 56) ^ right) & mask;
+                (left, right) = (right, left ^ mixed);
+            }
+            number = left << self.half_bits | right;
+            if number < self.len {
+                return number;
+            }
+        }
+    }
+}
+
 /// Entries `0..keys` in random order, in batches.
 pub fn shuffled(keys: u64, value_len: usize, seed: u64, batch: usize) -> impl Iterator<Item = Vec<Entry>> {
-    let mut dice = Dice::new(seed);
-    let mut order: Vec<u64> = (0..keys).collect();
-    for i in (1..order.len()).rev() {
-        order.swap(i, dice.below(i as u64 + 1) as usize);
-    }
-    let mut order = order.into_iter();
+    let (order, mut dice) = (Shuffle::new(keys, seed), Dice::new(seed));
+    let mut places = 0..keys;
     std::iter::from_fn(move || {
-        let batch: Vec<Entry> = order
+        let batch: Vec<Entry> = places
             .by_ref()
             .take(batch)
-            .map(|n| (key(n).to_vec(), value(&mut dice, value_len)))
+            .map(|place| (key(order.at(place)).to_vec(), value(&mut dice, value_len)))
+            .collect();
+        (!batch.is_empty()).then_some(batch)
+    })
+}
+
+/// Entries `0..keys` in order, in batches.
+pub fn in_order(keys: u64, value_len: usize, seed: u64, batch: usize) -> impl Iterator<Item = Vec<Entry>> {
+    let mut dice = Dice::new(seed);
+    let mut numbers = 0..keys;
+    std::iter::from_fn(move || {
+        let batch: Vec<Entry> = numbers
+            .by_ref()
+            .take(batch)
+            .map(|number| (key(number).to_vec(), value(&mut dice, value_len)))
             .collect();
         (!batch.is_empty()).then_some(batch)
     })
@@ -124,14 +171,14 @@ mod tests {
     }
 
     #[test]
-    fn shuffled_entries_hold_every_key_once() {
-        let mut seen: Vec<_> = shuffled(1000, 10, 7, 64).flatten().map(|(k, _)| k).collect();
-        seen.sort();
-        assert!(
-            seen.iter()
-                .map(Vec::as_slice)
-                .eq((0..1000).map(key).collect::<Vec<_>>().iter().map(|k| &k[..]))
-        );
+    fn shuffled_entries_hold_every_key_once_and_not_in_order() {
+        for keys in [1, 2, 3, 63, 64, 65, 1000] {
+            let all: Vec<Vec<u8>> = (0..keys).map(|n| key(n).to_vec()).collect();
+            let mut seen: Vec<_> = shuffled(keys, 10, 7, 64).flatten().map(|(k, _)| k).collect();
+            assert!(keys < 60 || seen != all, "{keys}");
+            seen.sort();
+            assert_eq!(seen, all, "{keys}");
+        }
     }
 
     #[test]

@@ -1,12 +1,13 @@
-//! fjall: log-structured, in clear.
+//! fjall: log-structured, in clear, lz4 (its default).
 
 use anyhow::Result;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::{Database, Guard, Keyspace, KeyspaceCreateOptions, PersistMode};
 
-use crate::store::{Direction, Engine, Entry, Store};
+use crate::store::{Direction, Drops, Engine, Entry, Store, count, touch};
 
 pub const ENGINE: Engine = Engine {
     name: "fjall",
+    drops: Drops::Nothing,
     open: |dir, budget| {
         let db = Database::builder(dir).cache_size(budget.cache_bytes).open()?;
         let options = KeyspaceCreateOptions::default;
@@ -19,6 +20,12 @@ pub const ENGINE: Engine = Engine {
 struct Fjall {
     db: Database,
     keyspace: Keyspace,
+}
+
+fn visit(entry: Guard) -> fjall::Result<()> {
+    let (_, value) = entry.into_inner()?;
+    touch(&value);
+    Ok(())
 }
 
 impl Store for Fjall {
@@ -38,38 +45,35 @@ impl Store for Fjall {
         for (key, value) in entries {
             batch.insert(&self.keyspace, key.as_slice(), value.as_slice());
         }
-        batch.commit()?;
-        Ok(())
+        Ok(batch.commit()?)
+    }
+
+    fn delete_many(&self, keys: &[Vec<u8>]) -> Result<()> {
+        let mut batch = self.db.batch();
+        for key in keys {
+            batch.remove(&self.keyspace, key.as_slice());
+        }
+        Ok(batch.commit()?)
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<usize>> {
-        Ok(self.keyspace.get(key)?.map(|value| value.len()))
+        Ok(self.keyspace.get(key)?.map(|value| touch(&value)))
     }
 
-    fn scan(&self, from: &[u8], count: usize, direction: Direction) -> Result<usize> {
-        let mut found = 0;
+    fn scan(&self, from: &[u8], limit: usize, direction: Direction) -> Result<usize> {
         let range = match (direction, from.is_empty()) {
             (_, true) => self.keyspace.iter(),
             (Direction::Forward, _) => self.keyspace.range(from..),
             (Direction::Backward, _) => self.keyspace.range(..from),
         };
-        let mut count_in = |guard: fjall::Guard| -> Result<()> {
-            guard.into_inner()?;
-            found += 1;
-            Ok(())
-        };
         match direction {
-            Direction::Forward => range.take(count).try_for_each(&mut count_in)?,
-            Direction::Backward => range.rev().take(count).try_for_each(&mut count_in)?,
+            Direction::Forward => count(range, limit, visit),
+            Direction::Backward => count(range.rev(), limit, visit),
         }
-        Ok(found)
     }
 
-    fn delete_all(&self, keys: &mut dyn Iterator<Item = [u8; 16]>) -> Result<()> {
-        for key in keys {
-            self.keyspace.remove(key)?;
-        }
-        Ok(())
+    fn prefix(&self, prefix: &[u8]) -> Result<usize> {
+        count(self.keyspace.prefix(prefix), usize::MAX, visit)
     }
 
     fn settle(&self) -> Result<()> {

@@ -1,15 +1,21 @@
 //! LMDB through heed: a memory-mapped tree, in clear. Its cache is the page cache, of any size.
+//!
+//! `buffered` runs with `NO_SYNC | WRITE_MAP`: a write is in the page cache when it returns, so it survives a
+//! kill of the process; a power cut may leave a corrupt file, where log-structured engines keep a prefix.
 
-use anyhow::Result;
+use std::ops::Bound::{Excluded, Included, Unbounded};
+
+use anyhow::{Context, Result};
 use heed::types::Bytes;
-use heed::{Database, Env, EnvFlags, EnvOpenOptions, WithoutTls};
+use heed::{Database, Env, EnvFlags, EnvOpenOptions, RwTxn, WithoutTls};
 
-use crate::store::{Direction, Engine, Entry, Store};
+use crate::store::{Direction, Drops, Engine, Entry, Store, behind, count, touch};
 
 const MAP_BYTES: usize = 64 << 30;
 
 pub const ENGINE: Engine = Engine {
     name: "lmdb",
+    drops: Drops::Range,
     open: |dir, _budget| {
         std::fs::create_dir_all(dir)?;
         let open = |flags: EnvFlags, sub: &str| -> Result<Tree> {
@@ -45,78 +51,73 @@ struct Lmdb {
     buffered: Tree,
 }
 
+fn visit(entry: heed::Result<(&[u8], &[u8])>) -> heed::Result<()> {
+    touch(entry?.1);
+    Ok(())
+}
+
+impl Tree {
+    fn write(&self, work: impl FnOnce(&Self, &mut RwTxn) -> heed::Result<()>) -> Result<()> {
+        let mut write = self.env.write_txn()?;
+        work(self, &mut write)?;
+        Ok(write.commit()?)
+    }
+}
+
 impl Store for Lmdb {
     fn put(&self, key: &[u8], value: &[u8], sync: bool) -> Result<()> {
-        let Tree { env, tree } = if sync { &self.synced } else { &self.buffered };
-        let mut write = env.write_txn()?;
-        tree.put(&mut write, key, value)?;
-        write.commit()?;
-        Ok(())
+        let tree = if sync { &self.synced } else { &self.buffered };
+        tree.write(|tree, write| tree.tree.put(write, key, value))
     }
 
     fn put_many(&self, entries: &[Entry]) -> Result<()> {
-        let Tree { env, tree } = &self.buffered;
-        let mut write = env.write_txn()?;
-        for (key, value) in entries {
-            tree.put(&mut write, key, value)?;
-        }
-        write.commit()?;
-        Ok(())
+        self.buffered.write(|tree, write| {
+            let mut entries = entries.iter();
+            entries.try_for_each(|(key, value)| tree.tree.put(write, key, value))
+        })
+    }
+
+    fn delete_many(&self, keys: &[Vec<u8>]) -> Result<()> {
+        self.buffered.write(|tree, write| {
+            let mut keys = keys.iter();
+            keys.try_for_each(|key| tree.tree.delete(write, key).map(drop))
+        })
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<usize>> {
         let Tree { env, tree } = &self.buffered;
         let read = env.read_txn()?;
-        Ok(tree.get(&read, key)?.map(<[u8]>::len))
+        Ok(tree.get(&read, key)?.map(touch))
     }
 
-    fn scan(&self, from: &[u8], count: usize, direction: Direction) -> Result<usize> {
-        use std::ops::Bound::{Excluded, Included, Unbounded};
+    fn scan(&self, from: &[u8], limit: usize, direction: Direction) -> Result<usize> {
         let Tree { env, tree } = &self.buffered;
         let read = env.read_txn()?;
-        let mut found = 0;
-        let mut count_in = |entry: heed::Result<(&[u8], &[u8])>| -> Result<()> {
-            entry?;
-            found += 1;
-            Ok(())
+        let (after, before) = match from.is_empty() {
+            true => (Unbounded, Unbounded),
+            false => (Included(from), Excluded(from)),
         };
         match direction {
-            Direction::Forward => {
-                let bound = if from.is_empty() {
-                    Unbounded
-                } else {
-                    Included(from)
-                };
-                tree.range(&read, &(bound, Unbounded))?
-                    .take(count)
-                    .try_for_each(&mut count_in)?;
-            }
-            Direction::Backward => {
-                let bound = if from.is_empty() {
-                    Unbounded
-                } else {
-                    Excluded(from)
-                };
-                tree.rev_range(&read, &(Unbounded, bound))?
-                    .take(count)
-                    .try_for_each(&mut count_in)?;
-            }
+            Direction::Forward => count(tree.range(&read, &(after, Unbounded))?, limit, visit),
+            Direction::Backward => count(tree.rev_range(&read, &(Unbounded, before))?, limit, visit),
         }
-        Ok(found)
     }
 
-    fn delete_all(&self, keys: &mut dyn Iterator<Item = [u8; 16]>) -> Result<()> {
+    fn prefix(&self, prefix: &[u8]) -> Result<usize> {
         let Tree { env, tree } = &self.buffered;
-        let mut write = env.write_txn()?;
-        for key in keys {
-            tree.delete(&mut write, &key)?;
-        }
-        write.commit()?;
-        Ok(())
+        let read = env.read_txn()?;
+        count(tree.prefix_iter(&read, prefix)?, usize::MAX, visit)
     }
 
     fn settle(&self) -> Result<()> {
-        self.buffered.env.force_sync()?;
-        Ok(())
+        Ok(self.buffered.env.force_sync()?)
+    }
+
+    fn drop_tenant(&self, tenant: u32) -> Result<()> {
+        let from = tenant.to_be_bytes();
+        let to = behind(&from).context("the last tenant has no end")?;
+        let range = (Included(&from[..]), Excluded(to.as_slice()));
+        self.buffered
+            .write(|tree, write| tree.tree.delete_range(write, &range).map(drop))
     }
 }

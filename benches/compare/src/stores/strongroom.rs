@@ -1,23 +1,37 @@
-//! Strongroom, sealed as always: one tenant, one keyspace.
+//! Strongroom, sealed as always. All but the lines about tenants use one tenant, one keyspace.
 
 use std::path::Path;
+use std::sync::OnceLock;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use bytes::Bytes;
 use strongroom::keys::KeyFile;
 use strongroom::{Durability, Keyspace, Options, Tenant, TenantOptions};
 
-use crate::store::{Budget, Direction, Engine, Entry, Store};
+use crate::store::{Budget, Direction, Drops, Engine, Entry, Store, count, touch};
 
 pub const ENGINE: Engine = Engine {
     name: "strongroom",
+    drops: Drops::Tenant,
     open: |dir, budget| Ok(Box::new(Strongroom::open(dir, budget)?)),
 };
 
-struct Strongroom {
-    engine: strongroom::Engine,
+/// A tenant and its keyspace.
+struct Room {
     tenant: Tenant,
     keyspace: Keyspace,
 }
+
+struct Strongroom {
+    engine: strongroom::Engine,
+    /// Of the lines that know no tenants.
+    main: Room,
+    /// Of the lines about tenants.
+    tenants: OnceLock<Vec<Room>>,
+}
+
+/// Tenants made with one sync.
+const TENANTS_AT_ONCE: usize = 10_000;
 
 impl Strongroom {
     fn open(dir: &Path, budget: &Budget) -> Result<Strongroom> {
@@ -31,6 +45,8 @@ impl Strongroom {
         let mut options = Options::default();
         options.cache_bytes = budget.cache_bytes;
         options.memtable_bytes = budget.write_buffer_bytes;
+        // For keyspaces as they are made; batches say their own.
+        options.durability = Durability::Buffered;
         let engine = strongroom::Engine::builder(dir.join("db"))
             .keys(keys)
             .options(options)
@@ -42,13 +58,27 @@ impl Strongroom {
         let keyspace = tenant.keyspace("k")?;
         Ok(Strongroom {
             engine,
-            tenant,
-            keyspace,
+            main: Room { tenant, keyspace },
+            tenants: OnceLock::new(),
         })
+    }
+
+    fn room(&self, tenant: u32) -> Result<&Room> {
+        let rooms = self.tenants.get().context("tenants are not prepared")?;
+        rooms.get(tenant as usize).context("no such tenant is prepared")
     }
 }
 
-impl Store for Strongroom {
+fn name(tenant: u32) -> String {
+    format!("tenant-{tenant:06}")
+}
+
+fn visit(entry: strongroom::Result<(Bytes, Bytes)>) -> strongroom::Result<()> {
+    touch(&entry?.1);
+    Ok(())
+}
+
+impl Room {
     fn put(&self, key: &[u8], value: &[u8], sync: bool) -> Result<()> {
         let durability = if sync {
             Durability::Local
@@ -72,36 +102,115 @@ impl Store for Strongroom {
         Ok(())
     }
 
-    fn get(&self, key: &[u8]) -> Result<Option<usize>> {
-        Ok(self.keyspace.get(key)?.map(|value| value.len()))
+    fn delete_many(&self, keys: &[Vec<u8>]) -> Result<()> {
+        let mut batch = self.tenant.batch().durability(Durability::Buffered);
+        for key in keys {
+            batch = batch.delete(&self.keyspace, key);
+        }
+        batch.commit()?;
+        Ok(())
     }
 
-    fn scan(&self, from: &[u8], count: usize, direction: Direction) -> Result<usize> {
-        let mut found = 0;
+    fn get(&self, key: &[u8]) -> Result<Option<usize>> {
+        Ok(self.keyspace.get(key)?.map(|value| touch(&value)))
+    }
+
+    fn prefix(&self, prefix: &[u8]) -> Result<usize> {
+        count(self.keyspace.prefix(prefix), usize::MAX, visit)
+    }
+}
+
+impl Store for Strongroom {
+    fn put(&self, key: &[u8], value: &[u8], sync: bool) -> Result<()> {
+        self.main.put(key, value, sync)
+    }
+
+    fn put_many(&self, entries: &[Entry]) -> Result<()> {
+        self.main.put_many(entries)
+    }
+
+    fn delete_many(&self, keys: &[Vec<u8>]) -> Result<()> {
+        self.main.delete_many(keys)
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<usize>> {
+        self.main.get(key)
+    }
+
+    fn scan(&self, from: &[u8], limit: usize, direction: Direction) -> Result<usize> {
+        let keyspace = &self.main.keyspace;
         let range = match (direction, from.is_empty()) {
-            (_, true) => self.keyspace.iter(),
-            (Direction::Forward, _) => self.keyspace.range(from..),
-            (Direction::Backward, _) => self.keyspace.range(..from),
-        };
-        let mut count_in = |entry: strongroom::Result<_>| -> Result<()> {
-            entry?;
-            found += 1;
-            Ok(())
+            (_, true) => keyspace.iter(),
+            (Direction::Forward, _) => keyspace.range(from..),
+            (Direction::Backward, _) => keyspace.range(..from),
         };
         match direction {
-            Direction::Forward => range.take(count).try_for_each(&mut count_in)?,
-            Direction::Backward => range.rev().take(count).try_for_each(&mut count_in)?,
+            Direction::Forward => count(range, limit, visit),
+            Direction::Backward => count(range.rev(), limit, visit),
         }
-        Ok(found)
     }
 
-    fn delete_all(&self, _keys: &mut dyn Iterator<Item = [u8; 16]>) -> Result<()> {
-        self.engine.delete_tenant("bench")?;
-        Ok(())
+    fn prefix(&self, prefix: &[u8]) -> Result<usize> {
+        self.main.prefix(prefix)
     }
 
     fn settle(&self) -> Result<()> {
-        self.engine.compact()?;
+        Ok(self.engine.compact()?)
+    }
+
+    fn checkpoint(&self, to: &Path) -> Result<bool> {
+        self.engine.checkpoint(to)?;
+        Ok(true)
+    }
+
+    fn prepare_tenants(&self, tenants: u32) -> Result<()> {
+        let names: Vec<String> = (0..tenants).map(name).collect();
+        let missing: Vec<&str> = names
+            .iter()
+            .map(String::as_str)
+            .filter(|name| self.engine.tenant(name).is_err())
+            .collect();
+        for some in missing.chunks(TENANTS_AT_ONCE) {
+            self.engine.create_tenants(some)?;
+        }
+        let rooms: Result<Vec<Room>> = names
+            .iter()
+            .map(|name| {
+                let tenant = self.engine.tenant(name)?;
+                let keyspace = tenant.keyspace("k")?;
+                Ok(Room { tenant, keyspace })
+            })
+            .collect();
+        ensure_first(self.tenants.set(rooms?).is_ok())
+    }
+
+    fn tenant_put(&self, tenant: u32, key: &[u8], value: &[u8]) -> Result<()> {
+        self.room(tenant)?.put(key, value, false)
+    }
+
+    fn tenant_put_many(&self, tenant: u32, entries: &[Entry]) -> Result<()> {
+        self.room(tenant)?.put_many(entries)
+    }
+
+    fn tenant_get(&self, tenant: u32, key: &[u8]) -> Result<Option<usize>> {
+        self.room(tenant)?.get(key)
+    }
+
+    fn tenant_prefix(&self, tenant: u32, prefix: &[u8]) -> Result<usize> {
+        self.room(tenant)?.prefix(prefix)
+    }
+
+    fn tenant_delete_many(&self, tenant: u32, keys: &[Vec<u8>]) -> Result<()> {
+        self.room(tenant)?.delete_many(keys)
+    }
+
+    fn drop_tenant(&self, tenant: u32) -> Result<()> {
+        self.engine.delete_tenant(&name(tenant))?;
         Ok(())
     }
+}
+
+fn ensure_first(first: bool) -> Result<()> {
+    anyhow::ensure!(first, "tenants are prepared once");
+    Ok(())
 }
