@@ -1,7 +1,7 @@
 //! Measuring processes: this same binary, told by one argument what to do, answering with a line for each item.
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -30,12 +30,19 @@ pub struct Job {
     pub plan: Plan,
     /// The engine's own directory.
     pub dir: PathBuf,
+    /// Whether ours must be sealed in it, or must not: each kind of build refuses the other's job.
+    pub sealed: bool,
     pub task: Task,
 }
 
 /// Runs a job in a process of its own. If that says it is ready, it is killed, and that is no error.
 pub fn run(job: &Job) -> Result<Vec<Item>> {
-    let mut child = Command::new(std::env::current_exe()?)
+    run_by(&std::env::current_exe()?, job)
+}
+
+/// The same by another build of this program.
+pub fn run_by(program: &Path, job: &Job) -> Result<Vec<Item>> {
+    let mut child = Command::new(program)
         .arg("child")
         .arg(serde_json::to_string(job)?)
         .stdout(Stdio::piped())
@@ -65,7 +72,12 @@ pub fn run(job: &Job) -> Result<Vec<Item>> {
 
 /// The figures among what a job gives.
 pub fn figures(job: &Job) -> Result<Vec<Figure>> {
-    let items = run(job)?.into_iter().filter_map(|item| match item {
+    figures_by(&std::env::current_exe()?, job)
+}
+
+/// The same by another build of this program.
+pub fn figures_by(program: &Path, job: &Job) -> Result<Vec<Figure>> {
+    let items = run_by(program, job)?.into_iter().filter_map(|item| match item {
         Item::Figure(figure) => Some(figure),
         Item::Curve { .. } | Item::Ready => None,
     });
@@ -75,6 +87,10 @@ pub fn figures(job: &Job) -> Result<Vec<Figure>> {
 /// In the measuring process: does the job and answers.
 pub fn serve(job: &str) -> Result<()> {
     let job: Job = serde_json::from_str(job).context("the job")?;
+    ensure!(
+        job.sealed != cfg!(strongroom_null_cipher),
+        "this build is not the kind that the job is for: only --unsealed takes one without a cipher"
+    );
     let engine = find(&job.engine)?;
     let items = match &job.task {
         Task::Group { name, only } => {

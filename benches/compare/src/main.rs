@@ -34,31 +34,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Verb {
     /// The table: every line on every engine, in rounds.
-    Lines {
-        #[command(flatten)]
-        common: Common,
-        /// Entries of a loaded database.
-        #[arg(long, default_value_t = 1_000_000)]
-        keys: u64,
-        /// Seconds for each line, engine and round.
-        #[arg(long, default_value_t = 0.5)]
-        seconds: f64,
-        /// Rounds; figures are medians over them.
-        #[arg(long, default_value_t = 3)]
-        rounds: u64,
-        /// Only lines whose name contains this.
-        #[arg(long)]
-        only: Option<String>,
-        /// Only these groups of lines.
-        #[arg(long, value_delimiter = ',')]
-        groups: Vec<String>,
-        /// The activity data (NDJSON, zstd); the repository's small sample if not given.
-        #[arg(long)]
-        activity: Option<PathBuf>,
-        /// Says what there is, and measures nothing.
-        #[arg(long)]
-        list: bool,
-    },
+    Lines(Lines),
     /// A long write-heavy run: percentiles and the longest pause.
     Latency {
         #[command(flatten)]
@@ -95,6 +71,37 @@ enum Verb {
     Child { job: String },
 }
 
+/// What the table is made of.
+#[derive(Args)]
+struct Lines {
+    #[command(flatten)]
+    pub common: Common,
+    /// Entries of a loaded database.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub keys: u64,
+    /// Seconds for each line, engine and round.
+    #[arg(long, default_value_t = 0.5)]
+    pub seconds: f64,
+    /// Rounds; figures are medians over them.
+    #[arg(long, default_value_t = 3)]
+    pub rounds: u64,
+    /// Only lines whose name contains this.
+    #[arg(long)]
+    pub only: Option<String>,
+    /// Only these groups of lines.
+    #[arg(long, value_delimiter = ',')]
+    pub groups: Vec<String>,
+    /// The activity data (NDJSON, zstd); the repository's small sample if not given.
+    #[arg(long)]
+    pub activity: Option<PathBuf>,
+    /// A build of this program without a cipher, as one more engine: see what-sealing-costs.sh.
+    #[arg(long)]
+    pub unsealed: Option<PathBuf>,
+    /// Says what there is, and measures nothing.
+    #[arg(long)]
+    pub list: bool,
+}
+
 /// What all measurements have in common.
 #[derive(Args)]
 struct Common {
@@ -123,20 +130,11 @@ struct Common {
 
 fn main() -> Result<()> {
     match Cli::parse().verb {
-        Verb::Lines { list: true, .. } => {
+        Verb::Lines(lines) if lines.list => {
             run::list();
             Ok(())
         }
-        Verb::Lines {
-            common,
-            keys,
-            seconds,
-            rounds,
-            only,
-            groups,
-            activity,
-            list: _,
-        } => run::lines(&common, keys, seconds, rounds, only, &groups, activity),
+        Verb::Lines(lines) => run::lines(&lines),
         Verb::Latency {
             common,
             keys,

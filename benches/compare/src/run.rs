@@ -1,6 +1,6 @@
 //! The measuring side's other end: starts the processes in turn, gathers what they say, and reports.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -14,7 +14,7 @@ use crate::plot::{Axis, Curve, svg};
 use crate::report::{self, FOOT, Table};
 use crate::store::{Budget, Drops, Engine};
 use crate::stores::ENGINES;
-use crate::{Common, about};
+use crate::{Common, Lines, about};
 
 /// What grows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -94,16 +94,55 @@ pub fn list() {
     }
 }
 
-pub fn lines(
-    common: &Common,
-    keys: u64,
-    seconds: f64,
-    rounds: u64,
-    only: Option<String>,
-    groups: &[String],
-    activity: Option<PathBuf>,
-) -> Result<()> {
-    let engines = common.engines()?;
+/// Who takes part in the lines.
+struct Contestant {
+    name: &'static str,
+    engine: &'static Engine,
+    program: PathBuf,
+    sealed: bool,
+}
+
+impl Common {
+    /// The engines; behind ours, if a build of it without a cipher is given, that.
+    fn contestants(&self, unsealed: Option<&Path>) -> Result<Vec<Contestant>> {
+        let own = std::env::current_exe()?;
+        let mut all: Vec<Contestant> = self
+            .engines()?
+            .into_iter()
+            .map(|engine| Contestant {
+                name: engine.name,
+                engine,
+                program: own.clone(),
+                sealed: true,
+            })
+            .collect();
+        if let Some(program) = unsealed {
+            let one = Contestant {
+                name: "unsealed",
+                engine: child::find("strongroom")?,
+                program: std::fs::canonicalize(program)?,
+                sealed: false,
+            };
+            all.insert(1, one);
+        }
+        Ok(all)
+    }
+}
+
+pub fn lines(lines: &Lines) -> Result<()> {
+    let Lines {
+        common,
+        keys,
+        seconds,
+        rounds,
+        only,
+        groups,
+        activity,
+        unsealed,
+        list: _,
+    } = lines;
+    let (keys, seconds, rounds) = (*keys, *seconds, *rounds);
+    let engines = common.contestants(unsealed.as_deref())?;
     for name in groups {
         Group::find(name)?;
     }
@@ -116,7 +155,7 @@ pub fn lines(
         })
         .collect();
     ensure!(!chosen.is_empty(), "no line has that in its name; see --list");
-    let activity = activity.map(std::fs::canonicalize).transpose()?;
+    let activity = activity.as_ref().map(std::fs::canonicalize).transpose()?;
     let head = about::head(&format!(
         "{}; medians of {rounds} rounds of {seconds} s a line, engines in turn",
         common.sizes(keys)
@@ -136,16 +175,17 @@ pub fn lines(
                     continue;
                 };
                 let job = Job {
-                    engine: engine.name.to_owned(),
+                    engine: engine.engine.name.to_owned(),
                     budget: common.budget(),
                     plan: plan.clone(),
                     dir: root.path().join(engine.name),
+                    sealed: engine.sealed,
                     task: Task::Group {
                         name: group.name.to_owned(),
                         only: only.clone(),
                     },
                 };
-                for figure in child::figures(&job)? {
+                for figure in child::figures_by(&engine.program, &job)? {
                     table.add(engine.name, figure);
                 }
             }
@@ -177,6 +217,7 @@ pub fn latency(common: &Common, keys: u64, minutes: f64, threads: usize) -> Resu
             budget: common.budget(),
             plan: common.plan(keys, minutes * 60.0)?,
             dir: root.path().join(engine.name),
+            sealed: true,
             task: Task::Latency { threads },
         };
         for item in child::run(&job)? {
@@ -244,6 +285,7 @@ pub fn growth(common: &Common, with: With, points: Vec<u64>, keys: u64, seconds:
                 budget,
                 plan: common.plan(keys, seconds)?,
                 dir: root.path().join(engine.name),
+                sealed: true,
                 task: Task::Growth(point),
             })
         };

@@ -22,7 +22,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::header::SUITE;
 use super::{
-    Aead, COMMITMENT_BYTES, DefaultAead, Dek, FileHeader, NONCE_BYTES, Nonces, OpenFailed, SEAL_OVERHEAD,
+    Aead, COMMITMENT_BYTES, Dek, FileHeader, NONCE_BYTES, Nonces, OpenFailed, PieceAead, SEAL_OVERHEAD,
     TAG_BYTES,
 };
 use crate::error::{Error, ErrorKind, Result};
@@ -92,7 +92,7 @@ impl Aad {
 
 /// The expanded key of one file for one tenant and key version, with its commitment.
 pub(crate) struct FileKey {
-    cipher: DefaultAead,
+    cipher: PieceAead,
     commitment: [u8; COMMITMENT_BYTES],
 }
 
@@ -101,7 +101,7 @@ impl FileKey {
     pub fn derive(dek: &Dek, header: &FileHeader, tenant: TenantId, version: DekVersion) -> FileKey {
         let (key, commitment) = derive_bytes(dek, header, tenant, version);
         FileKey {
-            cipher: DefaultAead::new(&key),
+            cipher: PieceAead::new(&key),
             commitment,
         }
     }

@@ -5,7 +5,7 @@
 //!      0    8 magic      "STRGROOM"
 //!      8    2 format     1; a newer one is refused by name
 //!     10    1 kind       1 wal, 2 table, 3 manifest, 4 keystore, 5 escrow, 6 current
-//!     11    1 suite      1 = AES-256-GCM with HKDF-SHA256
+//!     11    1 suite      1 = AES-256-GCM with HKDF-SHA256; 255 = no cipher (null.rs), refused by all others
 //!     12    4 crc32      IEEE, over bytes [0, 12) then [16, 128)
 //!     16   16 file id    random
 //!     32   32 salt       random
@@ -38,7 +38,11 @@ use crate::types::{Chain, DekVersion, Epoch};
 const MAGIC: [u8; 8] = *b"STRGROOM";
 const FORMAT: u16 = 1;
 /// AES-256-GCM with HKDF-SHA256.
+#[cfg(not(strongroom_null_cipher))]
 pub(super) const SUITE: u8 = 1;
+/// No cipher: never in a release.
+#[cfg(strongroom_null_cipher)]
+pub(super) const SUITE: u8 = 255;
 
 /// What a sealed file holds. 0 is never written, so zeroed media does not decode.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -300,6 +304,8 @@ mod tests {
         };
         assert_eq!(edit(8, 2), ErrorKind::Unsupported);
         assert_eq!(edit(11, 2), ErrorKind::Unsupported);
+        // What a bench without a cipher wrote.
+        assert_eq!(edit(11, 255), ErrorKind::Unsupported);
         assert_eq!(edit(10, 1), ErrorKind::Corruption);
         assert_eq!(edit(88, 1), ErrorKind::Corruption);
         assert_eq!(edit(110, 1), ErrorKind::Corruption);

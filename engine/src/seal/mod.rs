@@ -23,6 +23,8 @@ mod file_key;
 mod file_keys;
 mod header;
 mod nonce;
+#[cfg(strongroom_null_cipher)]
+mod null;
 #[cfg(any(test, feature = "sim"))]
 pub(crate) mod parsers;
 #[cfg(any(test, feature = "sim"))]
@@ -31,6 +33,9 @@ mod secret;
 #[cfg(test)]
 mod tests;
 
+/// What seals pieces of files.
+#[cfg(not(strongroom_null_cipher))]
+use aead::DefaultAead as PieceAead;
 pub(crate) use aead::OpenFailed;
 pub(crate) use aead::{Aead, DefaultAead};
 pub(crate) use chain_key::{ChainKey, same_chain};
@@ -38,6 +43,9 @@ pub(crate) use file_key::{Aad, FileKey, Piece, hkdf_sha256};
 pub(crate) use file_keys::{FileKeys, KeyAccess, KeyLookup, KeySource};
 pub(crate) use header::{FileHeader, FileKind};
 pub(crate) use nonce::{Nonces, fill};
+/// What seals pieces of files.
+#[cfg(strongroom_null_cipher)]
+use null::Null as PieceAead;
 #[cfg(any(test, feature = "sim"))]
 pub use recorder::recorder_pairs;
 pub(crate) use secret::Dek;
