@@ -56,7 +56,8 @@ pub fn run(until: impl Into<Until>, seed: u64, steps: Vec<Step<'_>>) -> Result<M
     })
 }
 
-/// The same, with the threads' results apart.
+/// The same, with the threads' results apart. Rates are by the time from the first start to the last end, for each
+/// thread: by its own it would be the faster the less of the machine it got.
 pub fn run_each(until: impl Into<Until>, seed: u64, steps: Vec<Step<'_>>) -> Result<Vec<Measured>> {
     let until = until.into();
     let (over, done, results) = (AtomicBool::new(false), AtomicU64::new(0), Mutex::new(Vec::new()));
@@ -70,12 +71,14 @@ pub fn run_each(until: impl Into<Until>, seed: u64, steps: Vec<Step<'_>>) -> Res
                 scope.spawn(move || {
                     let mut dice = Dice::new(seed ^ (thread as u64) << 32);
                     start.wait();
+                    let began = Instant::now();
                     let outcome = repeat(over, done, until.count, || step(&mut dice));
+                    let ended = Instant::now();
                     over.fetch_or(outcome.is_err(), Ordering::Relaxed);
                     results
                         .lock()
                         .unwrap_or_else(|e| e.into_inner())
-                        .push((thread, outcome));
+                        .push((thread, began, ended, outcome));
                 })
             })
             .collect();
@@ -90,19 +93,37 @@ pub fn run_each(until: impl Into<Until>, seed: u64, steps: Vec<Step<'_>>) -> Res
         over.store(true, Ordering::Relaxed);
     });
     let mut results = results.into_inner().unwrap_or_else(|e| e.into_inner());
-    results.sort_by_key(|(thread, _)| *thread);
-    results.into_iter().map(|(_, outcome)| outcome).collect()
+    results.sort_by_key(|(thread, ..)| *thread);
+    let (first, last) = (
+        results.iter().map(|(_, began, ..)| *began).min(),
+        results.iter().map(|(_, _, ended, _)| *ended).max(),
+    );
+    let ran = first
+        .zip(last)
+        .map_or(Duration::ZERO, |(first, last)| last - first);
+    results
+        .into_iter()
+        .map(|(.., outcome)| {
+            let (count, latency) = outcome?;
+            Ok(Measured {
+                per_second: count as f64 / ran.as_secs_f64().max(1e-9),
+                count,
+                latency,
+            })
+        })
+        .collect()
 }
 
+/// How many operations there were, and how long each call took.
 fn repeat(
     over: &AtomicBool,
     done: &AtomicU64,
     most: u64,
     mut step: impl FnMut() -> Result<u64>,
-) -> Result<Measured> {
+) -> Result<(u64, Histogram<u64>)> {
     let mut latency = histogram();
-    let (began, mut count, mut told) = (Instant::now(), 0, 0);
-    let mut last = began;
+    let (mut count, mut told) = (0, 0);
+    let mut last = Instant::now();
     while !over.load(Ordering::Relaxed) {
         count += step()?;
         let now = Instant::now();
@@ -116,11 +137,7 @@ fn repeat(
             }
         }
     }
-    Ok(Measured {
-        per_second: count as f64 / (last - began).as_secs_f64().max(1e-9),
-        count,
-        latency,
-    })
+    Ok((count, latency))
 }
 
 /// One piece of work done once: `count` operations.
@@ -167,6 +184,24 @@ mod tests {
         assert_eq!(measured.count, done.load(Ordering::Relaxed));
         assert_eq!(measured.count, measured.latency.len());
         assert!((10_000 - 2 * COUNT_EVERY..10_000 + 4 * COUNT_EVERY).contains(&measured.count));
+    }
+
+    #[test]
+    fn rates_of_all_threads_are_by_the_same_time() {
+        let steps: Vec<Step<'_>> = vec![
+            Box::new(|_| Ok(1)),
+            Box::new(|_| {
+                std::thread::yield_now();
+                Ok(1)
+            }),
+        ];
+        let until = Until {
+            time: Duration::from_secs(3600),
+            count: 100_000,
+        };
+        let all = run_each(until, 1, steps).unwrap();
+        let times: Vec<f64> = all.iter().map(|m| m.count as f64 / m.per_second).collect();
+        assert!((times[0] - times[1]).abs() < 1e-9, "{times:?}");
     }
 
     #[test]
