@@ -31,7 +31,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 impl Inner {
     /// One job; false when there is none.
     pub fn step(&self) -> Result<bool> {
-        self.begin_log_anew()?;
+        // On a full disk it fails, and what follows makes room.
+        let begun = self.begin_log_anew();
         let mut survey = self.jobs.lock();
         // Under `jobs`: once the directory is released, nothing writes to it any more.
         if self.background.state.lock().stop {
@@ -43,6 +44,7 @@ impl Inner {
         if self.compact_one(&mut survey)? {
             return Ok(true);
         }
+        begun?;
         // What a pin kept may be free by now.
         if self.purge_wal()? > 0 {
             return Ok(true);

@@ -53,7 +53,8 @@ impl Inner {
                 }
                 Holds::Unchanged { since, until } => {
                     // What expired may be gone from the tables as well: only who read it knows.
-                    let expired = until.is_some_and(|at| expiry::is_past(at, self.times.now()));
+                    let expired = until.is_some_and(|at| expiry::is_past(at, self.times.now()))
+                        && !planted!(ReadMomentsForgotten);
                     if expired {
                         rare!(ReadExpiredBeforeCommit);
                     }

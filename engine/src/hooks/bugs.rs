@@ -72,6 +72,8 @@ crate::named_states! {
         ClockFollowedBack,
         /// a compaction drops an expired value and not what it hides
         ExpiredDroppedAlone,
+        /// a transaction forgets when what it read expires
+        ReadMomentsForgotten,
         /// tables are not picked for values that expired long ago
         ExpiredTablesForgotten,
         /// the log keeps values that expired long ago

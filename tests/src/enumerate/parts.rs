@@ -53,6 +53,7 @@ const SCENARIOS: &[(&str, Prepare)] = &[
     ("flush in passing", scenarios::flush_in_passing),
     ("compact", scenarios::compact),
     ("compact deletes", scenarios::compact_deletes),
+    ("expiry", scenarios::expiry),
     ("recovery", scenarios::recovery),
     ("create and delete tenants", scenarios::tenants),
     ("delete keyspaces", scenarios::delete_keyspace),

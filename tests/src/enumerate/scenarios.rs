@@ -1,6 +1,8 @@
 //! Scenarios of one engine: a database is prepared undisturbed, then a stretch of work is tried at every
 //! operation.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use strongroom::io::sim::CrashMode;
 use strongroom::{Durability, ErrorKind, Options, Result};
@@ -115,6 +117,39 @@ pub(super) fn flush_in_passing() -> Box<dyn Machine> {
             }
         }
         world.put(&tenant(1), "a", 9, 40)
+    })
+}
+
+/// Values that expire while the engine works: a flush and compactions leave them out, and the log is begun anew.
+pub(super) fn expiry() -> Box<dyn Machine> {
+    let mut options = short_segments();
+    options.expiry_grace = Duration::from_secs(1);
+    let setup = |world: &mut World| {
+        two_tenants(world)?;
+        world.open()?;
+        world.compact()?;
+        world.close()
+    };
+    let expiring = |world: &mut World, n: u64, space: &str, ttl_ms: u64| {
+        let puts = (0..3).map(|key| (key_of(key), world.value(40))).collect();
+        let space = name_of_space(space);
+        world.put_expiring(&tenant(n), &space, puts, ttl_ms, Durability::Local)
+    };
+    prepared(options, setup, move |world| {
+        world.open()?;
+        for n in 1..=2 {
+            // Over older values, and over nothing.
+            expiring(world, n, "a", 2_000)?;
+            expiring(world, n, "c", 10_000)?;
+        }
+        world.flush()?;
+        expiring(world, 1, "b", 2_000)?;
+        for wait in [5, 20] {
+            world.clock().advance(Duration::from_secs(wait));
+            world.step(8)?;
+            world.put(&tenant(1), "a", wait, 30)?;
+        }
+        Ok(())
     })
 }
 

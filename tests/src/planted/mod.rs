@@ -81,6 +81,7 @@ pub fn finder(bug: Bug) -> Finder {
         Bug::PlainLengthUnchecked => Directed("a wrong length in a compressed block", directed::wrong_length),
         Bug::ConditionsIgnored | Bug::AnswersInKeyOrder => Seeds("engine", 20),
         Bug::ExpiryOneLate | Bug::ExpiredSeenBySnapshots | Bug::ExpiredDroppedAlone => Seeds("engine", 300),
+        Bug::ReadMomentsForgotten => Seeds("engine", 300),
         Bug::ClockFollowedBack | Bug::ExpiredTablesForgotten | Bug::ExpiredLogKept => Seeds("engine", 300),
         Bug::CacheKeyedByOffset => Part("compact: crash", 1500),
         Bug::OffsetNotBound => Directed("blocks exchanged inside a table", directed::exchanged_blocks),

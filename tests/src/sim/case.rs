@@ -74,6 +74,8 @@ acts! {
     ExpireOverOlder { tenant, space, key },
     /// A value that expires goes down to where nothing moves it; its grace passes, and so does a rest.
     OutliveGrace { tenant, space, key },
+    /// A transaction reads a value that expires before its commit, with a compaction in between or not.
+    LoseLease { tenant, space, key, compacted },
     /// The clock is set back by so many milliseconds while the engine works, and set right again.
     ClockBack { tenant, space, ms },
     /// Background jobs until there are none: then nothing that expired is overdue.

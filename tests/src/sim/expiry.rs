@@ -28,6 +28,12 @@ impl Run {
             Act::UntilExpiry { which, before } => self.until_expiry(which, before),
             Act::ExpireOverOlder { tenant, space, key } => self.expire_over_older((tenant, space, key)),
             Act::OutliveGrace { tenant, space, key } => self.outlive_grace((tenant, space, key)),
+            Act::LoseLease {
+                tenant,
+                space,
+                key,
+                compacted,
+            } => self.lose_lease((tenant, space, key), compacted == 1),
             Act::ClockBack { tenant, space, ms } => self.clock_back((tenant, space), ms),
             Act::Rest {} => self.rest(),
             _ => Ok(()),
@@ -108,6 +114,24 @@ impl Run {
         self.world.clock().advance(wait);
         self.rest()?;
         self.check()
+    }
+
+    /// A transaction must not be committed on what it read and what has expired since.
+    fn lose_lease(&mut self, (tenant, space, key): (u64, u64, u64), compacted: bool) -> Done {
+        const TTL: u64 = 1 << 30;
+        let looked = self.world.known().oracle.last();
+        self.put_expiring((tenant, space, key), (1, 20), TTL, 1)?;
+        let (tenant, space) = (name_of_tenant(tenant), name_of_space(&space.to_string()));
+        if self.world.known().oracle.last() == looked || self.entries(&tenant, &space).is_none() {
+            return Ok(());
+        }
+        let place = (tenant.as_str(), space.as_str(), &key_of(key));
+        match self.world.transact_over_expiry(place, TTL, compacted)? {
+            true => Ok(()),
+            false => Err(Wrong::Failure(
+                "a transaction was committed on a value that had expired".into(),
+            )),
+        }
     }
 
     /// Works with a clock that was set back, behind what the engine has seen.

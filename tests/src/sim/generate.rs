@@ -83,6 +83,12 @@ const OPERATIONS: &[(u64, Maker)] = &[
         space: d.below(SPACES),
         key: d.below(KEYS),
     }),
+    (4, |d| Act::LoseLease {
+        tenant: d.below(TENANTS),
+        space: d.below(SPACES),
+        key: d.below(KEYS),
+        compacted: d.below(2),
+    }),
     (3, |d| Act::ClockBack {
         tenant: d.below(TENANTS),
         space: d.below(SPACES),

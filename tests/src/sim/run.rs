@@ -227,6 +227,7 @@ impl Run {
             | Act::UntilExpiry { .. }
             | Act::ExpireOverOlder { .. }
             | Act::OutliveGrace { .. }
+            | Act::LoseLease { .. }
             | Act::ClockBack { .. }
             | Act::Rest {} => self.expiry(act),
             Act::Load { tenant, space, len } => {
