@@ -17,6 +17,7 @@ use crate::pins::WalPin;
 use crate::status::{Checkpoint, Recovery, Role, Status, TenantInfo};
 use crate::tenant::Tenant;
 use crate::types::{Chain, Epoch, EpochStart, Lsn, TenantId};
+use crate::verify::Verified;
 use crate::version::{Edit, NodeState};
 use crate::wal::cursor::WalCursor;
 
@@ -195,6 +196,17 @@ impl Engine {
     /// All live keys, sealed to `recipient`: what a checkpoint needs to be readable. Keep it apart.
     pub fn escrow(&self, recipient: &EscrowRecipient) -> Result<Vec<u8>> {
         seal_escrow(&self.inner().keystore.export(), recipient, &self.inner().io)
+    }
+
+    /// Reads and checks every file of the database, past the cache and beside everything else that goes on:
+    /// see [`Verified`]. Damage does not end it. On a standby, the log as far as it is applied.
+    ///
+    /// - Cost: every byte is read and decrypted once. Memory: a few MiB and the key bounds of a level's tables.
+    /// - Keeps tables and log that would be removed meanwhile until it ends; creating and deleting tenants, and
+    ///   ends of flushes, wait while the keystore and the manifest are read.
+    /// - Errors: `Closed`. What cannot be read is a [`Damage`](crate::Damage).
+    pub fn verify(&self) -> Result<Verified> {
+        crate::verify::verify(self.inner())
     }
 
     // ---- life ----

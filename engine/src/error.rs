@@ -57,6 +57,15 @@ struct Inner {
     path: Option<PathBuf>,
     offset: Option<u64>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    mismatch: Option<Mismatch>,
+}
+
+/// What is not what was written.
+#[derive(Clone)]
+struct Mismatch {
+    structure: String,
+    expected: String,
+    found: String,
 }
 
 impl Error {
@@ -68,6 +77,7 @@ impl Error {
             path: None,
             offset: None,
             source: None,
+            mismatch: None,
         }))
     }
 
@@ -79,8 +89,14 @@ impl Error {
         expected: impl fmt::Display,
         found: impl fmt::Display,
     ) -> Error {
+        let (expected, found) = (expected.to_string(), found.to_string());
         let message = format!("{structure}: expected {expected}, found {found}");
         let mut error = Error::new(ErrorKind::Corruption, message);
+        error.0.mismatch = Some(Mismatch {
+            structure: structure.to_owned(),
+            expected,
+            found,
+        });
         error.0.path = Some(path.to_path_buf());
         error.0.offset = Some(offset);
         error
@@ -117,6 +133,10 @@ impl Error {
         self.0.kind
     }
 
+    pub(crate) fn message(&self) -> &str {
+        &self.0.message
+    }
+
     /// The file the error is about, if any.
     pub fn path(&self) -> Option<&Path> {
         self.0.path.as_deref()
@@ -125,6 +145,12 @@ impl Error {
     /// The byte offset in [`path`](Error::path), if known.
     pub fn offset(&self) -> Option<u64> {
         self.0.offset
+    }
+
+    /// Of damage: what is damaged, what was expected there, and what was found.
+    pub fn mismatch(&self) -> Option<(&str, &str, &str)> {
+        let mismatch = self.0.mismatch.as_ref()?;
+        Some((&mismatch.structure, &mismatch.expected, &mismatch.found))
     }
 
     /// An equal error for a second waiter on the same failure; the source becomes part of the message.
@@ -139,6 +165,7 @@ impl Error {
             path: self.0.path.clone(),
             offset: self.0.offset,
             source: None,
+            mismatch: self.0.mismatch.clone(),
         }))
     }
 }

@@ -51,11 +51,13 @@ mod pins;
 mod read;
 mod recovery;
 mod seal;
+mod size;
 mod status;
 mod table;
 mod tenant;
 mod transaction;
 mod types;
+mod verify;
 mod version;
 mod wal;
 
@@ -74,12 +76,14 @@ pub use pins::WalPin;
 pub use read::range::Range;
 #[cfg(any(test, feature = "sim"))]
 pub use seal::recorder_pairs;
+pub use size::Size;
 pub use status::{Checkpoint, Recovery, Role, Status, TenantInfo};
 pub use tenant::{Batch, Keyspace, Snapshot, Tenant};
 pub use transaction::Transaction;
 pub use types::{
     Chain, DekVersion, Durability, Epoch, EpochStart, KeyspaceId, Lsn, Position, SeqNo, TenantId,
 };
+pub use verify::{Damage, Verified};
 pub use wal::cursor::WalCursor;
 
 /// The README's code, compiled and run as documentation tests.

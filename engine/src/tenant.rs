@@ -152,6 +152,10 @@ impl Keyspace {
         &self.name
     }
 
+    pub(crate) fn tenant_id(&self) -> TenantId {
+        self.tenant
+    }
+
     pub(crate) fn id(&self) -> KeyspaceId {
         self.id
     }
@@ -250,7 +254,11 @@ impl Keyspace {
     }
 
     /// Reads at one version, the newest visible one unless `at` says which; with the checks of every read.
-    fn read_at<T>(&self, at: Option<SeqNo>, look: impl FnOnce(&View, SeqNo) -> Result<T>) -> Result<T> {
+    pub(crate) fn read_at<T>(
+        &self,
+        at: Option<SeqNo>,
+        look: impl FnOnce(&View, SeqNo) -> Result<T>,
+    ) -> Result<T> {
         let inner = self.engine.inner();
         inner.check_tenant_again(self.tenant, &self.seen)?;
         // First the view, then the version: see `inner`.
@@ -292,6 +300,12 @@ impl Keyspace {
     }
 
     fn range_at<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>, at: Option<SeqNo>) -> Range {
+        let (lower, upper) = self.bounds(range);
+        self.range_between(lower, upper, at)
+    }
+
+    /// The tree keys of `range`: the first in it, and the first behind it (None: the tenant's end).
+    pub(crate) fn bounds<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> (Vec<u8>, Option<Vec<u8>>) {
         let after = |key: &[u8]| {
             let mut key = self.tree_key(key);
             key.push(0);
@@ -307,7 +321,7 @@ impl Keyspace {
             Bound::Excluded(key) => Some(self.tree_key(key.as_ref())),
             Bound::Unbounded => successor(&self.tree_key(&[])),
         };
-        self.range_between(lower, upper, at)
+        (lower, upper)
     }
 
     fn range_between(&self, lower: Vec<u8>, upper: Option<Vec<u8>>, at: Option<SeqNo>) -> Range {

@@ -103,8 +103,47 @@ impl Fixture {
         read_all(world.engine())
     }
 
-    /// The rule, for damage to `path`. `Err` says how it is broken.
+    /// The rule, for damage to `path`. `Err` says how it is broken: by what is read, or by what verifying,
+    /// which comes first and changes nothing, does not find.
     pub fn judge(&self, fs: &SimFs, path: &Path) -> Result<Came, String> {
+        let files = || {
+            let all = fs.files().into_iter();
+            let content = all.filter(|(path, _)| !path.ends_with("LOCK"));
+            content.collect::<BTreeMap<_, _>>()
+        };
+        let before = files();
+        let verified = self.moment.world_on(fs.clone()).verified();
+        if files() != before {
+            return Err("verifying changed a file".to_string());
+        }
+        let came = self.judge_reading(fs, path)?;
+        match (verified, came) {
+            (Ok(verified), Came::Refused) if verified.is_healthy() => {
+                Err("verifying finds nothing where opening is refused".to_string())
+            }
+            (Ok(verified), Came::NewestCut) if verified.torn_bytes == 0 => {
+                Err("verifying sees no torn end where opening cuts one".to_string())
+            }
+            (Ok(verified), _) if crate::canary::is_in(&format!("{verified:?}")) => {
+                Err("a damage carries a name".to_string())
+            }
+            (Err(e), Came::Same) => Err(format!("verifying ends where opening does not: {e:?}")),
+            _ => Ok(came),
+        }
+    }
+
+    /// Whether verifying names a file.
+    pub fn verifying_names(&self, fs: &SimFs, path: &Path) -> bool {
+        match self.moment.world_on(fs.clone()).verified() {
+            Ok(verified) => {
+                let mut files = verified.damages.iter().filter_map(|damage| damage.file.as_ref());
+                files.any(|file| file == path)
+            }
+            Err(e) => e.path() == Some(path),
+        }
+    }
+
+    fn judge_reading(&self, fs: &SimFs, path: &Path) -> Result<Came, String> {
         match self.read(fs) {
             Ok(found) if found == self.content => Ok(Came::Same),
             Ok(found) if self.cut.as_ref() == Some(&found) && is_log(path) => Ok(Came::NewestCut),

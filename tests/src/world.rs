@@ -20,6 +20,7 @@ use strongroom::io::sim::{CrashMode, SimClock, SimFs, SimRng};
 use strongroom::keys::EscrowSecret;
 use strongroom::{
     Batch, Durability, Engine, Error, ErrorKind, Keyspace, Lsn, Options, Result, Tenant, TenantOptions,
+    Verified,
 };
 
 pub use self::moment::read_restored;
@@ -473,6 +474,12 @@ impl World {
         }
         value.truncate(len);
         Bytes::from(value)
+    }
+
+    /// Verifies the database, which is not open.
+    pub fn verified(&self) -> Result<Verified> {
+        let builder = Engine::builder(DIR).shared_keys(self.keys.provider());
+        builder.io(self.io_on(&self.fs)).verify()
     }
 
     /// Flushes.

@@ -88,6 +88,8 @@ crate::named_states! {
         ConditionsIgnored,
         /// values of many keys come in the order of the keys, not as they were asked for
         AnswersInKeyOrder,
+        /// verifying a table reads its indexes and not its blocks
+        VerifySkipsBlocks,
         // ---- sealing
         /// the associated data leaves out where a piece stands
         OffsetNotBound,

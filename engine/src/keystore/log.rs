@@ -103,6 +103,8 @@ pub(super) struct Replayed {
     pub changes: Vec<KeyChanges>,
     /// Whether anything follows its head, whole or torn: it must be folded.
     pub used: bool,
+    /// Bytes at its end that a crash left, and that count for nothing.
+    pub torn_bytes: u64,
 }
 
 /// Reads the log of `generation`, which the base says has identity `file_id`. A torn tail is left out.
@@ -188,6 +190,7 @@ pub(super) fn replay(
     Ok(Replayed {
         changes,
         used: bytes.len() > LOG_HEAD_BYTES,
+        torn_bytes: bytes.len().saturating_sub(offset) as u64,
     })
 }
 

@@ -1,6 +1,6 @@
 //! Making a keystore, and opening one: which base rules, what its log adds, what is left to clean up.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -90,40 +90,11 @@ impl Keystore {
     /// Errors: `NotFound` if there is none; `Corruption` or `Unsupported`, naming the file; `KeyRefused`
     /// when the provider does not open it.
     pub fn open(dir: &Path, io: &Io, provider: Arc<dyn KeyProvider>) -> Result<Keystore> {
-        let files = list(io, dir)?.unwrap_or_default();
-        let Some(&generation) = files.bases.last() else {
-            return Err(match files.logs.last() {
-                Some(log) => {
-                    let path = format::base_path(dir, *log);
-                    Error::corruption(&path, 0, "keystore", "a base beside its log", "none")
-                }
-                None => Error::new(ErrorKind::NotFound, "there is no keystore").at(dir),
-            });
-        };
-        let path = format::base_path(dir, generation);
-        let base = base::read(io, &path, generation, &*provider)?;
-        let mut tenants = Tenants::new(&base.changes);
-        let mut writer = Writer::new(generation, Some((base.preamble.kek, base.root.clone())));
-        writer.superseded = base.preamble.superseded;
-        if let Some(file_id) = base.preamble.log_id {
-            let path = format::log_path(dir, generation);
-            let replayed = log::replay(io, &path, generation, file_id, &base.root)?;
-            for changes in &replayed.changes {
-                let adds_only = !changes.full && changes.deleted.is_empty();
-                if !adds_only || !matches!(tenants.plan(changes), Ok(Take::Append)) {
-                    let (expected, found) = ("a change that continues the base", "another");
-                    return Err(Error::corruption(&path, 0, "keystore log", expected, found));
-                }
-                tenants.commit(changes);
-            }
-            writer.dirty = replayed.used;
-        }
-        let keystore = Keystore::new(dir, io, provider, tenants, writer);
+        let loaded = load(dir, io, &*provider)?;
+        let (files, kek, generation) = (loaded.files, loaded.kek, loaded.writer.generation);
+        let keystore = Keystore::new(dir, io, provider, loaded.tenants, loaded.writer);
         let mut writer = keystore.writer.lock();
-        let used: Vec<KekVersion> = [Some(base.preamble.kek), writer.superseded]
-            .into_iter()
-            .flatten()
-            .collect();
+        let used: Vec<KekVersion> = [Some(kek), writer.superseded].into_iter().flatten().collect();
         keystore.sweep_temporaries(&files.temporaries, &used)?;
         let unfinished = writer.superseded.is_some() || files.bases.len() > 1;
         if writer.dirty {
@@ -142,6 +113,36 @@ impl Keystore {
         keystore.make_reserve(writer.generation);
         drop(writer);
         Ok(keystore)
+    }
+
+    /// The keystore in `dir` as it is on disk: nothing is written, removed or destroyed, and it takes no
+    /// changes. Also what was read. Errors as for [`open`](Keystore::open).
+    pub fn read(dir: &Path, io: &Io, provider: Arc<dyn KeyProvider>) -> Result<(Keystore, FilesRead)> {
+        let mut loaded = load(dir, io, &*provider)?;
+        loaded.writer.state = State::Closed;
+        let read = loaded.read;
+        let keystore = Keystore::new(dir, io, provider, loaded.tenants, loaded.writer);
+        Ok((keystore, read))
+    }
+
+    /// Reads the files again and compares them with what is known; changes wait meanwhile, reading does not.
+    /// Returns what was read.
+    pub fn check_files(&self) -> Result<FilesRead> {
+        let writer = self.writer.lock();
+        let loaded = load(&self.dir, &self.io, &*self.provider)?;
+        let (known, found) = (self.version(), loaded.tenants.version());
+        if known != found && !matches!(writer.state, State::Failed(_)) {
+            let path = format::base_path(&self.dir, loaded.writer.generation);
+            let expected = format!("version {known}");
+            return Err(Error::corruption(
+                &path,
+                0,
+                "keystore",
+                expected,
+                format!("version {found}"),
+            ));
+        }
+        Ok(loaded.read)
     }
 
     fn new(
@@ -245,4 +246,67 @@ fn list(io: &Io, dir: &Path) -> Result<Option<format::Files>> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(Error::io("listing the directory", dir, e)),
     }
+}
+
+/// A keystore's files, read.
+struct Loaded {
+    files: format::Files,
+    tenants: Tenants,
+    writer: Writer,
+    /// Wraps the base.
+    kek: KekVersion,
+    read: FilesRead,
+}
+
+/// Which files of a keystore count: the base, and its log.
+#[derive(Default)]
+pub(crate) struct FilesRead {
+    pub paths: Vec<PathBuf>,
+    /// Bytes at the log's end that a crash left, and that count for nothing.
+    pub torn_bytes: u64,
+}
+
+/// Reads what is there and changes nothing. Errors as for [`Keystore::open`].
+fn load(dir: &Path, io: &Io, provider: &dyn KeyProvider) -> Result<Loaded> {
+    let files = list(io, dir)?.unwrap_or_default();
+    let Some(&generation) = files.bases.last() else {
+        return Err(match files.logs.last() {
+            Some(log) => {
+                let path = format::base_path(dir, *log);
+                Error::corruption(&path, 0, "keystore", "a base beside its log", "none")
+            }
+            None => Error::new(ErrorKind::NotFound, "there is no keystore").at(dir),
+        });
+    };
+    let path = format::base_path(dir, generation);
+    let base = base::read(io, &path, generation, provider)?;
+    let mut read = FilesRead {
+        paths: vec![path],
+        torn_bytes: 0,
+    };
+    let mut tenants = Tenants::new(&base.changes);
+    let mut writer = Writer::new(generation, Some((base.preamble.kek, base.root.clone())));
+    writer.superseded = base.preamble.superseded;
+    if let Some(file_id) = base.preamble.log_id {
+        let path = format::log_path(dir, generation);
+        let replayed = log::replay(io, &path, generation, file_id, &base.root)?;
+        for changes in &replayed.changes {
+            let adds_only = !changes.full && changes.deleted.is_empty();
+            if !adds_only || !matches!(tenants.plan(changes), Ok(Take::Append)) {
+                let (expected, found) = ("a change that continues the base", "another");
+                return Err(Error::corruption(&path, 0, "keystore log", expected, found));
+            }
+            tenants.commit(changes);
+        }
+        writer.dirty = replayed.used;
+        read.paths.push(path);
+        read.torn_bytes = replayed.torn_bytes;
+    }
+    Ok(Loaded {
+        files,
+        tenants,
+        writer,
+        kek: base.preamble.kek,
+        read,
+    })
 }

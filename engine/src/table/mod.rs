@@ -20,13 +20,16 @@ mod iter;
 #[cfg(any(test, feature = "sim"))]
 pub(crate) mod parsers;
 mod reader;
+mod size;
 mod slot;
 mod tenant_run;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 pub(crate) use builder::TableBuilder;
 pub(crate) use cache::BlockCache;
 pub(crate) use format::TableMeta;
 pub(crate) use iter::TableCursor;
 pub(crate) use reader::Table;
+pub(crate) use size::KeyRange;

@@ -259,6 +259,14 @@ impl Table {
         self.obsolete.store(true, Ordering::Release);
     }
 
+    pub(super) fn runs(&self) -> impl Iterator<Item = Run> + '_ {
+        self.directory.iter()
+    }
+
+    pub(super) fn filter_seed(&self) -> u64 {
+        self.filter_seed
+    }
+
     pub(super) fn find(&self, tenant: TenantId) -> Option<Run> {
         self.directory.find(tenant)
     }

@@ -42,7 +42,7 @@ use crate::table::{Table, TableMeta};
 #[allow(unused_imports)] // The engine takes these from here.
 pub(crate) use edit::{Edit, ManifestState, NodeState};
 #[allow(unused_imports)]
-pub(crate) use set::VersionSet;
+pub(crate) use set::{OnDisk, VersionSet};
 
 /// Levels of the tree. The last has room for everything: `level1_bytes` times 100,000.
 pub(crate) const LEVELS: usize = 7;

@@ -15,6 +15,7 @@
 //! - File numbers are never given out twice while a file of that number is there, not across a crash
 //!   either. (A number whose file a crash took is free again: identity and keys come from the header.)
 
+mod on_disk;
 mod present;
 mod replay;
 
@@ -37,6 +38,7 @@ use super::current::Current;
 use super::edit::{Edit, Full, ManifestState};
 use super::manifest::{self, ManifestWriter};
 use super::{Version, table_path, tables_dir};
+pub(crate) use on_disk::OnDisk;
 
 /// A manifest longer than this, and than four times its full state, is replaced by a new one.
 const ROLL_BYTES: u64 = 1 << 20;

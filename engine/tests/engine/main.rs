@@ -11,7 +11,9 @@ mod deletion;
 mod many;
 mod opening;
 mod replicated;
+mod size;
 mod standby;
+mod verify;
 
 use std::path::Path;
 use std::sync::Arc;

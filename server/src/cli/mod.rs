@@ -28,6 +28,7 @@ mod scan;
 mod serve;
 mod status;
 mod tenant;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -96,6 +97,8 @@ enum Verb {
     Doctor(doctor::DoctorArgs),
     /// Headers of Strongroom's files, never content
     Inspect(inspect::InspectArgs),
+    /// Read and check every byte of a database that is not running
+    Verify(verify::VerifyArgs),
     /// Make key files and escrow key pairs
     #[command(subcommand)]
     Keys(keys::KeysVerb),
@@ -145,6 +148,7 @@ async fn run(cli: Cli) -> Outcome {
         Verb::Accept(args) => backup::accept(args, format).await,
         Verb::Doctor(args) => doctor::run(&args, format),
         Verb::Inspect(args) => inspect::run(&args, format),
+        Verb::Verify(args) => verify::run(&args, format),
         Verb::Keys(verb) => keys::run(&verb, format),
         Verb::Certs(args) => certs::run(&args, format),
     }

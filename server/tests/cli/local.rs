@@ -103,7 +103,8 @@ fn wrong_usage_is_exit_2_and_help_is_0() {
     let help = strongroom(&["--help"]).exits(0);
     for verb in [
         "drill", "dev", "serve", "standby", "status", "promote", "tenant", "token", "get", "put", "del",
-        "scan", "load", "dump", "backup", "restore", "accept", "doctor", "inspect", "keys", "certs",
+        "scan", "load", "dump", "backup", "restore", "accept", "doctor", "inspect", "verify", "keys",
+        "certs",
     ] {
         assert!(help.out.contains(&format!("\n  {verb} ")), "{verb}");
         strongroom(&[verb, "--help"]).exits(0);
@@ -417,4 +418,51 @@ fn a_restore_needs_all_its_parts_and_a_new_place() {
     let ran = restore(&copy, &secret, "new", "new.key").exits(0);
     assert!(ran.out.contains("takes writes"), "{}", ran.out);
     restore(&copy, &secret, "new", "new.key").exits(14);
+}
+
+#[test]
+fn bit_of_a_table_is_flipped_then_verify_exits_3_and_names_it_and_sound_data_is_0() {
+    let home = Home::new();
+    let (data, key) = (home.path("data"), home.path("n.key"));
+    let open = || {
+        let keys = strongroom::keys::KeyFile::open(&key).unwrap();
+        strongroom::Engine::builder(&data).keys(keys).open().unwrap()
+    };
+    let engine = open();
+    let tenant = engine
+        .create_tenant("t", strongroom::TenantOptions::default())
+        .unwrap();
+    tenant
+        .keyspace("k")
+        .unwrap()
+        .put("secret-key", vec![1; 500])
+        .unwrap();
+    let at = ["verify", "--data-dir", text(&data), "--key-file", text(&key)];
+    strongroom(&at).exits(11);
+    engine.close().unwrap();
+    let config = home.path("node.toml");
+    let sound = strongroom(&["verify", "--config", text(&config), "-o", "json"]).exits(0);
+    let sound: serde_json::Value = serde_json::from_str(&sound.out).unwrap();
+    assert_eq!((&sound["healthy"], &sound["tables"]), (&true.into(), &1.into()));
+    let tables = std::fs::read_dir(data.join("tables")).unwrap();
+    let table = tables.map(|entry| entry.unwrap().path()).next().unwrap();
+    let mut bytes = std::fs::read(&table).unwrap();
+    bytes[200] ^= 1;
+    std::fs::write(&table, bytes).unwrap();
+    strongroom(&at).exits(3).says("restore");
+    let damaged = strongroom(&[&at[..], &["-o", "json"]].concat()).exits(3);
+    let damaged: serde_json::Value = serde_json::from_str(&damaged.out).unwrap();
+    let damage = &damaged["damages"][0];
+    assert_eq!(damage["file"], text(&table));
+    assert_eq!(damage["structure"], "table block");
+    assert!(!damaged.to_string().contains("secret"));
+    strongroom(&[
+        "verify",
+        "--data-dir",
+        text(&home.path("none")),
+        "--key-file",
+        text(&key),
+    ])
+    .exits(10);
+    strongroom(&["verify"]).exits(2);
 }

@@ -83,6 +83,7 @@ pub fn finder(bug: Bug) -> Finder {
         Bug::ExpiryOneLate | Bug::ExpiredSeenBySnapshots | Bug::ExpiredDroppedAlone => Seeds("engine", 300),
         Bug::ReadMomentsForgotten => Seeds("engine", 300),
         Bug::ClockFollowedBack | Bug::ExpiredTablesForgotten | Bug::ExpiredLogKept => Seeds("engine", 300),
+        Bug::VerifySkipsBlocks => Seeds("engine-damage", 200),
         Bug::CacheKeyedByOffset => Part("compact: crash", 1500),
         Bug::OffsetNotBound => Directed("blocks exchanged inside a table", directed::exchanged_blocks),
         Bug::CommitmentNotChecked => Directed("another database's keystore", directed::foreign_keystore),

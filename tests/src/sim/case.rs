@@ -104,6 +104,8 @@ acts! {
     DropSnapshot { which },
     /// Reads everything and compares.
     Check {},
+    /// Verifies all files while the engine runs.
+    Verify {},
     /// Empties the memtables.
     Flush {},
     /// Compacts until nothing is left to do.

@@ -73,8 +73,47 @@ impl Run {
         };
         self.counters.add(counted::fault(done.0), 1);
         self.counters.add(counted::row(done.1), 1);
+        let verified = match live {
+            1 => None,
+            _ => Some(copy.verified()),
+        };
         let answer = ask_thoroughly(&mut copy, live == 1, seed);
+        let overlooked = verified.is_some_and(|verified| match (verified, &answer) {
+            (Ok(verified), Answer::Refused(_)) => verified.is_healthy(),
+            // A torn end is none of the damages; it is counted.
+            (Ok(verified), Answer::LacksAnEnd) => verified.is_healthy() && verified.torn_bytes == 0,
+            _ => false,
+        });
+        if overlooked {
+            let (what, path) = (done.0, path.display());
+            let why = match &answer {
+                Answer::Refused(e) => format!("{e:?}"),
+                _ => "an end is missing".to_string(),
+            };
+            return Err(Wrong::Failure(format!(
+                "{what} of {path}: verifying finds nothing, and then: {why}"
+            )));
+        }
         self.accept(answer, &format!("{} of {}", done.0, path.display()), !closed)
+    }
+
+    /// Verifies the files of the engine that runs: sound, but for what a fault keeps from being read.
+    pub fn verify(&mut self) -> Done {
+        let verified = self.world.engine().verify()?;
+        if verified.is_healthy() {
+            self.counters.add("blocks verified", verified.blocks);
+            return Ok(());
+        }
+        let text = format!("{:?}", verified.damages);
+        if crate::canary::is_in(&text) {
+            return Err(Wrong::Failure("a damage carries a name".into()));
+        }
+        match verified.damages.first().map(|damage| damage.kind) {
+            Some(kind) => Err(Wrong::Answer(Error::new(kind, text))),
+            None => Err(Wrong::Failure(
+                "verifying left something out and says not why".into(),
+            )),
+        }
     }
 
     /// A write goes wrong on a copy of the machine.

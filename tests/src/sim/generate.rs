@@ -138,6 +138,7 @@ const OPERATIONS: &[(u64, Maker)] = &[
     }),
     (8, |d| Act::DropSnapshot { which: d.below(8) }),
     (4, |_| Act::Check {}),
+    (4, |_| Act::Verify {}),
     (16, |_| Act::Flush {}),
     (8, |_| Act::Compact {}),
     (16, |d| Act::Step { most: 1 + d.below(3) }),

@@ -285,6 +285,7 @@ impl Run {
                 Ok(())
             }
             Act::Check {} => self.check(),
+            Act::Verify {} => self.verify(),
             Act::Flush {} => Ok(self.world.flush()?),
             Act::Compact {} => Ok(self.world.compact()?),
             Act::Step { most } => Ok(self.world.step(most as usize)?),

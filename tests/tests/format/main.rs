@@ -121,3 +121,30 @@ fn every_file_of_another_database_is_noticed_or_harmless() {
         }
     }
 }
+
+/// Of every file that opening would refuse: which one it is, not only that there is one.
+#[test]
+fn flipped_bit_in_any_kind_of_file_then_verifying_names_that_file() {
+    let fixture = Fixture::closed();
+    let mut kinds = std::collections::BTreeSet::new();
+    for (path, bytes) in fixture.files() {
+        if path.ends_with("keystore/reserve") || path.ends_with("LOCK") {
+            continue; // they hold nothing
+        }
+        kinds.insert(kind_of(&path));
+        for bit in (0..bytes.len() * 8).step_by(101) {
+            let fs = fixture.moment.fs.fork();
+            fs.corrupt(&path, |bytes| bytes[bit / 8] ^= 1 << (bit % 8));
+            assert!(
+                fixture.verifying_names(&fs, &path),
+                "{}: bit {bit}",
+                path.display()
+            );
+        }
+    }
+    assert_eq!(
+        kinds.len(),
+        5,
+        "CURRENT, manifest, keystore base, table, log: {kinds:?}"
+    );
+}
