@@ -20,13 +20,43 @@ use crate::flush;
 use crate::hooks::{planted, rare};
 use crate::inner::{Background, Inner, Mode};
 use crate::options;
+use crate::stats::JobCounters;
 use crate::types::{Epoch, SeqNo};
-use crate::version::{Edit, table_path};
+use crate::version::{Edit, Version, table_path};
 
 /// How long the thread waits before it tries a failed job again: a full disk may have got room.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// How long the thread sleeps at most: what has expired makes no noise.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
+
+/// What a job did.
+#[derive(Clone, Copy)]
+pub(crate) struct Done {
+    /// Bytes of tables it read.
+    pub bytes_read: u64,
+    /// Bytes of tables it wrote.
+    pub bytes_written: u64,
+}
+
+impl Done {
+    /// Tables that only change their level are neither read nor written.
+    fn of(edit: &Edit, version: &Version) -> Done {
+        let stays = |number: u64| edit.added.iter().any(|(_, meta)| meta.number == number);
+        let was_there = |number: u64| edit.removed.iter().any(|(_, removed)| *removed == number);
+        let inputs = version.tables().map(|(_, table)| table.meta());
+        let added = edit.added.iter().map(|(_, meta)| meta);
+        Done {
+            bytes_read: inputs
+                .filter(|meta| was_there(meta.number) && !stays(meta.number))
+                .map(|meta| meta.bytes)
+                .sum(),
+            bytes_written: added
+                .filter(|meta| !was_there(meta.number))
+                .map(|meta| meta.bytes)
+                .sum(),
+        }
+    }
+}
 
 impl Inner {
     /// One job; false when there is none.
@@ -91,8 +121,30 @@ impl Inner {
 
     /// Flushes the oldest immutable memtable, if any. Under `jobs`.
     fn flush_one(&self) -> Result<bool> {
+        self.counted(&self.counters.flushes, || self.flush_oldest())
+    }
+
+    /// Runs a job and counts what came of it; false when there was none.
+    fn counted(&self, counters: &JobCounters, job: impl FnOnce() -> Result<Option<Done>>) -> Result<bool> {
+        let from = self.io.clock.monotonic();
+        let outcome = job();
+        let time = self.io.clock.monotonic().saturating_sub(from);
+        match outcome {
+            Ok(None) => Ok(false),
+            Ok(done) => {
+                counters.ended(done, time);
+                Ok(true)
+            }
+            Err(e) => {
+                counters.ended(None, time);
+                Err(e)
+            }
+        }
+    }
+
+    fn flush_oldest(&self) -> Result<Option<Done>> {
         let Some(oldest) = self.mem.read().immutables.front().cloned() else {
-            return Ok(false);
+            return Ok(None);
         };
         if !planted!(FlushAheadOfLog) {
             self.wal.sync_to(oldest.end)?;
@@ -119,11 +171,12 @@ impl Inner {
         if planted!(LogPurgedBeforeEdit) {
             self.wal.purge(oldest.end)?;
         }
+        let done = Done::of(&edit, &Version::default());
         self.versions.log_and_apply(edit)?;
         self.mem.write().immutables.pop_front();
         self.publish_view();
         self.purge_wal()?;
-        Ok(true)
+        Ok(Some(done))
     }
 
     /// Gives up WAL that neither recovery nor a pin needs; how many segments.
@@ -148,6 +201,14 @@ impl Inner {
         survey: &mut Survey,
         pick: impl FnOnce(&Shape, &dyn Edges, &Limits) -> Result<Option<Plan>>,
     ) -> Result<bool> {
+        self.counted(&self.counters.compactions, || self.compact_picked(survey, pick))
+    }
+
+    fn compact_picked(
+        &self,
+        survey: &mut Survey,
+        pick: impl FnOnce(&Shape, &dyn Edges, &Limits) -> Result<Option<Plan>>,
+    ) -> Result<Option<Done>> {
         let state = self.versions.state();
         let versions = self.live_versions();
         let view = self.view();
@@ -184,7 +245,7 @@ impl Inner {
             .store(first.unwrap_or(NEVER), Ordering::Release);
         let edges = VersionEdges::new(&version);
         let Some(plan) = pick(&shape, &edges, &Limits::from(&self.options))? else {
-            return Ok(false);
+            return Ok(None);
         };
         let work = Work {
             dropped: &|tenant, keyspace| catalog::dropped_at(&view, tenant, keyspace),
@@ -212,9 +273,10 @@ impl Inner {
                 let _ = self.io.vfs.remove_file(&table_path(&self.dir, *number));
             }
         }
+        let done = Done::of(&edit, &version);
         self.versions.log_and_apply(edit)?;
         self.publish_view();
-        Ok(true)
+        Ok(Some(done))
     }
 
     /// Versions somebody may read at: live snapshots, and what is visible now. A reader takes its view

@@ -138,6 +138,7 @@ impl Inner {
                 .wal
                 .append_batch(&mut commit.tail, tenant, &plain, ops, seqno, synced)?;
             commit.seqno = seqno;
+            self.counters.committed(&parsed);
             let position = Position {
                 epoch: commit.tail.epoch,
                 lsn: end,
@@ -185,6 +186,17 @@ impl Inner {
 
     /// Waits while flush and compaction are too far behind; does their work itself when nobody else will.
     fn throttle(&self) -> Result<()> {
+        if !self.behind() {
+            return Ok(());
+        }
+        let from = self.io.clock.monotonic();
+        let caught_up = self.catch_up();
+        self.counters
+            .stalled(self.io.clock.monotonic().saturating_sub(from));
+        caught_up
+    }
+
+    fn catch_up(&self) -> Result<()> {
         while self.behind() {
             rare!(WriterDidBackgroundWork);
             if self.options.background == Background::Manual {

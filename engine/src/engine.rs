@@ -14,6 +14,7 @@ use crate::inner::{Inner, Mode};
 use crate::keys::{Destruction, EscrowRecipient, KeyChanges, seal_escrow};
 use crate::open::Builder;
 use crate::pins::WalPin;
+use crate::stats::Stats;
 use crate::status::{Checkpoint, Recovery, Role, Status, TenantInfo};
 use crate::tenant::Tenant;
 use crate::types::{Chain, Epoch, EpochStart, Lsn, TenantId};
@@ -255,6 +256,14 @@ impl Engine {
                 as u64,
             cache_bytes: inner.cache.usage().bytes,
         }
+    }
+
+    /// Everything that tells how it is and what it does: see [`Stats`].
+    ///
+    /// - Cost: a look at each tenant in each table's directory, which is in memory: some 20 ns each. For every few
+    ///   seconds, not for every call.
+    pub fn stats(&self) -> Stats {
+        crate::stats::stats(self.inner())
     }
 
     /// What recovery did at open.

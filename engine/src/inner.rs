@@ -31,6 +31,7 @@ use crate::memtable::Memtable;
 use crate::options::Options;
 use crate::read::cursor::Found;
 use crate::seal::FileKeys;
+use crate::stats::Counters;
 use crate::status::Recovery;
 use crate::table::BlockCache;
 use crate::transaction::Watchers;
@@ -73,6 +74,7 @@ pub(crate) struct Inner {
     pub any_dropped: AtomicBool,
     pub pins: Arc<crate::pins::Pins>,
     pub jobs: Mutex<Survey>,
+    pub counters: Counters,
     pub background: Arc<Background>,
     pub lock: Mutex<Option<Box<dyn DirLock>>>,
     pub recovery: Recovery,

@@ -52,6 +52,7 @@ mod read;
 mod recovery;
 mod seal;
 mod size;
+mod stats;
 mod status;
 mod table;
 mod tenant;
@@ -76,7 +77,8 @@ pub use pins::WalPin;
 pub use read::range::Range;
 #[cfg(any(test, feature = "sim"))]
 pub use seal::recorder_pairs;
-pub use size::Size;
+pub use size::{Size, Usage};
+pub use stats::{JobStats, LevelStats, MemtableStats, Stats, WalStats, WriteStats};
 pub use status::{Checkpoint, Recovery, Role, Status, TenantInfo};
 pub use tenant::{Batch, Keyspace, Snapshot, Tenant};
 pub use transaction::Transaction;

@@ -33,6 +33,7 @@ use crate::options::Options;
 use crate::pins::Pins;
 use crate::recovery::{self, Scan};
 use crate::seal::FileKeys;
+use crate::stats::Counters;
 use crate::status::{Recovery, Role};
 use crate::table::BlockCache;
 use crate::transaction::Watchers;
@@ -401,6 +402,7 @@ fn start(
         any_dropped: AtomicBool::new(false),
         pins: Arc::new(Pins::default()),
         jobs: Mutex::new(Survey::default()),
+        counters: Counters::default(),
         background: Arc::new(Background::default()),
         lock: Mutex::new(Some(lock)),
         recovery,

@@ -82,6 +82,11 @@ impl Wal {
         self.progress.written()
     }
 
+    /// Syncs so far, of commits and cursors.
+    pub fn syncs(&self) -> u64 {
+        self.progress.syncs()
+    }
+
     pub fn durable(&self) -> Lsn {
         self.progress.durable()
     }

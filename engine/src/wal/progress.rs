@@ -29,6 +29,8 @@ pub(super) struct Progress {
     /// Copies for those who only look: they may lag behind `state`, and never run ahead of it.
     durable: AtomicU64,
     failed: AtomicBool,
+    /// Syncs that returned Ok.
+    syncs: AtomicU64,
 }
 
 struct State {
@@ -65,11 +67,16 @@ impl Progress {
             tailing: Condvar::new(),
             durable: AtomicU64::new(end.0),
             failed: AtomicBool::new(false),
+            syncs: AtomicU64::new(0),
         }
     }
 
     pub fn written(&self) -> Lsn {
         self.state.lock().written
+    }
+
+    pub fn syncs(&self) -> u64 {
+        self.syncs.load(Ordering::Relaxed)
     }
 
     pub fn durable(&self) -> Lsn {
@@ -170,7 +177,10 @@ impl Progress {
         let outcome = MutexGuard::unlocked(state, || file.sync());
         state.syncing = false;
         let covered = match outcome {
-            Ok(()) => self.reach(state, target),
+            Ok(()) => {
+                self.syncs.fetch_add(1, Ordering::Relaxed);
+                self.reach(state, target)
+            }
             Err(_) if planted!(FailedSyncRetried) => Vec::new(),
             Err(e) => {
                 rare!(LogStoppedBySync);

@@ -13,6 +13,7 @@ mod opening;
 mod replicated;
 mod size;
 mod standby;
+mod stats;
 mod verify;
 
 use std::path::Path;

@@ -102,7 +102,20 @@ impl Run {
         let verified = self.world.engine().verify()?;
         if verified.is_healthy() {
             self.counters.add("blocks verified", verified.blocks);
-            return Ok(());
+            let counted: u64 = self
+                .world
+                .engine()
+                .stats()
+                .levels
+                .iter()
+                .map(|level| level.tables)
+                .sum();
+            return match counted == verified.tables {
+                true => Ok(()),
+                false => Err(Wrong::Failure(
+                    "statistics and verifying count different tables".into(),
+                )),
+            };
         }
         let text = format!("{:?}", verified.damages);
         if crate::canary::is_in(&text) {
