@@ -34,6 +34,13 @@ fn open(dir: &Path, keys: &Arc<dyn KeyProvider>) -> Engine {
         .unwrap()
 }
 
+/// Small, and stored as they are: sizes on disk are then those of what was written.
+fn uncompressed() -> Options {
+    let mut options = Options::tiny();
+    options.compression = strongroom::Compression::None;
+    options
+}
+
 fn all(keyspace: &strongroom::Keyspace) -> Vec<(Vec<u8>, Vec<u8>)> {
     keyspace
         .iter()

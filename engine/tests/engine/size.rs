@@ -2,9 +2,9 @@
 
 use std::ops::Bound;
 
-use strongroom::{Durability, Engine, ErrorKind, Keyspace, Options, TenantOptions};
+use strongroom::{Compression, Durability, Engine, ErrorKind, Keyspace, Options, TenantOptions};
 
-use crate::{keys, open};
+use crate::{keys, open, uncompressed};
 
 /// More than a block of 256 bytes can hold.
 const BLOCK_ENTRIES: u64 = 40;
@@ -26,7 +26,11 @@ fn tables(engine: &Engine) -> u64 {
 #[test]
 fn range_of_tables_then_never_too_little_and_two_blocks_a_table_too_much_at_most() {
     let dir = tempfile::tempdir().unwrap();
-    let engine = open(dir.path(), &keys());
+    let engine = Engine::builder(dir.path())
+        .shared_keys(keys())
+        .options(uncompressed())
+        .open()
+        .unwrap();
     let tenant = engine.create_tenant("t", TenantOptions::default()).unwrap();
     let other = engine.create_tenant("o", TenantOptions::default()).unwrap();
     let (space, beside) = (tenant.keyspace("a").unwrap(), tenant.keyspace("b").unwrap());
@@ -72,6 +76,7 @@ fn large_run_then_its_sections_add_up() {
     let dir = tempfile::tempdir().unwrap();
     let mut options = Options::default();
     options.durability = Durability::Buffered;
+    options.compression = Compression::None;
     let engine = Engine::builder(dir.path())
         .shared_keys(keys())
         .options(options)

@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use strongroom::io::sim::{Fault, SimFs, Times};
 use strongroom::keys::MemoryKeys;
-use strongroom::{Durability, Engine, ErrorKind, Options, Tenant, TenantOptions};
+use strongroom::{Durability, Engine, ErrorKind, Tenant, TenantOptions};
+
+use crate::uncompressed;
 
 fn open() -> (SimFs, Engine, Tenant) {
     let fs = SimFs::new();
     let engine = Engine::builder("/db")
         .shared_keys(Arc::new(MemoryKeys::new()))
-        .options(Options::tiny())
+        .options(uncompressed())
         .io(fs.io(3))
         .open()
         .unwrap();

@@ -7,10 +7,12 @@ use strongroom::io::sim::SimFs;
 use strongroom::keys::MemoryKeys;
 use strongroom::{Background, Engine, ErrorKind, Options, Tenant, TenantOptions, Verified};
 
+use crate::uncompressed;
+
 fn open(fs: &SimFs) -> (Engine, Tenant) {
     let engine = Engine::builder("/db")
         .shared_keys(Arc::new(MemoryKeys::new()))
-        .options(Options::tiny())
+        .options(uncompressed())
         .io(fs.io(7))
         .open()
         .unwrap();
