@@ -50,6 +50,8 @@ impl Machine {
     fn builder(&self) -> Builder {
         let mut options = Options::tiny();
         options.expiry_grace = GRACE;
+        // Sizes tell what is left: the values repeat themselves.
+        options.compression = Compression::None;
         let builder = Engine::builder("/db").shared_keys(self.keys.clone());
         builder.options(options).io(self.io())
     }
