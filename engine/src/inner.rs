@@ -271,3 +271,44 @@ impl Inner {
         self.background.changed.notify_all();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::sim::{SimClock, SimFs, SimRng};
+    use crate::keys::MemoryKeys;
+    use crate::{Engine, TenantOptions};
+
+    #[test]
+    fn what_reads_are_shown_follows_every_rotation_flush_and_compaction() {
+        let io = Io {
+            vfs: Arc::new(SimFs::new()),
+            clock: Arc::new(SimClock::new()),
+            rng: Arc::new(SimRng::new(1)),
+        };
+        let builder = Engine::builder("/db").shared_keys(Arc::new(MemoryKeys::new()));
+        let engine = builder.options(Options::tiny()).io(io).open().unwrap();
+        let tenant = engine.create_tenant("t", TenantOptions::default()).unwrap();
+        let keyspace = tenant.keyspace("k").unwrap();
+        let inner = engine.inner();
+        let check = |what: &str| {
+            let (shown, mem) = (inner.view(), inner.mem.read());
+            assert!(Arc::ptr_eq(&shown.active, &mem.active), "{what}");
+            let immutables = mem.immutables.iter().rev().map(|i| Arc::as_ptr(&i.memtable));
+            assert!(shown.immutables.iter().map(Arc::as_ptr).eq(immutables), "{what}");
+            assert!(Arc::ptr_eq(&shown.version, &inner.versions.current()), "{what}");
+        };
+        let (mut rotated, mut worked) = (0, 0);
+        for i in 0..4000u32 {
+            let before = Arc::as_ptr(&inner.view().active);
+            keyspace.put(i.to_be_bytes(), [7; 100]).unwrap();
+            rotated += usize::from(Arc::as_ptr(&inner.view().active) != before);
+            check("after a put");
+            if i % 20 == 0 && engine.step().unwrap() {
+                worked += 1;
+                check("after a job");
+            }
+        }
+        assert!(rotated > 3 && worked > 3, "{rotated} {worked}");
+    }
+}

@@ -409,6 +409,7 @@ fn start(
     };
     inner.recovery.records = replay(&inner, &scan, state.flushed)?;
     take_role(&inner, &scan, role)?;
+    inner.publish_view();
     let inner = Arc::new(inner);
     background::start(&inner)?;
     Ok(Engine::new(inner))

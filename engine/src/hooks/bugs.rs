@@ -78,6 +78,10 @@ crate::named_states! {
         ExpiredTablesForgotten,
         /// the log keeps values that expired long ago
         ExpiredLogKept,
+        /// a step to the next key takes a version that goes on in the next block for one
+        KeyEndsWithBlock,
+        /// the first entry of a block counts as its key's newest version
+        NewestByBlock,
         /// the block cache tells tables apart by nothing
         CacheKeyedByOffset,
         /// a block is compressed with the help of the one before

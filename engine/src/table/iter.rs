@@ -17,7 +17,7 @@ use super::format::Run;
 use super::index::Level;
 use super::reader::{RunReader, Table};
 use crate::error::Result;
-use crate::hooks::rare;
+use crate::hooks::{planted, rare};
 use crate::read::cursor::{Cursor, Entry, EntryRef};
 use crate::seal::FileKey;
 use crate::types::{SeqNo, TenantId};
@@ -368,7 +368,7 @@ impl Cursor for TableCursor {
         self.leave_forward(section, part)?;
         // The versions may go on in the next block, and the one after it.
         let key = left.key(index);
-        if self.entry().is_some_and(|entry| entry.key == key) {
+        if self.entry().is_some_and(|entry| entry.key == key) && !planted!(KeyEndsWithBlock) {
             rare!(ManyVersionsSkipped);
             self.seek(key, SeqNo::ZERO)?;
         }
@@ -397,8 +397,9 @@ impl Cursor for TableCursor {
 
     fn is_newest(&self) -> bool {
         // Versions of the first entry's key may stand at the end of the block before.
-        self.place
-            .as_ref()
-            .is_some_and(|place| place.index > 0 && !place.block.same_key(place.index))
+        self.place.as_ref().is_some_and(|place| {
+            let inside = place.index > 0 || planted!(NewestByBlock);
+            inside && !place.block.same_key(place.index)
+        })
     }
 }

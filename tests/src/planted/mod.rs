@@ -84,6 +84,7 @@ pub fn finder(bug: Bug) -> Finder {
         Bug::ReadMomentsForgotten => Seeds("engine", 300),
         Bug::ClockFollowedBack | Bug::ExpiredTablesForgotten | Bug::ExpiredLogKept => Seeds("engine", 300),
         Bug::VerifySkipsBlocks => Seeds("engine-damage", 200),
+        Bug::KeyEndsWithBlock | Bug::NewestByBlock => Seeds("engine", 300),
         Bug::CacheKeyedByOffset => Part("compact: crash", 1500),
         Bug::OffsetNotBound => Directed("blocks exchanged inside a table", directed::exchanged_blocks),
         Bug::CommitmentNotChecked => Directed("another database's keystore", directed::foreign_keystore),
