@@ -132,6 +132,9 @@ pub fn replicated() -> WriteOptions {
     WriteOptions::new().durability(Durability::Replicated)
 }
 
+/// The record that a log ends with when its database is closed (docs/format.md 3.2).
+const CLOSE_BYTES: u64 = 72;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn primary_gone_then_the_promoted_standby_has_all_and_the_client_finds_it() {
     let pair = TestPair::new();
@@ -200,13 +203,13 @@ async fn primary_gone_then_the_promoted_standby_has_all_and_the_client_finds_it(
     refused(admin_b.promote(ask(expected)).await, Kind::ExpectationFailed);
     let request = pb::PromoteRequest {
         expect_primary: "a".into(),
-        max_loss_bytes: Some(0),
+        max_loss_bytes: Some(CLOSE_BYTES),
         ..Default::default()
     };
-    // Heartbeats may have told of bytes past the last write that `Replicated` waited for; they arrive.
+    // Heartbeats may have told of the mark of its close, the one thing that was never confirmed.
     let dry = admin_b.promote(ask(request.clone())).await.unwrap();
     assert!(
-        dry.dry_run && dry.loss_bytes == 0 && dry.last_heard_ms.is_some(),
+        dry.dry_run && dry.loss_bytes <= CLOSE_BYTES && dry.last_heard_ms.is_some(),
         "{dry:?}"
     );
     assert_eq!(
