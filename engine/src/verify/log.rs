@@ -46,6 +46,7 @@ impl Verifier<'_> {
             let newest = next.is_none();
             let after = match SegmentScan::open(self.io, &self.keys, &segment) {
                 Ok(Opened::Scan(scan)) => self.segment(*scan, before.as_ref(), newest, end),
+                Ok(Opened::NoHeader(e)) if i == 0 && segment.start > Lsn::ZERO => self.unknown(&e),
                 Ok(Opened::NoHeader(e)) => self.no_header(&segment, newest, end, &e),
                 Err(e) => self.unknown(&e),
             };
@@ -104,7 +105,8 @@ impl Verifier<'_> {
         self.done.add(&error);
     }
 
-    /// A crash while the newest segment was being created leaves no whole header.
+    /// A crash while the newest segment was being created leaves no whole header, and the segment before it: the
+    /// log is given up only behind a segment that is whole.
     fn no_header(&mut self, segment: &SegmentFile, newest: bool, end: &End, e: &Error) -> Option<Before> {
         if let End::Crashed { reach, .. } = end
             && newest
