@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::expiry::NEVER;
 use crate::flush;
 use crate::hooks::{planted, rare};
-use crate::inner::{Background, Inner, Mode};
+use crate::inner::{Background, CommitState, Inner, Mode};
 use crate::options;
 use crate::stats::JobCounters;
 use crate::types::{Epoch, SeqNo};
@@ -93,18 +93,25 @@ impl Inner {
             return Ok(());
         }
         let mut commit = self.commit.lock();
-        let commit = &mut *commit;
+        if commit.mode == Mode::Closed {
+            return Ok(());
+        }
+        rare!(LogBegunAnew);
+        self.leave_log_behind(&mut commit)?;
+        self.log_expires.store(NEVER, Ordering::Release);
+        Ok(())
+    }
+
+    /// Hands the memtable over to the flush and, where this node writes the log, goes on in another segment: once
+    /// that memtable is in tables, nothing before that segment is needed here.
+    fn leave_log_behind(&self, commit: &mut CommitState) -> Result<()> {
         let end = match commit.mode {
-            Mode::Closed => return Ok(()),
             Mode::Standby => commit.follower.applied(),
-            Mode::Fenced(_) => commit.tail.end,
-            Mode::Primary | Mode::AwaitingAcceptance => {
-                if commit.tail.holds_records() {
-                    rare!(LogBegunAnew);
-                    self.wal.start_segment(&mut commit.tail)?;
-                }
+            Mode::Primary | Mode::AwaitingAcceptance if commit.tail.holds_records() => {
+                self.wal.start_segment(&mut commit.tail)?;
                 commit.tail.end
             }
+            _ => commit.tail.end,
         };
         let rotated = self.rotate_memtable(end, commit.seqno, true);
         if !rotated && self.mem.read().immutables.is_empty() && self.versions.state().flushed < end {
@@ -115,7 +122,6 @@ impl Inner {
                 ..Edit::default()
             })?;
         }
-        self.log_expires.store(NEVER, Ordering::Release);
         Ok(())
     }
 
@@ -309,21 +315,27 @@ impl Inner {
         }
     }
 
-    /// Empties the memtables into tables.
+    /// Empties the memtables into tables, and lets go of the log that they were kept for.
     pub fn flush(&self) -> Result<()> {
         {
-            let commit = self.commit.lock();
+            let mut commit = self.commit.lock();
             if commit.mode == Mode::Closed {
                 return Err(crate::commit::closed());
             }
-            let end = if commit.mode == Mode::Standby {
-                commit.follower.applied()
-            } else {
-                commit.tail.end
-            };
-            self.rotate_memtable(end, commit.seqno, true);
+            if let Err(error) = self.leave_log_behind(&mut commit) {
+                if error.kind() != ErrorKind::NoSpace {
+                    return Err(error);
+                }
+                // No room for a segment: what is in memory can be flushed all the same, and the log stays.
+                let end = match commit.mode {
+                    Mode::Standby => commit.follower.applied(),
+                    _ => commit.tail.end,
+                };
+                self.rotate_memtable(end, commit.seqno, true);
+            }
         }
-        self.flush_immutables()
+        self.flush_immutables()?;
+        self.purge_wal().map(|_| ())
     }
 
     pub fn flush_immutables(&self) -> Result<()> {

@@ -35,3 +35,24 @@ fn damage_to_the_deletion_of_a_keyspace_whose_data_was_dropped_for_it_is_refused
         (ErrorKind::Corruption, Some(&*segment))
     );
 }
+
+#[test]
+fn after_a_flush_the_log_holds_nothing_that_tables_hold() {
+    let fs = SimFs::new();
+    let builder = Engine::builder("/db").shared_keys(Arc::new(MemoryKeys::new()));
+    let engine = builder.options(Options::tiny()).io(fs.io(1)).open().unwrap();
+    let tenant = engine.create_tenant("t", TenantOptions::default()).unwrap();
+    let keyspace = tenant.keyspace("k").unwrap();
+    for round in 0..3 {
+        keyspace.put("key", [round; 100]).unwrap();
+        engine.flush().unwrap();
+        let status = engine.status();
+        // One segment, and of that the header.
+        assert_eq!(status.written.0 - engine.inner().wal.start().0, 128, "{round}");
+        // With nothing new there is nothing to leave behind.
+        engine.flush().unwrap();
+        assert_eq!(engine.status().written, status.written);
+    }
+    drop((keyspace, tenant));
+    engine.close().unwrap();
+}
