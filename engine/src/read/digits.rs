@@ -7,7 +7,20 @@ use std::cmp::Ordering;
 
 /// How many leading bytes two keys have in common.
 pub(crate) fn common(a: &[u8], b: &[u8]) -> usize {
-    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+    let ((eights, _), (others, _)) = (a.as_chunks(), b.as_chunks());
+    let mut same = 0;
+    for (one, other) in eights.iter().zip(others) {
+        let differ = u64::from_le_bytes(*one) ^ u64::from_le_bytes(*other);
+        if differ != 0 {
+            return same + differ.trailing_zeros() as usize / 8;
+        }
+        same += 8;
+    }
+    let (a, b) = (
+        a.get(same..).unwrap_or_default(),
+        b.get(same..).unwrap_or_default(),
+    );
+    same + a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
 fn bytes<const N: usize>(key: &[u8], skip: usize) -> [u8; N] {
@@ -30,10 +43,51 @@ pub(crate) fn sixteen(key: &[u8], skip: usize) -> (u64, u64) {
     ((both >> 64) as u64, both as u64)
 }
 
+/// How many of some keys, one at least, come before the place that is looked for: `key`, or a version of it.
+///
+/// `digits` are eight of each key from `skip` on, little-endian, and all keys have the first `skip` bytes in common.
+/// `key_of` gives a key; `before` says whether one comes before the place, and is asked only where digits are equal.
+pub(crate) fn rank<'a>(
+    digits: &[[u8; 8]],
+    skip: usize,
+    key: &[u8],
+    key_of: impl Fn(usize) -> &'a [u8],
+    before: impl Fn(usize) -> bool,
+) -> usize {
+    let wanted = eight(key, skip);
+    let mut low = digits.partition_point(|other| u64::from_le_bytes(*other) < wanted);
+    // What all have in common is looked up in the one that is looked at anyway, if `key` is there.
+    let near = key_of(low.min(digits.len().saturating_sub(1)));
+    let start = key.get(..skip).unwrap_or(key);
+    match start.cmp(near.get(..skip).unwrap_or_default()) {
+        Ordering::Less => return 0,
+        Ordering::Greater => return digits.len(),
+        Ordering::Equal => {}
+    }
+    let equal = digits.get(low..).unwrap_or_default();
+    let is_equal = |other: &[u8; 8]| u64::from_le_bytes(*other) == wanted;
+    if !equal.first().is_some_and(is_equal) {
+        return low;
+    }
+    if !equal.get(1).is_some_and(is_equal) {
+        return low + usize::from(before(low));
+    }
+    let mut high = low + equal.partition_point(is_equal);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if before(middle) {
+            low = middle + 1
+        } else {
+            high = middle
+        }
+    }
+    low
+}
+
 /// The digits of keys in order, to search by.
 pub(crate) struct Digits {
     skip: usize,
-    digits: Box<[u64]>,
+    digits: Box<[[u8; 8]]>,
 }
 
 impl Digits {
@@ -42,36 +96,18 @@ impl Digits {
         let skip = common(key(0), key(len.saturating_sub(1)));
         Digits {
             skip,
-            digits: (0..len).map(|at| eight(key(at), skip)).collect(),
+            digits: (0..len).map(|at| eight(key(at), skip).to_le_bytes()).collect(),
         }
     }
 
-    /// How many of the keys, the first of which is given, come before the place that is looked for: `key`, or
-    /// a version of it. `before` says whether one does, and is asked only where digits are equal.
-    pub(crate) fn rank(&self, key: &[u8], first: &[u8], before: impl Fn(usize) -> bool) -> usize {
-        let shared = first.get(..self.skip).unwrap_or_default();
-        let start = key.get(..self.skip).unwrap_or(key);
-        match start.cmp(shared) {
-            Ordering::Less => return 0,
-            Ordering::Greater => return self.digits.len(),
-            Ordering::Equal => {}
-        }
-        let digits = eight(key, self.skip);
-        let mut low = self.digits.partition_point(|other| *other < digits);
-        let equal = self.digits.get(low..).unwrap_or_default();
-        if equal.first() != Some(&digits) {
-            return low;
-        }
-        let mut high = low + equal.partition_point(|other| *other == digits);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if before(middle) {
-                low = middle + 1
-            } else {
-                high = middle
-            }
-        }
-        low
+    /// See [`rank`].
+    pub(crate) fn rank<'a>(
+        &self,
+        key: &[u8],
+        key_of: impl Fn(usize) -> &'a [u8],
+        before: impl Fn(usize) -> bool,
+    ) -> usize {
+        rank(&self.digits, self.skip, key, key_of, before)
     }
 
     pub(crate) fn memory(&self) -> usize {
@@ -119,7 +155,7 @@ mod tests {
                 let start = (start + random.below(3) as usize).saturating_sub(random.below(3) as usize);
                 let wanted = key(&mut random, start);
                 let expected = keys.partition_point(|key| *key < wanted);
-                let found = digits.rank(&wanted, &keys[0], |at| keys[at] < wanted);
+                let found = digits.rank(&wanted, |at| &keys[at], |at| keys[at] < wanted);
                 assert_eq!(found, expected, "seed {seed}: {wanted:?} in {keys:?}");
             }
         }

@@ -15,6 +15,8 @@
 //! key (a piece can be made that opens under two), hence the commitment: it is stored where the piece is
 //! found and compared, in constant time, before anything is opened.
 
+use std::ops::Range;
+
 use hkdf::Hkdf;
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
@@ -174,14 +176,27 @@ impl FileKey {
 
     /// Opens what [`seal`](FileKey::seal) made for the same place. Fails for any other bytes or place.
     pub fn open(&self, aad: &Aad, sealed: &[u8]) -> std::result::Result<Vec<u8>, OpenFailed> {
-        let (nonce, rest) = sealed.split_first_chunk::<NONCE_BYTES>().ok_or(OpenFailed)?;
-        let (text, tag) = rest.split_last_chunk::<TAG_BYTES>().ok_or(OpenFailed)?;
+        let mut held = sealed.to_vec();
+        let plain = self.open_in_place(aad, &mut held)?;
+        held.truncate(plain.end);
+        held.drain(..plain.start);
+        Ok(held)
+    }
+
+    /// The same where `sealed` lies; the plaintext stands in the returned part of it. After a failure nothing in
+    /// `sealed` is plaintext.
+    pub fn open_in_place(
+        &self,
+        aad: &Aad,
+        sealed: &mut [u8],
+    ) -> std::result::Result<Range<usize>, OpenFailed> {
+        let (nonce, rest) = sealed.split_first_chunk_mut::<NONCE_BYTES>().ok_or(OpenFailed)?;
+        let (text, tag) = rest.split_last_chunk_mut::<TAG_BYTES>().ok_or(OpenFailed)?;
         if u32::try_from(text.len()) != Ok(aad.plain_len) {
             return Err(OpenFailed);
         }
-        let mut plain = text.to_vec();
-        self.cipher.open(nonce, &aad.encode(), &mut plain, tag)?;
-        Ok(plain)
+        self.cipher.open(nonce, &aad.encode(), text, tag)?;
+        Ok(NONCE_BYTES..NONCE_BYTES + text.len())
     }
 }
 

@@ -1,56 +1,70 @@
 //! Data blocks: some consecutive entries of one tenant, the unit that is sealed, read and cached.
 //!
 //! ```text
-//! head (9 bytes):
-//!   0  1  codec        0 = stored as is, 1 = LZ4; larger refused
+//! head (5 bytes):
+//!   0  1  codec        2 = stored as is, 3 = LZ4; 0 and 1 of old: `shortened`; larger refused
 //!   1  4  entries      1 ..
-//!   5  4  key bytes    of all keys written out in full, at most 8 MiB
-//! then the entries; with codec 1 instead:
-//!   9  4  length       of the entries
-//!  13  …  LZ4 block    of the entries
+//! then the entries; with codec 3 instead:
+//!   5  4  length       of the entries
+//!   9  …  LZ4 block    of the entries
 //! per entry, in internal order:
-//!   varint  shared     leading bytes in common with the key before (0 for the first)
-//!   varint  rest       further bytes of the key
-//!   rest    key bytes
+//!   varint  key bytes
+//!   …       key
 //!   varint  seqno
-//!   varint  value bytes << 2 | kind (1 put, 2 delete, 3 put that expires: the moment stands in front of the value)
+//!   varint  value bytes << 3 | kind (1 put, 2 delete, 3 put that expires: the moment stands in front of the value)
 //!   …       value
 //! ```
 //!
 //! Varints are LEB128: seven bits a byte, least significant first, at most ten bytes.
 //!
-//! Valid if and only if: codec is known; a compressed block gives exactly `length` bytes; the entries fill the block exactly; keys written out fill
-//! `key bytes` exactly; no key is longer than [`TREE_KEY_BYTES_MAX`]; places ascend strictly; deletes
-//! have no value, puts that expire one of eight bytes at least.
+//! Valid if and only if: codec is known; a compressed block gives exactly `length` bytes; the entries fill the
+//! block exactly; no key is empty or longer than [`TREE_KEY_BYTES_MAX`]; places ascend strictly; deletes have no
+//! value, puts that expire one of eight bytes at least.
 //!
-//! A block is decoded once, when it is read: keys are written out side by side, with eight bytes a
-//! entry to find key and value, and eight digits of each key to search by. After that nothing can fail, stepping backwards is stepping back one
-//! slot, a search compares numbers first, and keys and values are handed out as slices of the block.
-//! (Restart points would save the decoding, some 10 ns an entry beside about 50 ns for decrypting it,
-//! and then cost it on every cached read.) The builder counts keys written out when it decides that a
-//! block is full, so that long shared prefixes cannot make a small block large in memory.
+//! In memory, one allocation:
+//!
+//! ```text
+//! entries   as above
+//! digits    of each: eight bytes of its key, behind what all keys have in common    u64
+//! places    of each: where it begins; the highest bit: its key is that of the one before    u32
+//! ```
+//!
+//! A block is checked once, when it is read. After that nothing can fail, stepping backwards is stepping back one
+//! place, a search compares numbers first and then touches the entry it finds, whose key and value stand side by
+//! side. (Keys were once stored without what they share with the one before, and written out here: LZ4 takes that
+//! away as well, and the writing out was a good part of a cold read. Decision 0014.)
+
+mod shortened;
 
 use std::cmp::Ordering;
+use std::ops::Range;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::compress::{Compressor, decompress};
 use super::format::{Fields, Malformed};
 use crate::options::{Compression, KEY_BYTES_MAX};
 use crate::read::cursor::{Entry, EntryKind, EntryRef, Found, internal_order};
-use crate::read::digits::{Digits, common};
+use crate::read::digits::{self, common, eight};
 use crate::types::SeqNo;
 
 /// Longest tree key: a keyspace id and a user key.
 pub(super) const TREE_KEY_BYTES_MAX: usize = 4 + KEY_BYTES_MAX;
-/// Keys of one block, written out. The largest block option is 1 MiB, which the builder stretches
-/// four times at most.
-pub(super) const KEYS_BYTES_MAX: usize = 8 << 20;
 /// Encoded length of a block's head.
-pub(super) const HEAD_BYTES: usize = 9;
-const STORED: u8 = 0;
-const LZ4: u8 = 1;
-const KIND_BITS: u32 = 2;
+pub(super) const HEAD_BYTES: usize = 5;
+#[cfg(any(test, feature = "sim"))]
+pub(super) use shortened::KEYS_BYTES_MAX;
+/// Of entries whose keys are shortened by what they share: see [`shortened`].
+const SHORTENED: u8 = 0;
+const SHORTENED_LZ4: u8 = 1;
+const STORED: u8 = 2;
+const LZ4: u8 = 3;
+const KIND_BITS: u32 = 3;
+/// Key length, a byte of key, SeqNo, tag.
+const ENTRY_BYTES_MIN: usize = 4;
+/// In memory, beside the entry.
+const PLACE_BYTES: usize = 8 + 4;
 
 fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
@@ -89,7 +103,6 @@ pub(super) struct BlockBuilder {
     bytes: Vec<u8>,
     compressor: Option<Compressor>,
     entries: u32,
-    key_bytes: usize,
     last: Vec<u8>,
     last_seqno: SeqNo,
 }
@@ -103,7 +116,6 @@ impl BlockBuilder {
                 Compression::Lz4 => Some(Compressor::new()),
             },
             entries: 0,
-            key_bytes: 0,
             last: Vec::new(),
             last_seqno: SeqNo::MAX,
         }
@@ -122,11 +134,6 @@ impl BlockBuilder {
         self.bytes.len()
     }
 
-    /// Bytes of all keys written out.
-    pub(super) fn key_bytes(&self) -> usize {
-        self.key_bytes
-    }
-
     /// The key added last.
     pub(super) fn last(&self) -> &[u8] {
         &self.last
@@ -139,33 +146,24 @@ impl BlockBuilder {
 
     /// Adds an entry whose order, key and value lengths the caller has checked.
     pub(super) fn add(&mut self, entry: EntryRef<'_>) {
-        let shared = if self.is_empty() {
-            0
-        } else {
-            common(&self.last, entry.key)
-        };
-        let rest = entry.key.get(shared..).unwrap_or_default();
-        put_varint(&mut self.bytes, shared as u64);
-        put_varint(&mut self.bytes, rest.len() as u64);
-        self.bytes.extend_from_slice(rest);
+        put_varint(&mut self.bytes, entry.key.len() as u64);
+        self.bytes.extend_from_slice(entry.key);
         put_varint(&mut self.bytes, entry.seqno.0);
         put_varint(
             &mut self.bytes,
             (entry.value.len() as u64) << KIND_BITS | entry.kind as u64,
         );
         self.bytes.extend_from_slice(entry.value);
-        self.last.truncate(shared);
-        self.last.extend_from_slice(rest);
+        self.last.clear();
+        self.last.extend_from_slice(entry.key);
         self.last_seqno = entry.seqno;
         self.entries += 1;
-        self.key_bytes += entry.key.len();
     }
 
     /// The finished block; valid until [`clear`](BlockBuilder::clear).
     pub(super) fn finish(&mut self) -> &[u8] {
         let [a, b, c, d] = self.entries.to_le_bytes();
-        let [e, f, g, h] = (self.key_bytes as u32).to_le_bytes();
-        let head = |codec| [codec, a, b, c, d, e, f, g, h];
+        let head = |codec| [codec, a, b, c, d];
         let entries = self.bytes.get(HEAD_BYTES..).unwrap_or_default();
         if let Some(compressor) = &mut self.compressor
             && let Some(packed) = compressor.pack(&head(LZ4), entries)
@@ -187,7 +185,6 @@ impl BlockBuilder {
         self.bytes.clear();
         self.bytes.resize(HEAD_BYTES, 0);
         self.entries = 0;
-        self.key_bytes = 0;
     }
 
     /// Starts the first block of a tenant.
@@ -198,23 +195,7 @@ impl BlockBuilder {
     }
 }
 
-/// Where an entry's parts begin.
-#[derive(Clone, Copy)]
-struct Slot {
-    /// Of the key, in `keys`; it ends where the next begins. Keys take less than 2^31 bytes: the highest bit
-    /// says that the entry before has the same key.
-    key: u32,
-    /// Of the seqno, in `bytes`.
-    rest: u32,
-}
-
 const SAME_KEY: u32 = 1 << 31;
-
-impl Slot {
-    fn key(&self) -> usize {
-        (self.key & !SAME_KEY) as usize
-    }
-}
 
 /// An entry's parts inside its block.
 #[derive(Clone, Copy)]
@@ -225,62 +206,74 @@ pub(super) struct Parts {
     value: (usize, usize),
 }
 
-/// A decoded block.
+/// A checked block.
 pub(super) struct Block {
-    /// The entries; before them what stood before them.
     bytes: Bytes,
-    keys: Bytes,
-    slots: Box<[Slot]>,
-    digits: Digits,
+    /// Where in `bytes` the digits begin; behind them are the places.
+    digits: usize,
+    entries: usize,
+    /// Where in their keys the digits begin.
+    skip: usize,
+}
+
+/// Room behind `bytes` of entries for what is kept of each; as many as there can be of the `entries` that are said
+/// to be.
+pub(super) fn room(bytes: usize, entries: u32) -> usize {
+    (entries as usize).min(bytes / ENTRY_BYTES_MIN) * PLACE_BYTES
 }
 
 impl Block {
-    /// Decodes and checks all of `plain`. Allocates at most 8 MiB and six times the length of its entries,
-    /// which have at most 255 times the length of `plain`.
-    pub(super) fn decode(plain: Vec<u8>) -> Result<Block, Malformed> {
+    /// Checks all of `held[plain]`; what stands around that does not count. Takes over `held`, which should have
+    /// [`room`], or what it unpacks to. Allocates at most four times the length of the entries, which are at most
+    /// 255 times as long as `plain`, and of keys that were shortened 8 MiB.
+    pub(super) fn decode(mut held: Vec<u8>, plain: Range<usize>) -> Result<Block, Malformed> {
         let short = Malformed("entries that fill the block");
-        let mut fields = Fields(&plain);
+        held.truncate(plain.end);
+        let mut fields = Fields(held.get(plain.start..).ok_or(short)?);
         let codec = fields.u8().ok_or(short)?;
-        let entries = fields.u32().ok_or(short)? as usize;
-        let key_bytes = fields.u32().ok_or(short)? as usize;
-        let (bytes, start) = match codec {
-            STORED => (plain, HEAD_BYTES),
-            LZ4 => (decompress(fields.0)?, 0),
-            _ => return Err(Malformed("codec 0 or 1")),
+        let entries = fields.u32().ok_or(short)?;
+        let start = match codec {
+            STORED => held.len() - fields.0.len(),
+            LZ4 => {
+                held = decompress(fields.0, entries)?;
+                0
+            }
+            SHORTENED | SHORTENED_LZ4 => {
+                let key_bytes = fields.u32().ok_or(short)?;
+                let unpacked = match codec {
+                    SHORTENED => None,
+                    _ => Some(decompress(fields.0, 0)?),
+                };
+                let shortened = Fields(unpacked.as_deref().unwrap_or(fields.0));
+                held = shortened::written_out(shortened, entries, key_bytes)?;
+                0
+            }
+            _ => return Err(Malformed("codec 0 to 3")),
         };
-        let total = bytes.len();
-        let mut fields = Fields(bytes.get(start..).unwrap_or_default());
-        // An entry takes four bytes at least: this bounds what a hostile count can allocate.
-        if entries == 0 || entries > fields.0.len() / 4 || u32::try_from(total).is_err() {
+        let (total, entries) = (held.len(), entries as usize);
+        let mut fields = Fields(held.get(start..).unwrap_or_default());
+        if entries == 0 || entries > fields.0.len() / ENTRY_BYTES_MIN || total >= SAME_KEY as usize {
             return Err(short);
         }
-        if key_bytes > KEYS_BYTES_MAX {
-            return Err(Malformed("at most 8 MiB of keys"));
-        }
-        let mut keys: Vec<u8> = Vec::with_capacity(key_bytes);
-        let mut slots = Vec::with_capacity(entries);
-        let (mut previous, mut previous_seqno) = (0, SeqNo::ZERO);
+        // Most blocks have fewer: then this takes no memory of its own.
+        let mut places: SmallVec<[u32; 128]> = SmallVec::with_capacity(entries);
+        let (mut first, mut last, mut last_seqno): (&[u8], &[u8], _) = (&[], &[], SeqNo::ZERO);
         for index in 0..entries {
-            let shared = length(&mut fields).ok_or(short)?;
-            let rest = length(&mut fields).ok_or(short)?;
-            let rest = fields.take(rest).ok_or(short)?;
-            let start = keys.len();
-            if shared > start - previous || shared.saturating_add(rest.len()) > TREE_KEY_BYTES_MAX {
-                return Err(Malformed("a key made of the one before"));
-            }
-            if start + shared + rest.len() > key_bytes {
-                return Err(Malformed("keys of the stated length"));
+            let place = (total - fields.0.len()) as u32;
+            let key = length(&mut fields)
+                .and_then(|len| fields.take(len))
+                .ok_or(short)?;
+            if key.is_empty() || key.len() > TREE_KEY_BYTES_MAX {
+                return Err(Malformed("a key of 1 to 16388 bytes"));
             }
             let order = if index == 0 {
+                first = key;
                 Ordering::Less
             } else {
-                keys.get(previous + shared..).unwrap_or_default().cmp(rest)
+                last.cmp(key)
             };
-            keys.extend_from_within(previous..previous + shared);
-            keys.extend_from_slice(rest);
-            let rest = (total - fields.0.len()) as u32;
             let seqno = SeqNo(varint(&mut fields).ok_or(short)?);
-            if order.then(seqno.cmp(&previous_seqno)) != Ordering::Less {
+            if order.then(seqno.cmp(&last_seqno)) != Ordering::Less {
                 return Err(Malformed("ascending entries"));
             }
             let tag = varint(&mut fields).ok_or(short)?;
@@ -292,56 +285,76 @@ impl Block {
                 Some(kind) if kind.admits(value.len()) => {}
                 _ => return Err(Malformed("a kind with a value that befits it")),
             }
-            let same = index > 0 && order == Ordering::Equal;
-            slots.push(Slot {
-                key: start as u32 | if same { SAME_KEY } else { 0 },
-                rest,
-            });
-            (previous, previous_seqno) = (start, seqno);
+            let same = if order == Ordering::Equal { SAME_KEY } else { 0 };
+            places.push(place | same);
+            (last, last_seqno) = (key, seqno);
         }
         if !fields.0.is_empty() {
             return Err(short);
         }
-        if keys.len() != key_bytes {
-            return Err(Malformed("keys of the stated length"));
+        let skip = common(first, last);
+        held.reserve_exact(entries * PLACE_BYTES);
+        for place in &places {
+            let digits = eight(key_at(&held, *place), skip);
+            held.extend_from_slice(&digits.to_le_bytes());
         }
-        let digits = Digits::new(slots.len(), |at| key_of(&keys, &slots, at));
+        places
+            .iter()
+            .for_each(|place| held.extend_from_slice(&place.to_le_bytes()));
         Ok(Block {
-            bytes: bytes.into(),
-            keys: keys.into(),
-            slots: slots.into_boxed_slice(),
-            digits,
+            bytes: held.into(),
+            digits: total,
+            entries,
+            skip,
         })
     }
 
+    /// The same of bytes with nothing around.
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn decode_plain(plain: &[u8]) -> Result<Block, Malformed> {
+        Block::decode(plain.to_vec(), 0..plain.len())
+    }
+
     pub(super) fn len(&self) -> usize {
-        self.slots.len()
+        self.entries
+    }
+
+    /// Where entry `index` begins, and whether its key is that of the one before; None past the end.
+    fn place(&self, index: usize) -> Option<u32> {
+        // The places are the last there is in the block.
+        let places = self.bytes.get(self.digits + self.entries * 8..)?;
+        let (places, _) = places.as_chunks();
+        places.get(index).map(|place| u32::from_le_bytes(*place))
+    }
+
+    fn digits(&self) -> &[[u8; 8]] {
+        let digits = self.bytes.get(self.digits..self.digits + self.entries * 8);
+        digits.unwrap_or_default().as_chunks().0
     }
 
     /// The tree key of entry `index`; empty past the end.
     pub(super) fn key(&self, index: usize) -> &[u8] {
-        key_of(&self.keys, &self.slots, index)
-    }
-
-    fn rest(&self, index: usize) -> Option<(SeqNo, u64, usize)> {
-        let start = self.slots.get(index)?.rest as usize;
-        let mut fields = Fields(self.bytes.get(start..)?);
-        let seqno = SeqNo(varint(&mut fields)?);
-        let tag = varint(&mut fields)?;
-        Some((seqno, tag, self.bytes.len() - fields.0.len()))
+        self.place(index).map_or(&[], |place| key_at(&self.bytes, place))
     }
 
     /// Whether entry `index` has the same key as the one before it; false past the end.
     pub(super) fn same_key(&self, index: usize) -> bool {
-        self.slots.get(index).is_some_and(|slot| slot.key & SAME_KEY != 0)
+        self.place(index).is_some_and(|place| place & SAME_KEY != 0)
     }
 
     /// Where entry `index` is; None past the end.
     pub(super) fn parts(&self, index: usize) -> Option<Parts> {
-        let (seqno, tag, value) = self.rest(index)?;
-        let key = key_range(&self.slots, index, self.keys.len())?;
+        let start = (self.place(index)? & !SAME_KEY) as usize;
+        let all = self.bytes.len();
+        let mut fields = Fields(self.bytes.get(start..)?);
+        let key_len = length(&mut fields)?;
+        let key = all - fields.0.len();
+        fields.take(key_len)?;
+        let seqno = SeqNo(varint(&mut fields)?);
+        let tag = varint(&mut fields)?;
+        let value = all - fields.0.len();
         Some(Parts {
-            key: (key.start, key.end),
+            key: (key, key + key_len),
             seqno,
             kind: kind(tag)?,
             value: (value, value.checked_add(usize::try_from(tag >> KIND_BITS).ok()?)?),
@@ -352,7 +365,7 @@ impl Block {
     pub(super) fn view(&self, parts: &Parts) -> EntryRef<'_> {
         // Decoding checked all ranges.
         EntryRef {
-            key: self.keys.get(parts.key.0..parts.key.1).unwrap_or_default(),
+            key: self.bytes.get(parts.key.0..parts.key.1).unwrap_or_default(),
             seqno: parts.seqno,
             kind: parts.kind,
             value: self.bytes.get(parts.value.0..parts.value.1).unwrap_or_default(),
@@ -362,7 +375,7 @@ impl Block {
     /// The same, taken out.
     pub(super) fn owned(&self, parts: &Parts) -> Entry {
         Entry {
-            key: slice(&self.keys, parts.key),
+            key: slice(&self.bytes, parts.key),
             seqno: parts.seqno,
             kind: parts.kind,
             value: slice(&self.bytes, parts.value),
@@ -380,24 +393,30 @@ impl Block {
     }
 
     /// Entry `index`, taken out; None past the end.
+    #[cfg(any(test, feature = "sim"))]
     pub(super) fn entry(&self, index: usize) -> Option<Entry> {
         self.parts(index).map(|parts| self.owned(&parts))
     }
 
     /// The index of the first entry at or after (`key`, `seqno`); [`len`](Block::len) if there is none.
     pub(super) fn lower_bound(&self, key: &[u8], seqno: SeqNo) -> usize {
-        self.digits.rank(key, self.key(0), |at| {
-            let order = self.key(at).cmp(key).then_with(|| {
-                let found = self.rest(at).map_or(SeqNo::ZERO, |(seqno, ..)| seqno);
-                seqno.cmp(&found)
-            });
-            order == Ordering::Less
-        })
+        digits::rank(
+            self.digits(),
+            self.skip,
+            key,
+            |at| self.key(at),
+            |at| {
+                let order = self.key(at).cmp(key).then_with(|| {
+                    let found = self.parts(at).map_or(SeqNo::ZERO, |parts| parts.seqno);
+                    seqno.cmp(&found)
+                });
+                order == Ordering::Less
+            },
+        )
     }
 
     pub(super) fn memory(&self) -> usize {
-        let entries = size_of_val(&*self.slots) + self.digits.memory();
-        self.bytes.len() + self.keys.len() + entries + size_of::<Block>()
+        self.bytes.len() + size_of::<Block>()
     }
 }
 
@@ -409,17 +428,11 @@ fn slice(bytes: &Bytes, (start, end): (usize, usize)) -> Bytes {
     }
 }
 
-/// Where key `index` is among keys of `len` bytes.
-fn key_range(slots: &[Slot], index: usize, len: usize) -> Option<std::ops::Range<usize>> {
-    let start = slots.get(index)?.key();
-    let end = slots.get(index + 1).map_or(len, Slot::key);
-    Some(start..end)
-}
-
-fn key_of<'a>(keys: &'a [u8], slots: &[Slot], index: usize) -> &'a [u8] {
-    key_range(slots, index, keys.len())
-        .and_then(|range| keys.get(range))
-        .unwrap_or_default()
+/// The key of the entry at `place`.
+fn key_at(bytes: &[u8], place: u32) -> &[u8] {
+    let mut fields = Fields(bytes.get((place & !SAME_KEY) as usize..).unwrap_or_default());
+    let len = length(&mut fields);
+    len.and_then(|len| fields.take(len)).unwrap_or_default()
 }
 
 fn kind(tag: u64) -> Option<EntryKind> {

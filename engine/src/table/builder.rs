@@ -11,7 +11,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::block::{BlockBuilder, KEYS_BYTES_MAX, TREE_KEY_BYTES_MAX};
+use super::block::{BlockBuilder, TREE_KEY_BYTES_MAX};
 use super::filter;
 use super::format::{FOOTER_BYTES, Footer, RUN_BYTES, Run, TableMeta, digest};
 use super::index::{Handle, IndexBuilder, Level, separator};
@@ -32,13 +32,8 @@ const SECTION_BYTES: u64 = 4 << 20;
 const SECTION_INDEX_BYTES: usize = 64 << 10;
 /// … or it has this many different keys: 40 KiB of filter at 10 bits.
 const SECTION_KEYS: usize = 32 << 10;
-/// How far keys written out may exceed a block's target before it closes: bounds what a block of long
-/// shared prefixes takes in memory.
-const KEYS_STRETCH: usize = 4;
 /// A stored value may be this much longer than a user's: room for what the engine adds to it.
 pub(super) const VALUE_MARGIN_BYTES: usize = 64 << 10;
-
-const _: () = assert!(KEYS_STRETCH * (1 << 20) + TREE_KEY_BYTES_MAX <= KEYS_BYTES_MAX);
 
 /// Writes a table.
 pub(crate) struct TableBuilder {
@@ -214,9 +209,7 @@ impl TableBuilder {
     }
 
     fn block_is_full(&self, next: EntryRef<'_>) -> bool {
-        !self.block.is_empty()
-            && (self.block.len() + next.key.len() + next.value.len() > self.block_bytes
-                || self.block.key_bytes() + next.key.len() > KEYS_STRETCH * self.block_bytes)
+        !self.block.is_empty() && self.block.len() + next.key.len() + next.value.len() > self.block_bytes
     }
 
     /// The file offset of the next byte.

@@ -14,7 +14,7 @@ use lz4_flex::block::{
     get_maximum_output_size,
 };
 
-use super::block::{HEAD_BYTES, TREE_KEY_BYTES_MAX};
+use super::block::{HEAD_BYTES, TREE_KEY_BYTES_MAX, room};
 use super::builder::VALUE_MARGIN_BYTES;
 use super::format::{Fields, Malformed};
 use crate::hooks::{planted, rare};
@@ -84,14 +84,15 @@ impl Compressor {
     }
 }
 
-/// The entries of a compressed block, from what follows its head.
-pub(super) fn decompress(packed: &[u8]) -> Result<Vec<u8>, Malformed> {
+/// The entries of a compressed block, from what follows its head, with room for what is kept of each.
+pub(super) fn decompress(packed: &[u8], count: u32) -> Result<Vec<u8>, Malformed> {
     let mut fields = Fields(packed);
     let len = fields.u32().ok_or(Malformed("the length of the entries"))? as usize;
     if len > ENTRIES_BYTES_MAX || len > fields.0.len().saturating_mul(GROWTH_MAX) {
         return Err(Malformed("entries of a possible length"));
     }
-    let mut entries = vec![0; len];
+    let mut entries = Vec::with_capacity(len + room(len, count));
+    entries.resize(len, 0);
     let found =
         decompress_into(fields.0, &mut entries).map_err(|_| Malformed("an LZ4 block of that length"))?;
     if found != len && !planted!(PlainLengthUnchecked) {
@@ -138,7 +139,7 @@ mod tests {
                 packed.len()
             );
             let rest = packed.strip_prefix(&HEAD).unwrap();
-            assert!(decompress(rest).unwrap() == entries, "{len}");
+            assert!(decompress(rest, 1).unwrap() == entries, "{len}");
         }
         assert!(
             compressor.packed.len() <= KEPT_BYTES,
@@ -180,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_length_is_judged_before_memory_is_taken_for_it() {
-        let refused = |packed: &[u8]| decompress(packed).unwrap_err();
+        let refused = |packed: &[u8]| decompress(packed, 1).unwrap_err();
         // Ten bytes could give 2550.
         let with = |len: u32| [&len.to_le_bytes()[..], &[0; 10]].concat();
         assert_eq!(refused(&with(2551)), Malformed("entries of a possible length"));
@@ -206,10 +207,10 @@ mod tests {
         for len in (0..2000).filter(|len| *len != 900) {
             let mut other = packed.clone();
             other[..4].copy_from_slice(&u32::to_le_bytes(len));
-            assert!(decompress(&other).is_err(), "{len}");
+            assert!(decompress(&other, 1).is_err(), "{len}");
         }
         for len in 0..packed.len() {
-            assert!(decompress(&packed[..len]).is_err(), "cut at {len}");
+            assert!(decompress(&packed[..len], 1).is_err(), "cut at {len}");
         }
     }
 
@@ -225,7 +226,7 @@ mod tests {
                 let mut other = packed.clone();
                 other[bit / 8] ^= 1 << (bit % 8);
                 let stated = u32::from_le_bytes(*other.first_chunk().unwrap()) as usize;
-                if let Ok(found) = decompress(&other) {
+                if let Ok(found) = decompress(&other, 1) {
                     assert_eq!(found.len(), stated, "bit {bit}");
                 }
             }

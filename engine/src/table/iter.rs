@@ -11,7 +11,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::block::{Block, Parts};
+use super::block::{Block, Parts, room};
 use super::cache::Head;
 use super::format::Run;
 use super::index::Level;
@@ -169,10 +169,11 @@ impl TableCursor {
             .ahead
             .as_ref()
             .is_some_and(|ahead| ahead.slice(&span).is_some());
-        let mut alone = Vec::new();
+        let room = |len| room(len, handle.entries);
+        let mut alone = None;
         if !held && u64::from(handle.bytes) >= ahead_bytes {
             // A large value: not worth holding on to.
-            alone = self.table.read(&span)?;
+            alone = Some(self.table.read_with_room(&span, room)?);
         } else if !held {
             // Up to the section's head. Decoding the index checked that its blocks end there.
             let last = head.index.handle(head.index.len() - 1);
@@ -187,8 +188,14 @@ impl TableCursor {
         let (Some(source), Some(reader)) = (&self.source, self.reader()) else {
             return Ok(None);
         };
-        let ahead = self.ahead.as_ref().and_then(|ahead| ahead.slice(&span));
-        let block = reader.decode(&source.key, head, part, ahead.unwrap_or(&alone))?;
+        let sealed = alone.unwrap_or_else(|| {
+            let ahead = self.ahead.as_ref().and_then(|ahead| ahead.slice(&span));
+            let ahead = ahead.unwrap_or_default();
+            let mut sealed = Vec::with_capacity(ahead.len() + room(ahead.len()));
+            sealed.extend_from_slice(ahead);
+            sealed
+        });
+        let block = reader.decode(&source.key, head, part, sealed)?;
         if !self.sweep {
             reader.keep(head, part, &block);
         }

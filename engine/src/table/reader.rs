@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 
-use super::block::Block;
+use super::block::{Block, room};
 use super::cache::{BlockCache, Head};
 use super::filter::{self, Filter};
 use super::format::{
@@ -298,6 +298,15 @@ impl Table {
 
     /// Reads sealed bytes of the file.
     pub(super) fn read(&self, span: &Range<u64>) -> Result<Vec<u8>> {
+        self.read_with_room(span, |_| 0)
+    }
+
+    /// The same, into memory that has room for as many further bytes as `room` says for those that are read.
+    pub(super) fn read_with_room(
+        &self,
+        span: &Range<u64>,
+        room: impl FnOnce(usize) -> usize,
+    ) -> Result<Vec<u8>> {
         let len = span
             .end
             .checked_sub(span.start)
@@ -306,21 +315,24 @@ impl Table {
         let Some(len) = len else {
             return Err(self.damage(span.start, "sealed piece", Malformed("bytes inside the file")));
         };
-        read(&*self.file, &self.path, span.start, len)
+        let mut bytes = Vec::with_capacity(len + room(len));
+        read_into(&*self.file, &self.path, span.start, len, &mut bytes)?;
+        Ok(bytes)
     }
 
     pub(super) fn damage(&self, offset: u64, structure: &str, Malformed(what): Malformed) -> Error {
         Error::corruption(&self.path, offset, structure, what, "otherwise")
     }
 
+    /// Opens a sealed piece where it lies; the part of `sealed` that has the plaintext.
     pub(super) fn open_piece(
         &self,
         key: &FileKey,
         run: &Run,
         piece: Piece,
         offset: u64,
-        sealed: &[u8],
-    ) -> Result<Vec<u8>> {
+        sealed: &mut [u8],
+    ) -> Result<Range<usize>> {
         let structure = match piece {
             Piece::Block => "table block",
             Piece::Filter => "table filter",
@@ -341,7 +353,7 @@ impl Table {
             a: 0,
             b: 0,
         };
-        key.open(&aad, sealed).map_err(|_| {
+        key.open_in_place(&aad, sealed).map_err(|_| {
             self.damage(
                 offset,
                 structure,
@@ -477,16 +489,20 @@ impl<'a> RunReader<'a> {
         }
         let Some(key) = self.key()? else { return Ok(None) };
         let index_at = offset.saturating_add(u64::from(filter_bytes));
-        let sealed = table.read(&(offset..index_at.saturating_add(u64::from(index_bytes))))?;
+        let mut sealed = table.read(&(offset..index_at.saturating_add(u64::from(index_bytes))))?;
         let short = || table.damage(offset, "table index", Malformed("bytes inside the file"));
-        let (filter, index) = sealed.split_at_checked(filter_bytes as usize).ok_or_else(short)?;
+        let (filter, index) = sealed
+            .split_at_mut_checked(filter_bytes as usize)
+            .ok_or_else(short)?;
         let filter = if filter.is_empty() {
             None
         } else {
             let plain = table.open_piece(&key, &self.run, Piece::Filter, offset, filter)?;
+            let plain = filter.get(plain).unwrap_or_default().to_vec();
             Some(Filter::decode(plain).map_err(|what| table.damage(offset, "table filter", what))?)
         };
         let plain = table.open_piece(&key, &self.run, Piece::Index, index_at, index)?;
+        let plain = index.get(plain).unwrap_or_default().to_vec();
         let index = Index::decode(plain, span).map_err(|what| table.damage(index_at, "table index", what))?;
         if index.entries() != entries {
             return Err(table.damage(index_at, "table index", Malformed("the entries stated above it")));
@@ -510,8 +526,10 @@ impl<'a> RunReader<'a> {
         };
         let Some(key) = self.key()? else { return Ok(None) };
         let end = handle.offset.saturating_add(u64::from(handle.bytes));
-        let sealed = self.table.read(&(handle.offset..end))?;
-        let block = self.decode(&key, head, index, &sealed)?;
+        let sealed = self
+            .table
+            .read_with_room(&(handle.offset..end), |len| room(len, handle.entries))?;
+        let block = self.decode(&key, head, index, sealed)?;
         self.keep(head, index, &block);
         Ok(Some(block))
     }
@@ -528,21 +546,22 @@ impl<'a> RunReader<'a> {
         Some(block)
     }
 
-    /// Decrypts and checks block `index` of the section under `head`.
+    /// Decrypts and checks block `index` of the section under `head`, where it lies. `sealed` should have
+    /// [`room`].
     pub(super) fn decode(
         &self,
         key: &FileKey,
         head: &Head,
         index: usize,
-        sealed: &[u8],
+        mut sealed: Vec<u8>,
     ) -> Result<Arc<Block>> {
         let table = self.table;
         let Some(handle) = head.index.handle(index) else {
             return Err(table.damage(self.run.head, "table index", Malformed("a further block")));
         };
         let damage = |what| table.damage(handle.offset, "table block", what);
-        let plain = table.open_piece(key, &self.run, Piece::Block, handle.offset, sealed)?;
-        let block = Block::decode(plain).map_err(damage)?;
+        let plain = table.open_piece(key, &self.run, Piece::Block, handle.offset, &mut sealed)?;
+        let block = Block::decode(sealed, plain).map_err(damage)?;
         if block.len() as u64 != u64::from(handle.entries) {
             return Err(damage(Malformed("the entries stated by the index")));
         }
@@ -580,17 +599,22 @@ impl<'a> RunReader<'a> {
 }
 
 fn read(file: &dyn File, path: &Path, offset: u64, len: usize) -> Result<Vec<u8>> {
-    let mut bytes = vec![0; len];
-    file.read_exact_at(&mut bytes, offset)
-        .map_err(|e| match e.kind() {
-            std::io::ErrorKind::UnexpectedEof => Error::corruption(
-                path,
-                offset,
-                "table",
-                format_args!("{len} bytes"),
-                "the end of the file",
-            ),
-            _ => Error::io("reading a table", path, e),
-        })?;
+    let mut bytes = Vec::with_capacity(len);
+    read_into(file, path, offset, len, &mut bytes)?;
     Ok(bytes)
+}
+
+/// Reads `len` bytes into `bytes`, which is empty.
+fn read_into(file: &dyn File, path: &Path, offset: u64, len: usize, bytes: &mut Vec<u8>) -> Result<()> {
+    bytes.resize(len, 0);
+    file.read_exact_at(bytes, offset).map_err(|e| match e.kind() {
+        std::io::ErrorKind::UnexpectedEof => Error::corruption(
+            path,
+            offset,
+            "table",
+            format_args!("{len} bytes"),
+            "the end of the file",
+        ),
+        _ => Error::io("reading a table", path, e),
+    })
 }

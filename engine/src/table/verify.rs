@@ -156,11 +156,9 @@ impl Walk<'_> {
             for at in part..until {
                 let Some(span) = span(at) else { continue };
                 let block = match &bytes {
-                    Ok(bytes) => self.decode(reader, at, slice(bytes, &window, &span)),
+                    Ok(bytes) => self.decode(reader, at, slice(bytes, &window, &span).to_vec()),
                     // One that cannot be read must not hide its neighbours.
-                    Err(_) => table
-                        .read(&span)
-                        .and_then(|bytes| self.decode(reader, at, &bytes)),
+                    Err(_) => table.read(&span).and_then(|bytes| self.decode(reader, at, bytes)),
                 };
                 match block {
                     Ok(block) => self.block(table, span.start, &block),
@@ -171,7 +169,7 @@ impl Walk<'_> {
         }
     }
 
-    fn decode(&self, reader: &RunReader<'_>, part: usize, sealed: &[u8]) -> Result<Arc<Block>> {
+    fn decode(&self, reader: &RunReader<'_>, part: usize, sealed: Vec<u8>) -> Result<Arc<Block>> {
         reader.decode(&self.key, &self.head, part, sealed)
     }
 
@@ -179,13 +177,14 @@ impl Walk<'_> {
     fn block(&mut self, table: &Table, offset: u64, block: &Block) {
         self.checked.blocks += 1;
         for index in 0..block.len() {
-            let Some(entry) = block.entry(index) else { continue };
+            let Some(parts) = block.parts(index) else { continue };
+            let entry = block.view(&parts);
             self.checked.entries += 1;
             self.entries += 1;
             self.deletes += u64::from(entry.kind == EntryKind::Delete);
             let (low, high) = self.versions.unwrap_or((entry.seqno, entry.seqno));
             self.versions = Some((low.min(entry.seqno), high.max(entry.seqno)));
-            if let Some(at) = expiry::expires(entry.kind, &entry.value).map(expiry::seconds) {
+            if let Some(at) = expiry::expires(entry.kind, entry.value).map(expiry::seconds) {
                 self.expires = if self.expires == 0 {
                     at
                 } else {
@@ -196,7 +195,7 @@ impl Walk<'_> {
                 || self
                     .before
                     .as_ref()
-                    .is_none_or(|(key, seqno)| internal_order(key, *seqno, &entry.key, entry.seqno).is_lt());
+                    .is_none_or(|(key, seqno)| internal_order(key, *seqno, entry.key, entry.seqno).is_lt());
             if !ascends {
                 let what = Malformed("entries above those of the block before");
                 self.damaged(table.damage(offset, "table block", what));
@@ -205,13 +204,13 @@ impl Walk<'_> {
                 .head
                 .filter
                 .as_ref()
-                .is_none_or(|filter| filter.may_hold(filter::hash(&entry.key, table.filter_seed())));
+                .is_none_or(|filter| filter.may_hold(filter::hash(entry.key, table.filter_seed())));
             if !known {
                 let what = Malformed("a filter that knows every key of the block");
                 self.damaged(table.damage(offset, "table filter", what));
             }
             if index + 1 == block.len() {
-                self.before = Some((Bytes::copy_from_slice(&entry.key), entry.seqno));
+                self.before = Some((Bytes::copy_from_slice(entry.key), entry.seqno));
             }
         }
     }
