@@ -120,6 +120,14 @@ pub(crate) fn value(kind: EntryKind, stored: Bytes) -> (Bytes, Option<u64>) {
     }
 }
 
+/// The user's value of such an entry, where it lies.
+pub(crate) fn lent(kind: EntryKind, stored: &[u8]) -> &[u8] {
+    match expires(kind, stored) {
+        Some(_) => stored.get(STAMP_BYTES..).unwrap_or_default(),
+        None => stored,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

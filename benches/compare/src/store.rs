@@ -127,6 +127,10 @@ pub fn touch(value: &[u8]) -> usize {
 }
 
 /// Takes up to `count` entries of an iterator, touching each; how many there were.
+#[cfg_attr(
+    not(any(feature = "fjall", feature = "lmdb", feature = "redb")),
+    allow(dead_code)
+)]
 pub fn count<I, E>(entries: I, count: usize, mut visit: impl FnMut(I::Item) -> Result<(), E>) -> Result<usize>
 where
     I: Iterator,

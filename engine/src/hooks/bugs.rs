@@ -64,6 +64,8 @@ crate::named_states! {
         KeyspaceDropNotSynced,
         /// a range skips a delete, but not what it hides
         DeleteSkippedAlone,
+        /// a merge goes on with one source past a key that a newer one has as well
+        LeadTakesEqualKeys,
         /// a value shows at the very moment at which it expires
         ExpiryOneLate,
         /// a snapshot reads values that have expired

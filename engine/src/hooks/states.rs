@@ -172,6 +172,8 @@ crate::named_states! {
         PieceTooLargeForCache,
         /// a scan sought past the many versions of a key
         ManyVersionsSkipped,
+        /// a merge that went on with one source met the next of another
+        LeadLost,
         /// a read was answered by a full memtable
         ReadFromImmutable,
         /// an expired value was met by a read

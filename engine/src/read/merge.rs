@@ -1,19 +1,21 @@
 //! Several cursors of one tenant as one, in internal order.
 //!
 //! A binary heap of the sources that are positioned, smallest entry first while going forwards,
-//! largest first while going backwards. Where one source supplies several entries in a row, a step
-//! costs one or two comparisons.
+//! largest first while going backwards. Where one source supplies many keys in a row, as a table does whose
+//! newer sources have little in its range, a step compares with the one key at which another comes first.
 //!
 //! The same place (key and SeqNo) in two sources is the same entry (replay after a crash can leave a
 //! batch in a memtable and in a table): both are yielded, the newer source's first going forwards.
 //!
 //! Invariants: going forwards, every source not on the current entry stands on its first entry after
 //! it, or has none; going backwards, on its last entry before it, or has none. An error from a source
-//! leaves the merge unpositioned.
+//! leaves the merge unpositioned. `lead` is set only while going forwards, and then the key of the source on
+//! top is below it and below every other source's.
 
 use std::cmp::Ordering;
 
 use crate::error::Result;
+use crate::hooks::{planted, rare};
 use crate::read::cursor::{Cursor, Entry, EntryRef};
 use crate::types::SeqNo;
 
@@ -32,6 +34,20 @@ pub(crate) struct MergeCursor {
     direction: Direction,
     /// Memory for the key that a step leaves.
     left: Vec<u8>,
+    /// How far the source on top may go on without a look at the others.
+    lead: Lead,
+    /// The key that `lead` speaks of.
+    bound: Vec<u8>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lead {
+    /// Not known.
+    None,
+    /// Below `bound`, the smallest key of the others.
+    Below,
+    /// For ever: the others have nothing left.
+    Alone,
 }
 
 impl MergeCursor {
@@ -43,6 +59,8 @@ impl MergeCursor {
             heap,
             direction: Direction::Forward,
             left: Vec::new(),
+            lead: Lead::None,
+            bound: Vec::new(),
         }
     }
 
@@ -100,6 +118,7 @@ impl MergeCursor {
     ) -> Result<()> {
         self.heap.clear();
         self.direction = direction;
+        self.lead = Lead::None;
         for (index, source) in self.sources.iter_mut().enumerate() {
             place(index, source.as_mut())?;
         }
@@ -123,6 +142,7 @@ impl MergeCursor {
         let Some(source) = self.sources.get_mut(top) else {
             return Ok(());
         };
+        self.lead = Lead::None;
         let result = step(source.as_mut());
         let positioned = source.entry().is_some();
         if let Err(error) = result {
@@ -133,7 +153,55 @@ impl MergeCursor {
             self.heap.swap_remove(0);
         }
         self.sift_down(0);
+        // The same one twice: it may be so for long.
+        if self.direction == Direction::Forward && self.heap.first() == Some(&top) {
+            self.find_lead();
+        }
         Ok(())
+    }
+
+    /// Finds out how far the source on top may go on alone.
+    fn find_lead(&mut self) {
+        let next = match (self.heap.get(1), self.heap.get(2)) {
+            (Some(one), Some(other)) if self.before(*other, *one) => *other,
+            (Some(one), _) => *one,
+            (None, _) => {
+                self.lead = Lead::Alone;
+                return;
+            }
+        };
+        let mut bound = std::mem::take(&mut self.bound);
+        if let (Some(top), Some(next)) = (self.entry(), self.source_entry(next))
+            && top.key < next.key
+        {
+            bound.clear();
+            bound.extend_from_slice(next.key);
+            self.lead = Lead::Below;
+        }
+        self.bound = bound;
+    }
+
+    /// Moves the source on top, which leads, with `step`.
+    fn lead_on(&mut self, step: fn(&mut dyn Cursor) -> Result<()>) -> Result<()> {
+        let source = self.heap.first().and_then(|top| self.sources.get_mut(*top));
+        let Some(source) = source else { return Ok(()) };
+        if let Err(error) = step(source.as_mut()) {
+            self.heap.clear();
+            self.lead = Lead::None;
+            return Err(error);
+        }
+        let leads = source.entry().is_some_and(|entry| match self.lead {
+            Lead::None => false,
+            Lead::Below if planted!(LeadTakesEqualKeys) => *entry.key <= self.bound[..],
+            Lead::Below => *entry.key < self.bound[..],
+            Lead::Alone => true,
+        });
+        if leads {
+            return Ok(());
+        }
+        rare!(LeadLost);
+        // It has moved: what is left is to put it in its place.
+        self.step(|_| Ok(()))
     }
 
     /// Turns around at the current entry, and takes one step.
@@ -200,14 +268,15 @@ impl Cursor for MergeCursor {
 
     fn next(&mut self) -> Result<()> {
         match self.direction {
+            Direction::Forward if self.lead != Lead::None => self.lead_on(|source| source.next()),
             Direction::Forward => self.step(|source| source.next()),
             Direction::Backward => self.turn(Direction::Forward),
         }
     }
 
     fn next_key(&mut self) -> Result<()> {
-        if self.direction == Direction::Forward && self.heap.len() == 1 {
-            return self.step(|source| source.next_key());
+        if self.lead != Lead::None {
+            return self.lead_on(|source| source.next_key());
         }
         let mut left = std::mem::take(&mut self.left);
         left.clear();

@@ -18,6 +18,10 @@ use crate::types::{KeyspaceId, SeqNo, TenantId};
 
 /// Entries of a keyspace in key order, from both ends. Each is `(key, value)`.
 ///
+/// As an iterator it hands out [`Bytes`], which keep the block of memory that they lie in for as long as they live.
+/// Who only looks at entries, one after the other, is served faster by [`next_ref`](Range::next_ref): it counts no
+/// references.
+///
 /// A value that expires is left out from its moment on, also when that comes while the range is read: what was
 /// yielded before is not taken back. An error ends the iteration: what follows it is `None`.
 pub struct Range {
@@ -31,15 +35,12 @@ pub struct Range {
     lower: Bytes,
     upper: Option<Bytes>,
     /// Each stands on what it yielded last.
-    front: Option<VisibleCursor<Box<dyn Cursor>>>,
-    back: Option<VisibleCursor<Box<dyn Cursor>>>,
+    front: Side,
+    back: Side,
     done: bool,
     /// Told first, instead of any entry.
     broken: Option<Error>,
 }
-
-/// What is yielded.
-type KeyValue = (Bytes, Bytes);
 
 impl Range {
     pub(crate) fn new(
@@ -89,7 +90,21 @@ impl Range {
         inner.check_keyspace(self.tenant, self.keyspace, Some(self.at))
     }
 
-    fn advance(&mut self) -> Result<Option<KeyValue>> {
+    /// The next entry, lent until the next call: key and value as they lie in memory. Otherwise as
+    /// [`next`](Iterator::next), with which it takes turns.
+    pub fn next_ref(&mut self) -> Option<Result<(&[u8], &[u8])>> {
+        let step = self.step(Range::advance);
+        lent(&self.front, step)
+    }
+
+    /// The last entry not yet yielded, lent until the next call; as [`next_back`](DoubleEndedIterator::next_back).
+    pub fn next_back_ref(&mut self) -> Option<Result<(&[u8], &[u8])>> {
+        let step = self.step(Range::retreat);
+        lent(&self.back, step)
+    }
+
+    /// Whether the front stands on an entry that is still to be yielded.
+    fn advance(&mut self) -> Result<bool> {
         self.check()?;
         let cursor = match &mut self.front {
             Some(cursor) => {
@@ -104,11 +119,12 @@ impl Range {
         };
         // Nothing at or above the upper bound comes out of a bounded cursor.
         let back = self.back.as_ref().and_then(|back| back.entry());
-        let met = back.is_some_and(|back| cursor.entry().is_some_and(|entry| entry.key >= back.key));
-        Ok(if met { None } else { key_value(cursor) })
+        Ok(cursor
+            .entry()
+            .is_some_and(|entry| back.is_none_or(|back| entry.key < back.key)))
     }
 
-    fn retreat(&mut self) -> Result<Option<KeyValue>> {
+    fn retreat(&mut self) -> Result<bool> {
         self.check()?;
         let cursor = match &mut self.back {
             Some(cursor) => {
@@ -126,43 +142,61 @@ impl Range {
             }
         };
         let front = self.front.as_ref().and_then(|front| front.entry());
-        let met = front.is_some_and(|front| cursor.entry().is_some_and(|entry| entry.key <= front.key));
-        Ok(if met { None } else { key_value(cursor) })
+        Ok(cursor
+            .entry()
+            .is_some_and(|entry| front.is_none_or(|front| entry.key > front.key)))
     }
 
-    fn deliver(&mut self, step: Result<Option<KeyValue>>) -> Option<Result<KeyValue>> {
-        if !matches!(step, Ok(Some(_))) {
-            self.done = true;
+    /// One step with `step`; None when the range has ended.
+    fn step(&mut self, step: fn(&mut Range) -> Result<bool>) -> Option<Result<()>> {
+        if self.done {
+            return None;
         }
-        step.transpose()
+        let stepped = self.broken.take().map_or_else(|| step(self), Err);
+        self.done = !matches!(stepped, Ok(true));
+        match stepped {
+            Ok(true) => Some(Ok(())),
+            Ok(false) => None,
+            Err(error) => Some(Err(error)),
+        }
     }
 }
 
-fn key_value(cursor: &VisibleCursor<Box<dyn Cursor>>) -> Option<KeyValue> {
-    let mut entry = cursor.owned()?;
+type Side = Option<VisibleCursor<Box<dyn Cursor>>>;
+
+/// What a side stands on after a step of its own, lent.
+fn lent(side: &Side, step: Option<Result<()>>) -> Option<Result<(&[u8], &[u8])>> {
+    if let Err(error) = step? {
+        return Some(Err(error));
+    }
+    let entry = side.as_ref()?.entry()?;
     // The keyspace id is the first four bytes of every tree key in range.
+    let key = entry.key.get(4..).unwrap_or_default();
+    Some(Ok((key, expiry::lent(entry.kind, entry.value))))
+}
+
+/// The same, taken out.
+fn taken(side: &Side, step: Option<Result<()>>) -> Option<Result<(Bytes, Bytes)>> {
+    if let Err(error) = step? {
+        return Some(Err(error));
+    }
+    let mut entry = side.as_ref()?.owned()?;
     entry.key.advance(4.min(entry.key.len()));
-    Some((entry.key, expiry::value(entry.kind, entry.value).0))
+    Some(Ok((entry.key, expiry::value(entry.kind, entry.value).0)))
 }
 
 impl Iterator for Range {
     type Item = Result<(Bytes, Bytes)>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.done {
-            return None;
-        }
-        let step = self.broken.take().map_or_else(|| self.advance(), Err);
-        self.deliver(step)
+        let step = self.step(Range::advance);
+        taken(&self.front, step)
     }
 }
 
 impl DoubleEndedIterator for Range {
     fn next_back(&mut self) -> Option<Self::Item> {
-        if self.done {
-            return None;
-        }
-        let step = self.broken.take().map_or_else(|| self.retreat(), Err);
-        self.deliver(step)
+        let step = self.step(Range::retreat);
+        taken(&self.back, step)
     }
 }

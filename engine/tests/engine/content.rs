@@ -91,6 +91,19 @@ fn both_ends_of_a_range_meet_exactly_once() {
     }
     assert_eq!(seen, [1, 7, 2, 6, 3, 5, 4]);
     assert!(range.next().is_none() && range.next_back().is_none());
+    let mut range = k.range("b".."i");
+    assert_eq!(range.next_ref().unwrap().unwrap(), (&b"b"[..], &[1][..]));
+    assert_eq!(range.next().unwrap().unwrap().1[0], 2);
+    assert_eq!(range.next_back_ref().unwrap().unwrap(), (&b"h"[..], &[7][..]));
+    assert_eq!(range.next_back().unwrap().unwrap().1[0], 6);
+    assert_eq!(
+        range
+            .by_ref()
+            .map(|entry| entry.unwrap().1[0])
+            .collect::<Vec<_>>(),
+        [3, 4, 5]
+    );
+    assert!(range.next_ref().is_none() && range.next_back_ref().is_none());
     assert_eq!(k.range("d"..="f").count(), 3);
     assert_eq!(k.range("f".."d").count(), 0);
     assert_eq!(k.prefix("c").count(), 1);

@@ -77,6 +77,7 @@ pub fn finder(bug: Bug) -> Finder {
         Bug::KeyspaceDropNotSynced => Part("delete keyspaces, buffered: crash", 2000),
         Bug::MemtableAnswerUnchecked => Part("write: crash", 500),
         Bug::DeleteSkippedAlone => Part("write: crash", 500),
+        Bug::LeadTakesEqualKeys => Part("write: crash", 500),
         Bug::CompressionCarriedOver => Seeds("engine", 20),
         Bug::PlainLengthUnchecked => Directed("a wrong length in a compressed block", directed::wrong_length),
         Bug::ConditionsIgnored | Bug::AnswersInKeyOrder => Seeds("engine", 20),

@@ -112,15 +112,21 @@ impl Run {
         let front_percent = *dice.pick(&[0, 50, 100]);
         let most = dice.below(2 * KEYS);
         for _ in 0..most {
-            let (expected, found) = match dice.percent(front_percent) {
-                true => (expected.next(), found.next()),
-                false => (expected.next_back(), found.next_back()),
+            let (front, lent) = (dice.percent(front_percent), dice.percent(50));
+            let expected = match front {
+                true => expected.next(),
+                false => expected.next_back(),
             };
-            let found = found.transpose()?;
-            if found.as_ref().map(|(k, v)| (k, v)) != expected {
+            let same = match (front, lent) {
+                (true, true) => is(found.next_ref().transpose()?, expected),
+                (false, true) => is(found.next_back_ref().transpose()?, expected),
+                (true, false) => found.next().transpose()?.as_ref().map(|(k, v)| (k, v)) == expected,
+                (false, false) => found.next_back().transpose()?.as_ref().map(|(k, v)| (k, v)) == expected,
+            };
+            if !same {
                 return Err(Wrong::Failure("a range gives something else".into()));
             }
-            if found.is_none() {
+            if expected.is_none() {
                 break;
             }
         }
@@ -210,4 +216,9 @@ impl Run {
             ))),
         }
     }
+}
+
+/// Whether a lent entry is the one expected.
+fn is(found: Option<(&[u8], &[u8])>, expected: Option<(&Bytes, &Bytes)>) -> bool {
+    found == expected.map(|(key, value)| (&key[..], &value[..]))
 }

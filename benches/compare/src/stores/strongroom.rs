@@ -4,11 +4,10 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use anyhow::{Context, Result};
-use bytes::Bytes;
 use strongroom::keys::KeyFile;
 use strongroom::{Durability, Keyspace, Options, Tenant, TenantOptions};
 
-use crate::store::{Budget, Direction, Drops, Engine, Entry, Store, count, touch};
+use crate::store::{Budget, Direction, Drops, Engine, Entry, Store, touch};
 
 pub const ENGINE: Engine = Engine {
     name: "strongroom",
@@ -73,11 +72,6 @@ fn name(tenant: u32) -> String {
     format!("tenant-{tenant:06}")
 }
 
-fn visit(entry: strongroom::Result<(Bytes, Bytes)>) -> strongroom::Result<()> {
-    touch(&entry?.1);
-    Ok(())
-}
-
 impl Room {
     fn put(&self, key: &[u8], value: &[u8], sync: bool) -> Result<()> {
         let durability = if sync {
@@ -116,7 +110,12 @@ impl Room {
     }
 
     fn prefix(&self, prefix: &[u8]) -> Result<usize> {
-        count(self.keyspace.prefix(prefix), usize::MAX, visit)
+        let (mut range, mut found) = (self.keyspace.prefix(prefix), 0);
+        while let Some(entry) = range.next_ref() {
+            touch(entry?.1);
+            found += 1;
+        }
+        Ok(found)
     }
 }
 
@@ -139,15 +138,22 @@ impl Store for Strongroom {
 
     fn scan(&self, from: &[u8], limit: usize, direction: Direction) -> Result<usize> {
         let keyspace = &self.main.keyspace;
-        let range = match (direction, from.is_empty()) {
+        let mut range = match (direction, from.is_empty()) {
             (_, true) => keyspace.iter(),
             (Direction::Forward, _) => keyspace.range(from..),
             (Direction::Backward, _) => keyspace.range(..from),
         };
-        match direction {
-            Direction::Forward => count(range, limit, visit),
-            Direction::Backward => count(range.rev(), limit, visit),
+        let mut found = 0;
+        while found < limit {
+            let entry = match direction {
+                Direction::Forward => range.next_ref(),
+                Direction::Backward => range.next_back_ref(),
+            };
+            let Some(entry) = entry else { break };
+            touch(entry?.1);
+            found += 1;
         }
+        Ok(found)
     }
 
     fn prefix(&self, prefix: &[u8]) -> Result<usize> {
