@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use strongroom::{Durability, Error, ErrorKind, Keyspace, Position};
+use strongroom::{Error, ErrorKind, Keyspace, Snapshot};
 use strongroom_client::Kind;
 use strongroom_client::proto::kv as pb;
 use strongroom_client::proto::kv::kv_server::Kv;
@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status};
 
 use crate::auth::{Access, unauthenticated};
 use crate::blocking;
+use crate::kv_write;
 use crate::snapshots::Snapshots;
 use crate::status;
 
@@ -24,6 +25,10 @@ use crate::status;
 const CHUNK_BYTES: usize = 256 << 10;
 /// Longest piece of a value in a range message: with a full chunk before it and its key, still below 1 MiB.
 const PIECE_BYTES: usize = 512 << 10;
+/// Keys of one call.
+const KEYS_MAX: usize = 1024;
+/// Values of a call for many keys, unless the first alone is larger.
+const MANY_BYTES: usize = 16 << 20;
 /// Frame of an entry on the wire, at most.
 const ENTRY_OVERHEAD: usize = 24;
 
@@ -64,16 +69,15 @@ impl KvService {
         result.map_err(|e| status::for_tenant(&e))
     }
 
-    /// Commits the batch of operations.
+    /// Commits the batch.
     async fn write(
         &self,
         access: Access,
-        operations: Vec<pb::Operation>,
-        durability: i32,
+        batch: pb::BatchRequest,
     ) -> Result<Response<pb::WriteResponse>, Status> {
-        let durability = self::durability(durability)?;
+        let durability = kv_write::durability(batch.durability)?;
         let result = blocking::run(&self.shared.writes, Kind::Unknown, move || {
-            let committed = commit(&access, &operations, durability);
+            let committed = kv_write::commit(&access, &batch, durability);
             committed.map_err(|e| match e.kind() {
                 ErrorKind::ReadOnly if access.engine.status().awaiting_acceptance => {
                     status::status(Kind::AwaitingAcceptance, e.to_string())
@@ -93,62 +97,6 @@ impl KvService {
     }
 }
 
-/// `None`: the engine's default.
-pub(crate) fn durability(number: i32) -> Result<Option<Durability>, Status> {
-    match pb::Durability::try_from(number) {
-        Ok(pb::Durability::Unspecified) => Ok(None),
-        Ok(pb::Durability::Buffered) => Ok(Some(Durability::Buffered)),
-        Ok(pb::Durability::Local) => Ok(Some(Durability::Local)),
-        Ok(pb::Durability::Replicated) => Ok(Some(Durability::Replicated)),
-        Err(_) => Err(status::status(
-            Kind::Invalid,
-            format!("there is no durability {number}"),
-        )),
-    }
-}
-
-fn commit(
-    access: &Access,
-    operations: &[pb::Operation],
-    durability: Option<Durability>,
-) -> strongroom::Result<Position> {
-    // A call that cannot succeed creates no keyspace.
-    check_operations(operations)?;
-    let mut batch = access.tenant.batch();
-    if let Some(durability) = durability {
-        batch = batch.durability(durability);
-    }
-    let mut keyspace: Option<Keyspace> = None;
-    for operation in operations {
-        // Operations mostly come grouped by keyspace; opening one costs a read.
-        let keyspace = match &mut keyspace {
-            Some(keyspace) if keyspace.name() == operation.keyspace => keyspace,
-            other => other.insert(access.tenant.keyspace(&operation.keyspace)?),
-        };
-        batch = match &operation.value {
-            Some(value) => batch.put(keyspace, &operation.key, value),
-            None => batch.delete(keyspace, &operation.key),
-        };
-    }
-    batch.commit()
-}
-
-/// Checks the limits of keys and values.
-pub(crate) fn check_operations(operations: &[pb::Operation]) -> strongroom::Result<()> {
-    for operation in operations {
-        check_key(&operation.key)?;
-        if operation
-            .value
-            .as_ref()
-            .is_some_and(|value| value.len() > strongroom::VALUE_BYTES_MAX)
-        {
-            let text = format!("a value has up to {} bytes", strongroom::VALUE_BYTES_MAX);
-            return Err(Error::new(ErrorKind::Invalid, text));
-        }
-    }
-    Ok(())
-}
-
 pub(crate) fn check_key(key: &[u8]) -> strongroom::Result<()> {
     if (1..=strongroom::KEY_BYTES_MAX).contains(&key.len()) {
         return Ok(());
@@ -159,6 +107,50 @@ pub(crate) fn check_key(key: &[u8]) -> strongroom::Result<()> {
         key.len()
     );
     Err(Error::new(ErrorKind::Invalid, text))
+}
+
+/// A batch of one.
+fn alone(operation: pb::Operation, durability: i32) -> pb::BatchRequest {
+    pb::BatchRequest {
+        operations: vec![operation],
+        durability,
+        conditions: Vec::new(),
+    }
+}
+
+/// Answers for `keys`, as many as a message may have.
+fn get_many(
+    access: &Access,
+    keyspace: &str,
+    keys: &[Bytes],
+    snapshot: Option<&Snapshot>,
+) -> strongroom::Result<Vec<pb::GetResponse>> {
+    if keys.is_empty() || keys.len() > KEYS_MAX {
+        let text = format!(
+            "a call asks for 1 to {KEYS_MAX} keys, this one for {}",
+            keys.len()
+        );
+        return Err(Error::new(ErrorKind::Invalid, text));
+    }
+    keys.iter().try_for_each(|key| check_key(key))?;
+    let Some(keyspace) = open(access, keyspace)? else {
+        return Ok(vec![pb::GetResponse::default(); keys.len()]);
+    };
+    // All of one version, however many values there are.
+    let own = snapshot.is_none().then(|| access.tenant.snapshot());
+    let Some(snapshot) = snapshot.or(own.as_ref()) else {
+        return Ok(Vec::new());
+    };
+    let (mut answers, mut bytes) = (Vec::with_capacity(keys.len()), 0);
+    for key in keys {
+        let value = snapshot.get(&keyspace, key)?;
+        bytes += value.as_ref().map_or(0, Bytes::len) + ENTRY_OVERHEAD;
+        if bytes > MANY_BYTES && !answers.is_empty() {
+            break;
+        }
+        answers.push(pb::GetResponse { value });
+    }
+    Ok(answers)
 }
 
 /// The keyspace to read; `None` if there is none of that name, which reads as empty.
@@ -275,14 +267,44 @@ impl Kv for KvService {
         Ok(Response::new(pb::GetResponse { value: value.await? }))
     }
 
+    async fn get_many(
+        &self,
+        request: Request<pb::GetManyRequest>,
+    ) -> Result<Response<pb::GetManyResponse>, Status> {
+        let (access, message) = enter(request)?;
+        let snapshot = match message.snapshot_id {
+            0 => None,
+            id => Some(self.shared.snapshots.get(access.tenant.id(), access.epoch, id)?),
+        };
+        let values = self.read(&access, move |access| {
+            get_many(access, &message.keyspace, &message.keys, snapshot.as_ref())
+        });
+        Ok(Response::new(pb::GetManyResponse {
+            values: values.await?,
+        }))
+    }
+
+    async fn usage(&self, request: Request<pb::UsageRequest>) -> Result<Response<pb::UsageResponse>, Status> {
+        let (access, _) = enter(request)?;
+        let usage = self.read(&access, |access| access.tenant.usage()).await?;
+        Ok(Response::new(pb::UsageResponse {
+            entries: usage.entries,
+            deletes: usage.deletes,
+            table_bytes: usage.table_bytes,
+            memtable_entries: usage.memtables.entries,
+            memtable_bytes: usage.memtables.bytes,
+        }))
+    }
+
     async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::WriteResponse>, Status> {
         let (access, message) = enter(request)?;
         let operation = pb::Operation {
             keyspace: message.keyspace,
             key: message.key,
             value: Some(message.value),
+            ttl_ms: message.ttl_ms,
         };
-        self.write(access, vec![operation], message.durability).await
+        self.write(access, alone(operation, message.durability)).await
     }
 
     async fn delete(
@@ -294,8 +316,9 @@ impl Kv for KvService {
             keyspace: message.keyspace,
             key: message.key,
             value: None,
+            ttl_ms: None,
         };
-        self.write(access, vec![operation], message.durability).await
+        self.write(access, alone(operation, message.durability)).await
     }
 
     async fn batch(&self, request: Request<pb::BatchRequest>) -> Result<Response<pb::WriteResponse>, Status> {
@@ -303,7 +326,7 @@ impl Kv for KvService {
         if message.operations.is_empty() {
             return Err(status::status(Kind::Invalid, "the batch is empty"));
         }
-        self.write(access, message.operations, message.durability).await
+        self.write(access, message).await
     }
 
     type RangeStream = RangeStream;

@@ -30,6 +30,7 @@ mod backup;
 mod blocking;
 mod budget;
 mod kv_service;
+mod kv_write;
 mod snapshots;
 mod token_store;
 

@@ -13,7 +13,8 @@ use strongroom::keys::EscrowRecipient;
 use strongroom_client::proto::{admin, kv};
 
 use crate::config::{Config, toml_table};
-use crate::kv_service::{bound, check_key, check_operations, durability};
+use crate::kv_service::{bound, check_key};
+use crate::kv_write::{check_conditions, check_operations, durability};
 use crate::ndjson::{Lines, Object};
 use crate::template::Template;
 use crate::token_store::{self, TokenId};
@@ -71,7 +72,7 @@ fn check_kv(bytes: &[u8]) -> bool {
         return false;
     };
     let fits = |key: &[u8]| (1..=strongroom::KEY_BYTES_MAX).contains(&key.len());
-    match method % 8 {
+    match method % 10 {
         0 => message::<kv::HelloRequest>(bytes).is_some(),
         1 => message::<kv::GetRequest>(bytes).is_some_and(|get| {
             let accepted = check_key(&get.key).is_ok();
@@ -83,6 +84,7 @@ fn check_kv(bytes: &[u8]) -> bool {
                 keyspace: put.keyspace,
                 key: put.key,
                 value: Some(put.value),
+                ttl_ms: put.ttl_ms,
             };
             operations(&[operation], put.durability)
         }),
@@ -91,11 +93,13 @@ fn check_kv(bytes: &[u8]) -> bool {
                 keyspace: delete.keyspace,
                 key: delete.key,
                 value: None,
+                ttl_ms: None,
             };
             operations(&[operation], delete.durability)
         }),
-        4 => message::<kv::BatchRequest>(bytes)
-            .is_some_and(|batch| operations(&batch.operations, batch.durability)),
+        4 => message::<kv::BatchRequest>(bytes).is_some_and(|batch| {
+            operations(&batch.operations, batch.durability) & check_conditions(&batch.conditions).is_ok()
+        }),
         5 => message::<kv::RangeRequest>(bytes).is_some_and(|range| {
             let long = [&range.start, &range.end]
                 .into_iter()
@@ -106,6 +110,8 @@ fn check_kv(bytes: &[u8]) -> bool {
             accepted
         }),
         6 => message::<kv::OpenSnapshotRequest>(bytes).is_some(),
+        7 => message::<kv::GetManyRequest>(bytes).is_some(),
+        8 => message::<kv::UsageRequest>(bytes).is_some(),
         _ => message::<kv::ReleaseSnapshotRequest>(bytes).is_some(),
     }
 }
@@ -121,6 +127,9 @@ fn operations(operations: &[kv::Operation], number: i32) -> bool {
     let fits = |operation: &kv::Operation| {
         (1..=strongroom::KEY_BYTES_MAX).contains(&operation.key.len())
             && operation.value.as_ref().map_or(0, |value| value.len()) <= strongroom::VALUE_BYTES_MAX
+            && operation
+                .ttl_ms
+                .is_none_or(|ttl| ttl > 0 && operation.value.is_some())
     };
     assert_eq!(accepted, operations.iter().all(fits), "an operation out of range");
     known && accepted
@@ -277,6 +286,11 @@ fn kv_samples() -> Vec<Vec<u8>> {
     let batch = kv::BatchRequest {
         operations: vec![operation(Some("paid")), operation(None)],
         durability: kv::Durability::Local.into(),
+        conditions: vec![kv::Condition {
+            keyspace: "orders".into(),
+            key: "o/1".into(),
+            value: None,
+        }],
     };
     let edge = |key: &'static str, exclusive| kv::Bound {
         key: key.into(),

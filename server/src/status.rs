@@ -33,6 +33,7 @@ pub fn kind(kind: ErrorKind) -> Kind {
         ErrorKind::Fenced => Kind::Fenced,
         ErrorKind::NotPrimary => Kind::NotPrimary,
         ErrorKind::Unknown => Kind::Unknown,
+        ErrorKind::Conflict => Kind::Conflict,
         ErrorKind::Diverged => Kind::Diverged,
         ErrorKind::Gone => Kind::Gone,
         ErrorKind::NoSpace => Kind::NoSpace,
@@ -52,6 +53,7 @@ pub fn for_tenant(error: &Error) -> Status {
         | Kind::NotFound
         | Kind::AlreadyExists
         | Kind::Unknown
+        | Kind::Conflict
         | Kind::Gone
         | Kind::NotPrimary
         | Kind::Fenced
@@ -127,7 +129,7 @@ mod tests {
     use super::*;
     use strongroom_client::ClientError;
 
-    const KINDS: [ErrorKind; 16] = [
+    const KINDS: [ErrorKind; 17] = [
         ErrorKind::Invalid,
         ErrorKind::NotFound,
         ErrorKind::AlreadyExists,
@@ -139,6 +141,7 @@ mod tests {
         ErrorKind::Fenced,
         ErrorKind::NotPrimary,
         ErrorKind::Unknown,
+        ErrorKind::Conflict,
         ErrorKind::Diverged,
         ErrorKind::Gone,
         ErrorKind::NoSpace,

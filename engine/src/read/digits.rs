@@ -116,7 +116,11 @@ fn below(digits: &[[u8; 8]], wanted: u64) -> usize {
             rest = low;
         }
     }
-    start + rest.iter().map(|other| usize::from(is_below(other))).sum::<usize>()
+    start
+        + rest
+            .iter()
+            .map(|other| usize::from(is_below(other)))
+            .sum::<usize>()
 }
 
 /// The digits of keys in order, to search by.

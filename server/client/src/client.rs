@@ -22,9 +22,11 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
 
 use crate::EPOCH_KEY;
+use crate::batch::{Batch, milliseconds};
 use crate::channel::{self, Dial};
 use crate::config::ClientConfig;
 use crate::error::{ClientError, Kind, Result};
+use crate::many::Asked;
 use crate::proto::kv as pb;
 use crate::proto::kv::kv_client::KvClient;
 use crate::proto::kv::{Durability, Position};
@@ -42,8 +44,11 @@ pub struct WriteOptions {
     /// `Unspecified`: the server's default.
     pub durability: Durability,
     /// Retry also when the outcome is unknown: the caller vouches that applying the write twice does no harm.
-    /// (Another writer of the same key may come between: then the repeated write undoes its.)
+    /// (Another writer of the same key may come between: then the repeated write undoes its.) A batch with
+    /// conditions that meets a conflict after an unknown outcome ends in `Unknown`: it may be its own doing.
     pub retry_unknown: bool,
+    /// Of a put by itself: how long the value lives, in whole milliseconds, rounded up.
+    pub ttl: Option<Duration>,
 }
 
 impl WriteOptions {
@@ -59,6 +64,13 @@ impl WriteOptions {
         self
     }
 
+    /// The value lives so long. In a batch each put has its own: [`Batch::put_expiring`].
+    #[must_use]
+    pub fn ttl(mut self, ttl: Duration) -> WriteOptions {
+        self.ttl = Some(ttl);
+        self
+    }
+
     /// Whether to retry when the outcome is unknown.
     #[must_use]
     pub fn retry_unknown(mut self, yes: bool) -> WriteOptions {
@@ -67,56 +79,12 @@ impl WriteOptions {
     }
 }
 
-/// Operations that are applied all or not at all, over any keyspaces of the tenant. Later ones win.
-#[derive(Clone, Default)]
-pub struct Batch {
-    operations: Vec<pb::Operation>,
-    bytes: usize,
-}
-
-impl Batch {
-    /// Empty.
-    pub fn new() -> Batch {
-        Batch::default()
-    }
-
-    /// Adds a put.
-    #[must_use]
-    pub fn put(self, keyspace: &str, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Batch {
-        self.add(keyspace, key.into(), Some(value.into()))
-    }
-
-    /// Adds a delete.
-    #[must_use]
-    pub fn delete(self, keyspace: &str, key: impl Into<Bytes>) -> Batch {
-        self.add(keyspace, key.into(), None)
-    }
-
-    fn add(mut self, keyspace: &str, key: Bytes, value: Option<Bytes>) -> Batch {
-        // 24: frame of the operation and its fields on the wire, at most.
-        self.bytes += keyspace.len() + key.len() + value.as_ref().map_or(0, Bytes::len) + 24;
-        self.operations.push(pb::Operation {
-            keyspace: keyspace.into(),
-            key,
-            value,
-        });
-        self
-    }
-
-    /// Operations in it.
-    pub fn len(&self) -> usize {
-        self.operations.len()
-    }
-
-    /// Whether it has none.
-    pub fn is_empty(&self) -> bool {
-        self.operations.is_empty()
-    }
-
-    /// Bytes on the wire, at most: commit before it reaches [`MESSAGE_BYTES_MAX`](crate::MESSAGE_BYTES_MAX).
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
+/// A conflict after an attempt whose outcome is not known.
+fn own_doing() -> ClientError {
+    ClientError::new(
+        Kind::Unknown,
+        "a condition does not hold, after an attempt that may have been applied: read back",
+    )
 }
 
 /// What every call carries, and when it is given up.
@@ -249,6 +217,29 @@ impl Client {
             .value)
     }
 
+    /// Newest values of many keys of one keyspace, in the order they are asked for.
+    ///
+    /// Up to 1024 keys whose values take up to 16 MiB are one call and of one version; more are several calls, of
+    /// versions that do not go back. [`Snapshot::get_many`] reads any number at one version.
+    pub async fn get_many<K: AsRef<[u8]>>(
+        &self,
+        keyspace: &str,
+        keys: impl IntoIterator<Item = K>,
+    ) -> Result<Vec<Option<Bytes>>> {
+        let mut asked = Asked::new(keys);
+        while let Some(request) = asked.request(keyspace, 0) {
+            let call = async |n: Node, r| n.stub().get_many(r).await;
+            asked.answer(self.call(Repeat::Read, &request, call).await?)?;
+        }
+        Ok(asked.into_values())
+    }
+
+    /// What the tenant takes.
+    pub async fn usage(&self) -> Result<pb::UsageResponse> {
+        let call = async |n: Node, r| n.stub().usage(r).await;
+        self.call(Repeat::Read, &pb::UsageRequest {}, call).await
+    }
+
     /// Stores a value.
     pub async fn put(
         &self,
@@ -272,6 +263,7 @@ impl Client {
             key: key.into(),
             value: value.into(),
             durability: options.durability.into(),
+            ttl_ms: options.ttl.map(milliseconds),
         };
         self.write(options, &request, async |n: Node, r| n.stub().put(r).await)
             .await
@@ -289,6 +281,10 @@ impl Client {
         key: impl Into<Bytes>,
         options: WriteOptions,
     ) -> Result<Position> {
+        if options.ttl.is_some() {
+            let text = "a delete has no time to live";
+            return Err(ClientError::new(Kind::Invalid, text));
+        }
         let request = pb::DeleteRequest {
             keyspace: keyspace.into(),
             key: key.into(),
@@ -305,10 +301,11 @@ impl Client {
 
     /// Applies a batch, with options.
     pub async fn batch_with(&self, batch: Batch, options: WriteOptions) -> Result<Position> {
-        let request = pb::BatchRequest {
-            operations: batch.operations,
-            durability: options.durability.into(),
-        };
+        if options.ttl.is_some() {
+            let text = "a batch has no time to live: its puts have";
+            return Err(ClientError::new(Kind::Invalid, text));
+        }
+        let request = batch.into_request(options.durability);
         self.write(options, &request, async |n: Node, r| n.stub().batch(r).await)
             .await
     }
@@ -369,6 +366,7 @@ impl Client {
     {
         let deadline = Instant::now() + self.shared.failover_timeout;
         let mut backoff = BACKOFF_MIN;
+        let mut unknown = false;
         for attempt in 1usize.. {
             let (generation, error) = match self.node().await {
                 Err((generation, error)) => (generation, error),
@@ -392,8 +390,12 @@ impl Client {
                 self.leave(generation);
             }
             if !repeat.after(error.kind()) {
-                return Err(error);
+                return Err(match error.kind() {
+                    Kind::Conflict if unknown => own_doing(),
+                    _ => error,
+                });
             }
+            unknown |= error.kind() == Kind::Unknown;
             if attempt % self.shared.endpoints.len() == 0 {
                 let now = Instant::now();
                 if now + backoff >= deadline {

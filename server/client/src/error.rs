@@ -62,6 +62,8 @@ kinds! {
     NotPrimary = "not_primary", FailedPrecondition;
     /// It may or may not have been applied: read back.
     Unknown = "unknown", Unknown;
+    /// A condition of the batch does not hold. Not applied: read again, and try again.
+    Conflict = "conflict", Aborted;
     /// The two histories parted.
     Diverged = "diverged", FailedPrecondition;
     /// No longer kept: a snapshot whose lease ended, a position too old.

@@ -26,15 +26,18 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod batch;
 mod channel;
 mod client;
 mod config;
 mod error;
+mod many;
 mod range;
 mod snapshot;
 
 pub use admin::{AdminClient, AdminConfig};
-pub use client::{Batch, Client, WriteOptions};
+pub use batch::Batch;
+pub use client::{Client, WriteOptions};
 pub use config::ClientConfig;
 pub use error::{ClientError, ERROR_KIND_KEY, Kind, Result};
 pub use range::{Entries, RangeOptions};

@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use crate::client::Node;
 use crate::error::{ClientError, Result};
+use crate::many::Asked;
 use crate::proto::kv as pb;
 use crate::range::{Entries, RangeOptions};
 
@@ -42,6 +43,22 @@ impl Snapshot {
             Ok(response) => Ok(response.into_inner().value),
             Err(status) => Err(ClientError::from_status(&status, false)),
         }
+    }
+
+    /// Values of many keys at the snapshot, in the order they are asked for; any number. `Gone` if the lease ended.
+    pub async fn get_many<K: AsRef<[u8]>>(
+        &self,
+        keyspace: &str,
+        keys: impl IntoIterator<Item = K>,
+    ) -> Result<Vec<Option<Bytes>>> {
+        let mut asked = Asked::new(keys);
+        while let Some(request) = asked.request(keyspace, self.id) {
+            match self.node.stub().get_many(self.node.request(request)).await {
+                Ok(response) => asked.answer(response.into_inner())?,
+                Err(status) => return Err(ClientError::from_status(&status, false)),
+            }
+        }
+        Ok(asked.into_values())
     }
 
     /// Entries at the snapshot. `Gone` if the lease ended; a range that has begun goes on to its end.

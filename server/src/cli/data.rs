@@ -2,10 +2,12 @@
 
 use std::io::{IsTerminal, Read, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 
+use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use serde_json::json;
-use strongroom_client::{Durability, Position, WriteOptions};
+use strongroom_client::{Batch, Durability, Position, WriteOptions};
 
 use super::connect::DataArgs;
 use super::exit::{self, Exit, Failure, Outcome};
@@ -107,6 +109,11 @@ pub struct PutArgs {
     /// File with the value
     #[arg(long, value_name = "FILE", conflicts_with = "value")]
     value_file: Option<PathBuf>,
+    /// How long the value lives; then the key is absent
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    ttl: Option<Duration>,
+    #[command(flatten)]
+    condition: Condition,
     /// How far the write must have got before it is acknowledged
     #[arg(long, value_enum, default_value_t)]
     durability: Until,
@@ -122,12 +129,49 @@ pub async fn put(args: PutArgs, format: Format) -> Outcome {
         (None, Some(path)) => bounded(std::fs::File::open(path).map_err(exit::at(path))?)?,
         (None, None) => bounded(std::io::stdin().lock())?,
     };
+    let required = args.condition.value(args.value_format)?;
     let client = args.connection.connect().await?;
-    let position = client
-        .put_with(&args.entry.keyspace, key, value, args.durability.options())
-        .await?;
-    written(position, format);
+    let keyspace = &args.entry.keyspace;
+    let batch = match args.ttl {
+        Some(ttl) => Batch::new().put_expiring(keyspace, key.clone(), value, ttl),
+        None => Batch::new().put(keyspace, key.clone(), value),
+    };
+    let batch = match required {
+        Some(required) => batch.require(keyspace, key, required),
+        None => batch,
+    };
+    written(client.batch_with(batch, args.durability.options()).await?, format);
     Ok(())
+}
+
+/// What must be so for a write to be done.
+#[derive(Args, Debug)]
+pub struct Condition {
+    /// Write only if the key is absent (exit code 16 otherwise)
+    #[arg(long, conflicts_with = "if_value")]
+    if_absent: bool,
+    /// Write only if the key has this value now (exit code 16 otherwise)
+    #[arg(long, value_name = "VALUE")]
+    if_value: Option<String>,
+}
+
+impl Condition {
+    /// What the key must have; `Some(None)`: nothing.
+    fn value(&self, form: Form) -> Outcome<Option<Option<Bytes>>> {
+        Ok(match &self.if_value {
+            Some(text) => Some(Some(form.decode("--if-value", text)?.into())),
+            None => self.if_absent.then_some(None),
+        })
+    }
+}
+
+/// A time that is at least a millisecond.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let number: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    match Duration::try_from_secs_f64(number) {
+        Ok(time) if time >= Duration::from_millis(1) => Ok(time),
+        _ => Err("at least 0.001, and no more than there are seconds".to_owned()),
+    }
 }
 
 /// Reads a value; one byte more than the largest is enough for the server to refuse it.
@@ -148,6 +192,12 @@ fn bounded(input: impl Read) -> Outcome<Vec<u8>> {
 pub struct DelArgs {
     #[command(flatten)]
     entry: Entry,
+    /// Remove it only if it has this value now (exit code 16 otherwise)
+    #[arg(long, value_name = "VALUE")]
+    if_value: Option<String>,
+    /// How the value of --if-value is written
+    #[arg(long, value_enum, default_value_t)]
+    value_format: Form,
     /// How far the write must have got before it is acknowledged
     #[arg(long, value_enum, default_value_t)]
     durability: Until,
@@ -158,11 +208,18 @@ pub struct DelArgs {
 /// Removes a key; fine if it is absent.
 pub async fn del(args: DelArgs, format: Format) -> Outcome {
     let key = args.entry.key()?;
+    let required = match &args.if_value {
+        Some(text) => Some(args.value_format.decode("--if-value", text)?),
+        None => None,
+    };
     let client = args.connection.connect().await?;
-    let position = client
-        .delete_with(&args.entry.keyspace, key, args.durability.options())
-        .await?;
-    written(position, format);
+    let keyspace = &args.entry.keyspace;
+    let batch = Batch::new().delete(keyspace, key.clone());
+    let batch = match required {
+        Some(required) => batch.require(keyspace, key, Some(required.into())),
+        None => batch,
+    };
+    written(client.batch_with(batch, args.durability.options()).await?, format);
     Ok(())
 }
 

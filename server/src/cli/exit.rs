@@ -6,6 +6,7 @@
 //!  2 usage                        13 not primary, or fenced
 //!  3 answered, but unhealthy      14 refused because data would be lost
 //! 10 absent                       15 outcome unknown
+//!                                 16 a condition does not hold
 //! ```
 //!
 //! Codes are a promise to scripts: they are never renumbered. A code that is not in the table is a
@@ -46,6 +47,8 @@ pub enum Exit {
     WouldLose = 14,
     /// It may or may not have happened: look again before repeating it.
     Unknown = 15,
+    /// A condition of a write does not hold: nothing was written.
+    Conflict = 16,
     /// Interrupted from the keyboard, as shells have it.
     Interrupted = 130,
 }
@@ -67,6 +70,7 @@ pub fn of_engine(kind: ErrorKind) -> Exit {
         ErrorKind::AlreadyExists => Exit::WouldLose,
         ErrorKind::Fenced | ErrorKind::NotPrimary => Exit::NotPrimary,
         ErrorKind::Unknown => Exit::Unknown,
+        ErrorKind::Conflict => Exit::Conflict,
         _ => Exit::Failed,
     }
 }
@@ -81,6 +85,7 @@ pub fn of_client(kind: Kind) -> Exit {
         Kind::Fenced | Kind::NotPrimary | Kind::AwaitingAcceptance => Exit::NotPrimary,
         Kind::WouldLose => Exit::WouldLose,
         Kind::Unknown => Exit::Unknown,
+        Kind::Conflict => Exit::Conflict,
         _ => Exit::Failed,
     }
 }

@@ -75,6 +75,133 @@ async fn batch_over_keyspaces_then_all_or_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn condition_holds_then_the_batch_is_applied_and_otherwise_nothing_is_and_the_kind_is_conflict() {
+    let node = TestNode::start("").await;
+    let (client, _) = node.tenant("acme").await;
+    let first = |value: &'static str| {
+        Batch::new()
+            .put("k", "a", value)
+            .put("other", "x", value)
+            .require("k", "a", None)
+    };
+    client.batch(first("1")).await.unwrap();
+    refused(client.batch(first("2")).await, Kind::Conflict);
+    assert_eq!(
+        client.get("other", "x").await.unwrap().as_deref(),
+        Some(&b"1"[..])
+    );
+
+    let swap = |from: &'static str, to: &'static str| {
+        Batch::new()
+            .put("k", "a", to)
+            .require("k", "a", Some(Bytes::from(from)))
+    };
+    client.batch(swap("1", "2")).await.unwrap();
+    refused(client.batch(swap("1", "3")).await, Kind::Conflict);
+    assert_eq!(client.get("k", "a").await.unwrap().as_deref(), Some(&b"2"[..]));
+
+    // In a keyspace that does not exist no key has a value; a failed batch creates none.
+    let absent = |value| Batch::new().put("new", "b", "1").require("new", "a", value);
+    refused(client.batch(absent(Some(Bytes::from("1")))).await, Kind::Conflict);
+    client.batch(absent(None)).await.unwrap();
+    refused(
+        client.batch(Batch::new().require("k", "a", None)).await,
+        Kind::Invalid,
+    );
+    refused(
+        client.batch(swap("2", "3").require("k", "", None)).await,
+        Kind::Invalid,
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn value_with_a_time_to_live_then_absent_once_it_has_passed() {
+    let node = TestNode::start("").await;
+    let (client, _) = node.tenant("acme").await;
+    let hour = std::time::Duration::from_secs(3600);
+    let brief = std::time::Duration::from_millis(1);
+    client
+        .put_with("k", "long", "1", WriteOptions::new().ttl(hour))
+        .await
+        .unwrap();
+    client
+        .batch(Batch::new().put_expiring("k", "a", "1", brief).put("k", "b", "2"))
+        .await
+        .unwrap();
+    // An event to wait for: it can only go.
+    while client.get("k", "a").await.unwrap().is_some() {}
+    assert_eq!(keys(&client, RangeOptions::all()).await, ["b", "long"]);
+    client
+        .batch(Batch::new().put("k", "a", "3").require("k", "a", None))
+        .await
+        .unwrap();
+
+    refused(
+        client.delete_with("k", "a", WriteOptions::new().ttl(hour)).await,
+        Kind::Invalid,
+    );
+    refused(
+        client
+            .batch_with(Batch::new().delete("k", "a"), WriteOptions::new().ttl(hour))
+            .await,
+        Kind::Invalid,
+    );
+    let never = Batch::new().put_expiring("k", "a", "1", std::time::Duration::ZERO);
+    refused(client.batch(never).await, Kind::Invalid);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_keys_asked_for_then_answered_in_their_order_at_one_version_however_large() {
+    let node = TestNode::start("").await;
+    let (client, _) = node.tenant("acme").await;
+    let none: [&str; 0] = [];
+    assert!(client.get_many("k", none).await.unwrap().is_empty());
+    assert_eq!(client.get_many("k", ["a", "b"]).await.unwrap(), [None, None]);
+    // Three answers of 16 MiB at most hold these, and several calls these keys.
+    let large = Bytes::from(vec![7; 9 << 20]);
+    client.put("k", "a", large.clone()).await.unwrap();
+    client.put("k", "b", large.clone()).await.unwrap();
+    client.put("k", "c", "3").await.unwrap();
+    let snapshot = client.snapshot().await.unwrap();
+    client.put("k", "c", "4").await.unwrap();
+    let asked = ["c", "b", "missing", "a", "c"];
+    let expected = |c: &'static str| {
+        let c = Some(Bytes::from(c));
+        [c.clone(), Some(large.clone()), None, Some(large.clone()), c]
+    };
+    assert!(client.get_many("k", asked).await.unwrap() == expected("4"));
+    assert!(snapshot.get_many("k", asked).await.unwrap() == expected("3"));
+    let found = client.get_many("k", vec!["c"; 3000]).await.unwrap();
+    assert!(found.len() == 3000 && found.iter().all(|value| value.as_deref() == Some(b"4")));
+    refused(client.get_many("k", ["a", ""]).await, Kind::Invalid);
+    snapshot.release().await.unwrap();
+    refused(
+        client.snapshot().await.unwrap().get_many("", ["a"]).await,
+        Kind::Invalid,
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn usage_then_what_this_tenant_wrote_and_no_other() {
+    let node = TestNode::start("").await;
+    let (client, _) = node.tenant("acme").await;
+    let (other, _) = node.tenant("other").await;
+    other.put("k", "a", vec![1; 100_000]).await.unwrap();
+    client.put("k", "a", vec![1; 10_000]).await.unwrap();
+    client.delete("k", "b").await.unwrap();
+    let before = client.usage().await.unwrap();
+    assert!((10_000..50_000).contains(&before.memtable_bytes), "{before:?}");
+    assert_eq!(before.table_bytes, 0);
+    node.admin().await.compact().await.unwrap();
+    let after = client.usage().await.unwrap();
+    assert_eq!((after.memtable_bytes, after.deletes), (0, 0), "{after:?}");
+    assert!(
+        after.entries > 0 && after.table_bytes > 0 && after.table_bytes < 50_000,
+        "{after:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn durability_chosen_then_kept_or_refused() {
     let node = TestNode::start("[engine]\nreplicated_timeout_ms = 200\n").await;
     let (client, _) = node.tenant("acme").await;
@@ -97,6 +224,7 @@ async fn durability_chosen_then_kept_or_refused() {
         key: "a".into(),
         value: "1".into(),
         durability: 77,
+        ttl_ms: None,
     });
     request
         .metadata_mut()

@@ -37,6 +37,24 @@ pub struct GetResponse {
     pub value: ::core::option::Option<::prost::bytes::Bytes>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetManyRequest {
+    #[prost(string, tag = "1")]
+    pub keyspace: ::prost::alloc::string::String,
+    /// At most 1024; answered in this order, a key that is asked for twice twice.
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    pub keys: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// From OpenSnapshot; 0 reads the newest.
+    #[prost(uint64, tag = "3")]
+    pub snapshot_id: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetManyResponse {
+    /// Of the first keys, in order: fewer than were asked for where the values of more would take over 16 MiB. At least
+    /// one. Ask for the rest again; within a snapshot all are of one version.
+    #[prost(message, repeated, tag = "1")]
+    pub values: ::prost::alloc::vec::Vec<GetResponse>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PutRequest {
     /// Created if missing.
     #[prost(string, tag = "1")]
@@ -47,6 +65,10 @@ pub struct PutRequest {
     pub value: ::prost::bytes::Bytes,
     #[prost(enumeration = "Durability", tag = "4")]
     pub durability: i32,
+    /// Present: the value lives so many milliseconds, at least 1, from when the server takes the call; then the key is
+    /// absent.
+    #[prost(uint64, optional, tag = "5")]
+    pub ttl_ms: ::core::option::Option<u64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeleteRequest {
@@ -67,6 +89,21 @@ pub struct Operation {
     /// Present: put. Absent: delete.
     #[prost(bytes = "bytes", optional, tag = "3")]
     pub value: ::core::option::Option<::prost::bytes::Bytes>,
+    /// Of a put, as in PutRequest.
+    #[prost(uint64, optional, tag = "4")]
+    pub ttl_ms: ::core::option::Option<u64>,
+}
+/// What must be so, when the batch is committed, of the newest value of a key.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Condition {
+    /// Created if missing and the batch is committed.
+    #[prost(string, tag = "1")]
+    pub keyspace: ::prost::alloc::string::String,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub key: ::prost::bytes::Bytes,
+    /// Present: the key has exactly this value. Absent: it has none. A value that has expired counts as none.
+    #[prost(bytes = "bytes", optional, tag = "3")]
+    pub value: ::core::option::Option<::prost::bytes::Bytes>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct BatchRequest {
@@ -74,6 +111,8 @@ pub struct BatchRequest {
     pub operations: ::prost::alloc::vec::Vec<Operation>,
     #[prost(enumeration = "Durability", tag = "2")]
     pub durability: i32,
+    #[prost(message, repeated, tag = "3")]
+    pub conditions: ::prost::alloc::vec::Vec<Condition>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WriteResponse {
@@ -149,6 +188,26 @@ pub struct ReleaseSnapshotRequest {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReleaseSnapshotResponse {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UsageRequest {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UsageResponse {
+    /// Versions of entries in tables: deletes, and values that expired or that newer ones hide, are among them until
+    /// compaction drops them.
+    #[prost(uint64, tag = "1")]
+    pub entries: u64,
+    /// Deletes among them.
+    #[prost(uint64, tag = "2")]
+    pub deletes: u64,
+    /// Sealed bytes in tables.
+    #[prost(uint64, tag = "3")]
+    pub table_bytes: u64,
+    /// Entries and bytes that are not in tables yet, about.
+    #[prost(uint64, tag = "4")]
+    pub memtable_entries: u64,
+    #[prost(uint64, tag = "5")]
+    pub memtable_bytes: u64,
+}
 /// How far a write must have got before it is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -317,6 +376,31 @@ pub mod kv_client {
             req.extensions_mut().insert(GrpcMethod::new("strongroom.kv.v1.Kv", "Get"));
             self.inner.unary(req, path, codec).await
         }
+        /// The same of many keys of one keyspace, at one version.
+        pub async fn get_many(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetManyRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetManyResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/strongroom.kv.v1.Kv/GetMany",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("strongroom.kv.v1.Kv", "GetMany"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Stores a value.
         pub async fn put(
             &mut self,
@@ -358,7 +442,8 @@ pub mod kv_client {
                 .insert(GrpcMethod::new("strongroom.kv.v1.Kv", "Delete"));
             self.inner.unary(req, path, codec).await
         }
-        /// Applies all operations or none, over any keyspaces of the tenant. At least one operation.
+        /// Applies all operations or none, over any keyspaces of the tenant, if all conditions hold. At least one
+        /// operation. A condition that does not hold answers ABORTED with kind `conflict`: nothing was written.
         pub async fn batch(
             &mut self,
             request: impl tonic::IntoRequest<super::BatchRequest>,
@@ -453,6 +538,27 @@ pub mod kv_client {
                 .insert(GrpcMethod::new("strongroom.kv.v1.Kv", "ReleaseSnapshot"));
             self.inner.unary(req, path, codec).await
         }
+        /// What the tenant takes.
+        pub async fn usage(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UsageRequest>,
+        ) -> std::result::Result<tonic::Response<super::UsageResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/strongroom.kv.v1.Kv/Usage",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("strongroom.kv.v1.Kv", "Usage"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -478,6 +584,11 @@ pub mod kv_server {
             &self,
             request: tonic::Request<super::GetRequest>,
         ) -> std::result::Result<tonic::Response<super::GetResponse>, tonic::Status>;
+        /// The same of many keys of one keyspace, at one version.
+        async fn get_many(
+            &self,
+            request: tonic::Request<super::GetManyRequest>,
+        ) -> std::result::Result<tonic::Response<super::GetManyResponse>, tonic::Status>;
         /// Stores a value.
         async fn put(
             &self,
@@ -488,7 +599,8 @@ pub mod kv_server {
             &self,
             request: tonic::Request<super::DeleteRequest>,
         ) -> std::result::Result<tonic::Response<super::WriteResponse>, tonic::Status>;
-        /// Applies all operations or none, over any keyspaces of the tenant. At least one operation.
+        /// Applies all operations or none, over any keyspaces of the tenant, if all conditions hold. At least one
+        /// operation. A condition that does not hold answers ABORTED with kind `conflict`: nothing was written.
         async fn batch(
             &self,
             request: tonic::Request<super::BatchRequest>,
@@ -520,6 +632,11 @@ pub mod kv_server {
             tonic::Response<super::ReleaseSnapshotResponse>,
             tonic::Status,
         >;
+        /// What the tenant takes.
+        async fn usage(
+            &self,
+            request: tonic::Request<super::UsageRequest>,
+        ) -> std::result::Result<tonic::Response<super::UsageResponse>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct KvServer<T> {
@@ -668,6 +785,49 @@ pub mod kv_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/strongroom.kv.v1.Kv/GetMany" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetManySvc<T: Kv>(pub Arc<T>);
+                    impl<T: Kv> tonic::server::UnaryService<super::GetManyRequest>
+                    for GetManySvc<T> {
+                        type Response = super::GetManyResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetManyRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Kv>::get_many(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetManySvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -931,6 +1091,49 @@ pub mod kv_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ReleaseSnapshotSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/strongroom.kv.v1.Kv/Usage" => {
+                    #[allow(non_camel_case_types)]
+                    struct UsageSvc<T: Kv>(pub Arc<T>);
+                    impl<T: Kv> tonic::server::UnaryService<super::UsageRequest>
+                    for UsageSvc<T> {
+                        type Response = super::UsageResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::UsageRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Kv>::usage(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UsageSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
