@@ -15,6 +15,7 @@ use tonic::{Request, Response, Status};
 use crate::backup;
 use crate::blocking;
 use crate::snapshots::Snapshots;
+use crate::stats;
 use crate::status;
 use crate::token_store::{TokenId, TokenStore};
 
@@ -324,6 +325,12 @@ impl Admin for AdminService {
         response.uptime_ms = millis(self.started.elapsed());
         response.snapshots = self.snapshots.count();
         Ok(Response::new(response))
+    }
+
+    async fn stats(&self, _: Request<pb::StatsRequest>) -> Result<Response<pb::StatsResponse>, Status> {
+        let engine = self.readable()?;
+        let stats = self.run(move || Ok(engine.stats())).await?;
+        Ok(Response::new(stats::response(&stats)))
     }
 
     async fn promote(

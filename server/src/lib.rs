@@ -32,6 +32,7 @@ mod budget;
 mod kv_service;
 mod kv_write;
 mod snapshots;
+mod stats;
 mod token_store;
 
 /// Makes aws-lc-rs the process's one TLS provider. Call it first thing in `main`, and in tests; fine to call

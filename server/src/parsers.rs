@@ -139,7 +139,7 @@ fn check_admin(bytes: &[u8]) -> bool {
     let Some((method, bytes)) = bytes.split_first() else {
         return false;
     };
-    match method % 13 {
+    match method % 14 {
         0 => message::<admin::StatusRequest>(bytes).is_some(),
         1 => message::<admin::PromoteRequest>(bytes).is_some(),
         2 => message::<admin::FenceRequest>(bytes).is_some(),
@@ -158,6 +158,7 @@ fn check_admin(bytes: &[u8]) -> bool {
             .is_some_and(|backup| EscrowRecipient::parse(&backup.escrow_recipient).is_ok()),
         10 => message::<admin::AcceptRestoredRequest>(bytes).is_some(),
         11 => message::<admin::FlushRequest>(bytes).is_some(),
+        12 => message::<admin::StatsRequest>(bytes).is_some(),
         _ => message::<admin::CompactRequest>(bytes).is_some(),
     }
 }

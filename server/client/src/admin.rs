@@ -192,6 +192,12 @@ impl AdminClient {
             .await
     }
 
+    /// What the node's engine holds and does. `NotFound` while the node has no data.
+    pub async fn stats(&self) -> Result<pb::StatsResponse> {
+        self.call(false, pb::StatsRequest {}, async |mut s, r| s.stats(r).await)
+            .await
+    }
+
     /// Lets a restored database serve.
     pub async fn accept_restored(&self) -> Result<()> {
         let request = pb::AcceptRestoredRequest {};

@@ -26,6 +26,7 @@ mod probe;
 mod promote;
 mod scan;
 mod serve;
+mod stats;
 mod status;
 mod tenant;
 mod verify;
@@ -66,6 +67,8 @@ enum Verb {
     Standby(serve::ServeArgs),
     /// What the nodes are doing, and whether all is well
     Status(status::StatusArgs),
+    /// What a node's engine holds and does: levels, memory, log, flushes, compactions, stalls
+    Stats(stats::StatsArgs),
     /// Make a standby the primary
     Promote(promote::PromoteArgs),
     /// Create, list and delete tenants
@@ -134,6 +137,7 @@ async fn run(cli: Cli) -> Outcome {
         Verb::Serve(args) => serve::run(args, false).await,
         Verb::Standby(args) => serve::run(args, true).await,
         Verb::Status(args) => status::run(args, format).await,
+        Verb::Stats(args) => stats::run(args, format).await,
         Verb::Promote(args) => promote::run(args, format).await,
         Verb::Tenant(verb) => tenant::tenant(verb, format).await,
         Verb::Token(verb) => tenant::token(verb, format).await,

@@ -326,8 +326,31 @@ async fn flush_and_compact_then_data_is_in_tables() {
         client.put("k", format!("{i:03}"), "v").await.unwrap();
     }
     let admin = node.admin().await;
+    let before = admin.stats().await.unwrap();
+    assert!(
+        before.puts >= 100 && before.wal_syncs > 0 && before.memtable_bytes > 0,
+        "{before:?}"
+    );
+    assert_eq!(
+        (
+            before.levels.iter().map(|level| level.tables).sum::<u64>(),
+            before.tenants
+        ),
+        (0, 1)
+    );
     admin.flush().await.unwrap();
     assert!(admin.status().await.unwrap().table_bytes > 0);
     admin.compact().await.unwrap();
     assert!(client.get("k", "042").await.unwrap().is_some());
+    let after = admin.stats().await.unwrap();
+    assert!(
+        after.levels.iter().map(|level| level.entries).sum::<u64>() >= 100,
+        "{after:?}"
+    );
+    assert_eq!(
+        after.flushes.as_ref().map(|flushes| flushes.count),
+        Some(1),
+        "{after:?}"
+    );
+    assert_eq!((after.memtable_bytes, after.job_failure), (0, None));
 }

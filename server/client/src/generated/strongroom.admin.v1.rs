@@ -78,6 +78,110 @@ pub struct StatusResponse {
     #[prost(message, optional, tag = "41")]
     pub fencing: ::core::option::Option<Fencing>,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StatsRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct StatsResponse {
+    /// Tables, level by level; the last level is the oldest data.
+    #[prost(message, repeated, tag = "1")]
+    pub levels: ::prost::alloc::vec::Vec<LevelStats>,
+    /// Sealed bytes of deleted tenants in tables, until compaction drops them.
+    #[prost(uint64, tag = "2")]
+    pub dead_bytes: u64,
+    /// Memory of the memtable that takes writes, of those that wait for flush and how many these are, and what all may
+    /// have before writers wait.
+    #[prost(uint64, tag = "10")]
+    pub memtable_bytes: u64,
+    #[prost(uint64, tag = "11")]
+    pub immutable_memtable_bytes: u64,
+    #[prost(uint64, tag = "12")]
+    pub immutable_memtables: u64,
+    #[prost(uint64, tag = "13")]
+    pub memtable_bytes_max: u64,
+    /// Blocks, indexes and filters in memory: bytes held, and allowed.
+    #[prost(uint64, tag = "14")]
+    pub cache_bytes: u64,
+    #[prost(uint64, tag = "15")]
+    pub cache_bytes_max: u64,
+    /// The write-ahead log: segments; oldest position kept; before `wal_flushed_lsn` all is in tables; end on stable
+    /// storage, and as written; syncs.
+    #[prost(uint64, tag = "20")]
+    pub wal_segments: u64,
+    #[prost(uint64, tag = "21")]
+    pub wal_start_lsn: u64,
+    #[prost(uint64, tag = "22")]
+    pub wal_flushed_lsn: u64,
+    #[prost(uint64, tag = "23")]
+    pub wal_durable_lsn: u64,
+    #[prost(uint64, tag = "24")]
+    pub wal_written_lsn: u64,
+    #[prost(uint64, tag = "25")]
+    pub wal_syncs: u64,
+    #[prost(message, optional, tag = "30")]
+    pub flushes: ::core::option::Option<JobStats>,
+    #[prost(message, optional, tag = "31")]
+    pub compactions: ::core::option::Option<JobStats>,
+    /// Whether one of these is going on now.
+    #[prost(bool, tag = "32")]
+    pub job_running: bool,
+    /// Why the last one failed, if it did: writers will be held up, then refused.
+    #[prost(string, optional, tag = "33")]
+    pub job_failure: ::core::option::Option<::prost::alloc::string::String>,
+    /// Batches that this node itself ordered, the puts and deletes in them, and the bytes of their keys and values.
+    #[prost(uint64, tag = "40")]
+    pub commits: u64,
+    #[prost(uint64, tag = "41")]
+    pub puts: u64,
+    #[prost(uint64, tag = "42")]
+    pub deletes: u64,
+    #[prost(uint64, tag = "43")]
+    pub written_bytes: u64,
+    /// Times that a writer had to wait for flush and compaction, and how long they waited in all.
+    #[prost(uint64, tag = "44")]
+    pub stalls: u64,
+    #[prost(uint64, tag = "45")]
+    pub stalled_us: u64,
+    /// Versions that live snapshots read at, the oldest of them, and the newest visible one.
+    #[prost(uint64, tag = "50")]
+    pub snapshots: u64,
+    #[prost(uint64, optional, tag = "51")]
+    pub oldest_snapshot_seqno: ::core::option::Option<u64>,
+    #[prost(uint64, tag = "52")]
+    pub visible_seqno: u64,
+    #[prost(uint64, tag = "53")]
+    pub tenants: u64,
+}
+/// One level of tables.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LevelStats {
+    #[prost(uint64, tag = "1")]
+    pub tables: u64,
+    #[prost(uint64, tag = "2")]
+    pub bytes: u64,
+    /// Versions of entries, deletes included.
+    #[prost(uint64, tag = "3")]
+    pub entries: u64,
+    #[prost(uint64, tag = "4")]
+    pub deletes: u64,
+}
+/// Flushes or compactions.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JobStats {
+    /// That were completed.
+    #[prost(uint64, tag = "1")]
+    pub count: u64,
+    /// That failed; they are tried again.
+    #[prost(uint64, tag = "2")]
+    pub failed: u64,
+    /// Bytes of tables read and written.
+    #[prost(uint64, tag = "3")]
+    pub bytes_read: u64,
+    #[prost(uint64, tag = "4")]
+    pub bytes_written: u64,
+    /// Time they took, with failed ones.
+    #[prost(uint64, tag = "5")]
+    pub took_us: u64,
+}
 /// How far the old primary has been told of a promotion.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Fencing {
@@ -478,6 +582,28 @@ pub mod admin_client {
                 .insert(GrpcMethod::new("strongroom.admin.v1.Admin", "Status"));
             self.inner.unary(req, path, codec).await
         }
+        /// What this node's engine holds and does: sizes now, counts since it was opened.
+        pub async fn stats(
+            &mut self,
+            request: impl tonic::IntoRequest<super::StatsRequest>,
+        ) -> std::result::Result<tonic::Response<super::StatsResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/strongroom.admin.v1.Admin/Stats",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("strongroom.admin.v1.Admin", "Stats"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Makes this standby the primary. Refused (FAILED_PRECONDITION, kind `would_lose`) when more could be lost
         /// than the caller allows, and (kind `not_standby`, `expectation_failed`) when the node is not what the caller
         /// believes.
@@ -795,6 +921,11 @@ pub mod admin_server {
             &self,
             request: tonic::Request<super::StatusRequest>,
         ) -> std::result::Result<tonic::Response<super::StatusResponse>, tonic::Status>;
+        /// What this node's engine holds and does: sizes now, counts since it was opened.
+        async fn stats(
+            &self,
+            request: tonic::Request<super::StatsRequest>,
+        ) -> std::result::Result<tonic::Response<super::StatsResponse>, tonic::Status>;
         /// Makes this standby the primary. Refused (FAILED_PRECONDITION, kind `would_lose`) when more could be lost
         /// than the caller allows, and (kind `not_standby`, `expectation_failed`) when the node is not what the caller
         /// believes.
@@ -987,6 +1118,49 @@ pub mod admin_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = StatusSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/strongroom.admin.v1.Admin/Stats" => {
+                    #[allow(non_camel_case_types)]
+                    struct StatsSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::StatsRequest>
+                    for StatsSvc<T> {
+                        type Response = super::StatsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::StatsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::stats(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = StatsSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
