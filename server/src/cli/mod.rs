@@ -53,7 +53,7 @@ struct Cli {
 
 const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failed, 2 usage, 3 answered but unhealthy, 10 absent, 11 locked by \
 another process, 12 key or credential refused, 13 not primary or fenced, 14 refused because data would be lost, \
-15 outcome unknown.";
+15 outcome unknown, 16 a condition does not hold.";
 
 #[derive(Subcommand, Debug)]
 enum Verb {

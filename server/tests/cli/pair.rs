@@ -68,6 +68,40 @@ fn gone(pid: i32) {
 }
 
 #[test]
+fn a_condition_that_does_not_hold_is_exit_16_and_a_time_to_live_is_kept() {
+    let dev = Dev::start();
+    dev.run(&["put", "ks", "lease", "me", "--if-absent", "--ttl", "3600"])
+        .exits(0);
+    dev.run(&["put", "ks", "lease", "you", "--if-absent"])
+        .exits(16)
+        .says("does not hold");
+    dev.run(&["put", "ks", "lease", "you", "--if-value", "you"])
+        .exits(16);
+    dev.run(&["put", "ks", "lease", "still me", "--if-value", "me"])
+        .exits(0);
+    dev.run(&["del", "ks", "lease", "--if-value", "me"]).exits(16);
+    assert_eq!(dev.run(&["get", "ks", "lease"]).exits(0).out, "still me");
+    dev.run(&["del", "ks", "lease", "--if-value", "still me"])
+        .exits(0);
+    dev.run(&["get", "ks", "lease"]).exits(10);
+    dev.run(&["put", "ks", "a", "1", "--ttl", "0.001"]).exits(0);
+    until("a value to expire", || {
+        (dev.run(&["get", "ks", "a"]).code == 10).then_some(())
+    });
+    dev.run(&["put", "ks", "a", "1", "--ttl", "0"]).exits(2);
+    dev.run(&["put", "ks", "a", "1", "--ttl", "soon"]).exits(2);
+    dev.run(&["stats"]).exits(2).says("--node");
+    let stats = dev.run(&["stats", "--node", "a", "-o", "json"]).exits(0).json();
+    assert!(stats["commits"].as_u64() >= Some(4), "{stats}");
+    assert!(
+        dev.run(&["stats", "--node", "b"])
+            .exits(0)
+            .out
+            .contains("writers held up")
+    );
+}
+
+#[test]
 fn data_goes_in_and_comes_out() {
     let mut dev = Dev::start();
     dev.run(&["put", "ks", "a", "1"]).exits(0);
