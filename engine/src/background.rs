@@ -20,6 +20,7 @@ use crate::flush;
 use crate::hooks::{planted, rare};
 use crate::inner::{Background, CommitState, Inner, Mode};
 use crate::options;
+use crate::settings::Known;
 use crate::stats::JobCounters;
 use crate::types::{Epoch, SeqNo};
 use crate::version::{Edit, Version, table_path};
@@ -152,8 +153,14 @@ impl Inner {
         let Some(oldest) = self.mem.read().immutables.front().cloned() else {
             return Ok(None);
         };
+        let settings = self.settings.known();
+        // Of a retention that was set later than what the memtable holds the log is not durable yet.
+        let relied_on = match settings.newest > oldest.seqno && !planted!(RetentionNotSynced) {
+            true => self.wal.written().max(oldest.end),
+            false => oldest.end,
+        };
         if !planted!(FlushAheadOfLog) {
-            self.wal.sync_to(oldest.end)?;
+            self.wal.sync_to(relied_on)?;
         }
         let state = self.versions.state();
         let versions = self.live_versions();
@@ -162,7 +169,7 @@ impl Inner {
             dropped: &|_, _| Ok(None),
             cancelled: &|| false,
             next_number: &|| self.versions.next_number(),
-            ..self.work(&versions, state.highest_epoch)
+            ..self.work(&versions, state.highest_epoch, settings)
         };
         let flushed = flush::flush(
             &work,
@@ -173,7 +180,10 @@ impl Inner {
         if flushed.is_err() {
             rare!(FlushFailed);
         }
-        let edit = flushed?;
+        let mut edit = flushed?;
+        if relied_on > oldest.end {
+            edit.reach = Some(relied_on);
+        }
         if planted!(LogPurgedBeforeEdit) {
             self.wal.purge(oldest.end)?;
         }
@@ -228,9 +238,10 @@ impl Inner {
                 at: *at,
             })
             .collect();
-        // A deletion of a keyspace that a crash could still take back must not cost its data.
+        let settings = self.settings.known();
+        // A deletion of a keyspace, or a retention, that a crash could still take back must not cost its data.
         let relied_on = self.wal.written();
-        if !planted!(KeyspaceDropNotSynced) {
+        if !planted!(KeyspaceDropNotSynced) && !planted!(RetentionNotSynced) {
             self.wal.sync_to(relied_on)?;
         }
         let version = self.versions.current();
@@ -240,7 +251,14 @@ impl Inner {
             .next_tenant()
             .saturating_sub(self.keystore.len() as u64);
         let now = self.times.now();
-        let shape = survey.shape(&version, &self.keys, destructions, &drops, &versions, now)?;
+        let shape = survey.shape(
+            &version,
+            &self.keys,
+            destructions,
+            &drops,
+            (&versions, now),
+            settings,
+        )?;
         let first = shape
             .levels
             .iter()
@@ -262,7 +280,7 @@ impl Inner {
                 self.background.state.lock().closing
             },
             next_number: &|| self.versions.next_number(),
-            ..self.work(&versions, state.highest_epoch)
+            ..self.work(&versions, state.highest_epoch, settings)
         };
         let compacted = compaction::compact(&work, &version, &plan);
         if let Err(e) = &compacted {
@@ -272,7 +290,7 @@ impl Inner {
             }
         }
         let mut edit = compacted?;
-        // Nor must damage to it pass for a torn tail: the keyspace would come back without its data.
+        // Nor must damage to it pass for a torn tail: what was left out would be missed.
         edit.reach = Some(relied_on);
         if planted!(InputsRemovedBeforeEdit) {
             for (_, number) in &edit.removed {
@@ -300,7 +318,7 @@ impl Inner {
         versions
     }
 
-    fn work<'a>(&'a self, versions: &'a [SeqNo], epoch: Epoch) -> Work<'a> {
+    fn work<'a>(&'a self, versions: &'a [SeqNo], epoch: Epoch, settings: Known<'a>) -> Work<'a> {
         Work {
             io: &self.io,
             db: &self.dir,
@@ -309,6 +327,7 @@ impl Inner {
             epoch,
             snapshots: versions,
             now: self.times.now(),
+            settings,
             dropped: &|_, _| Ok(None),
             next_number: &|| 0,
             cancelled: &|| false,

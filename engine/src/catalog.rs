@@ -7,6 +7,8 @@
 //! 0x02 id (u32 BE)  empty        deleted: entries of that keyspace at or below this version are dead
 //! ```
 //!
+//! The system tenant keeps there what is set of others as well: see `settings`.
+//!
 //! Invariants: ids are never reused inside a tenant; creation and deletion read the newest catalog,
 //! published or not, under the catalog lock, so that a write of unknown outcome is never built over.
 
@@ -20,7 +22,7 @@ use crate::read::visible::VisibleCursor;
 use crate::types::{KeyspaceId, SeqNo, TenantId};
 use crate::wal::format::{Op, push_op};
 
-const CATALOG: [u8; 4] = [0; 4];
+pub(crate) const CATALOG: [u8; 4] = [0; 4];
 const NEXT: u8 = 0;
 const NAME: u8 = 1;
 const DELETED: u8 = 2;
@@ -37,7 +39,8 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
-fn catalog_key(kind: u8, rest: &[u8]) -> Vec<u8> {
+/// The tree key of an entry of the catalog.
+pub(crate) fn catalog_key(kind: u8, rest: &[u8]) -> Vec<u8> {
     let mut key = Vec::with_capacity(5 + rest.len());
     key.extend_from_slice(&CATALOG);
     key.push(kind);
@@ -147,20 +150,21 @@ impl Inner {
         let prefix = catalog_key(NAME, &[]);
         let view = self.view();
         let mut cursor = VisibleCursor::new(view.cursor(tenant)?, self.visible());
-        cursor.seek(&self.times, &prefix)?;
+        let times = self.times.by(None);
+        cursor.seek(&times, &prefix)?;
         let mut names = Vec::new();
         while let Some(entry) = cursor.entry() {
             let Some(name) = entry.key.strip_prefix(&prefix[..]) else {
                 break;
             };
             names.push(String::from_utf8_lossy(name).into_owned());
-            cursor.next(&self.times)?;
+            cursor.next(&times)?;
         }
         Ok(names)
     }
 }
 
 /// A tree key of the catalog without its keyspace id.
-fn after(key: &[u8]) -> &[u8] {
+pub(crate) fn after(key: &[u8]) -> &[u8] {
     key.get(4..).unwrap_or_default()
 }

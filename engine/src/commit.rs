@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! 1 wait while flush and compaction are too far behind
-//! 2 under the commit lock: may this node write; the next version; seal and append; memtable
+//! 2 under the commit lock: may this node write; moments of writing; the next version; seal and append; memtable
 //! 3 wait for what the durability promises (group sync, standby)
 //! 4 publish the version, return its position
 //! ```
@@ -15,14 +15,15 @@
 
 use bytes::Bytes;
 
+use crate::compaction::keyspace_of;
 use crate::condition::Condition;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hooks::{planted, rare};
 use crate::inner::{CommitState, Inner, Mode};
-use crate::options::Background;
-use crate::types::{Durability, KeyspaceId, Position, SeqNo, TenantId};
-use crate::wal::format::parse_ops;
+use crate::options::{BATCH_BYTES_MAX, Background};
+use crate::types::{Durability, Position, SeqNo, TenantId};
+use crate::wal::format::{Op, parse_ops};
 
 impl CommitState {
     /// Ok while this node may order writes.
@@ -119,40 +120,66 @@ impl Inner {
             self.check_conditions(tenant, conditions, SeqNo::MAX)?;
         }
         let plain = Bytes::from(plain);
-        let parsed = parse_ops(&plain, ops)
-            .ok_or_else(|| Error::new(ErrorKind::Invalid, "the batch does not encode its operations"))?;
+        let parsed = parsed(&plain, ops)?;
         let position = {
             let mut commit = self.commit.lock();
             commit.check_writable()?;
             self.check_tenant(tenant)?;
             for op in &parsed {
                 // A write behind a keyspace's deletion would be invisible and never reclaimed.
-                if let Some(id) = op.key.first_chunk::<4>() {
-                    self.check_keyspace(tenant, KeyspaceId(u32::from_be_bytes(*id)), None)?;
+                if let Some(keyspace) = keyspace_of(&op.key) {
+                    self.check_keyspace(tenant, keyspace, None)?;
                 }
             }
             self.check_conditions(tenant, conditions, commit.seqno)?;
-            let seqno = commit.seqno.next();
-            let synced = durability >= Durability::Local;
-            let end = self
-                .wal
-                .append_batch(&mut commit.tail, tenant, &plain, ops, seqno, synced)?;
-            commit.seqno = seqno;
-            self.counters.committed(&parsed);
-            let position = Position {
-                epoch: commit.tail.epoch,
-                lsn: end,
-                seqno,
-            };
-            if durability == Durability::Replicated {
-                self.gate.register(position);
-            }
-            self.insert(tenant, seqno, parsed);
-            if self.rotate_memtable(end, seqno, false) {
-                self.wake_background();
-            }
-            position
+            self.order(&mut commit, tenant, (plain, parsed), durability)?
         };
+        self.make_durable(position, durability)?;
+        Ok(position)
+    }
+
+    /// Gives a batch that may be committed its place: the next version, log, memtable. Under the commit lock, by a
+    /// node that may write.
+    pub fn order(
+        &self,
+        commit: &mut CommitState,
+        tenant: TenantId,
+        (mut plain, mut ops): (Bytes, Vec<Op>),
+        durability: Durability,
+    ) -> Result<Position> {
+        let count = ops.len() as u32;
+        if let Some(dated) = self.settings.dated(tenant, &ops, || self.times.now()) {
+            if dated.len() > BATCH_BYTES_MAX {
+                let text = format!("with its entries' moments a batch has up to {BATCH_BYTES_MAX} bytes");
+                return Err(Error::new(ErrorKind::Invalid, text));
+            }
+            plain = Bytes::from(dated);
+            ops = parsed(&plain, count)?;
+        }
+        let seqno = commit.seqno.next();
+        let synced = durability >= Durability::Local;
+        let end = self
+            .wal
+            .append_batch(&mut commit.tail, tenant, &plain, count, seqno, synced)?;
+        commit.seqno = seqno;
+        self.counters.committed(&ops);
+        let position = Position {
+            epoch: commit.tail.epoch,
+            lsn: end,
+            seqno,
+        };
+        if durability == Durability::Replicated {
+            self.gate.register(position);
+        }
+        self.insert(tenant, seqno, ops);
+        if self.rotate_memtable(end, seqno, false) {
+            self.wake_background();
+        }
+        Ok(position)
+    }
+
+    /// Syncs what the durability asks for, and publishes all but a `Replicated` batch.
+    pub fn make_durable(&self, position: Position, durability: Durability) -> Result<()> {
         if durability >= Durability::Local && !planted!(AcknowledgeBeforeSync) {
             self.wal.sync_to(position.lsn)?;
         } else {
@@ -161,7 +188,7 @@ impl Inner {
         if durability < Durability::Replicated {
             self.publish(position.seqno);
         }
-        Ok(position)
+        Ok(())
     }
 
     /// Waits for what [`submit`](Inner::submit) left open.
@@ -185,7 +212,7 @@ impl Inner {
     }
 
     /// Waits while flush and compaction are too far behind; does their work itself when nobody else will.
-    fn throttle(&self) -> Result<()> {
+    pub fn throttle(&self) -> Result<()> {
         if !self.behind() {
             return Ok(());
         }
@@ -230,6 +257,12 @@ impl Inner {
                 .first()
                 .is_some_and(|l0| l0.len() >= self.options.level0_tables_stop)
     }
+}
+
+/// The operations of a batch.
+pub(crate) fn parsed(plain: &Bytes, ops: u32) -> Result<Vec<Op>> {
+    parse_ops(plain, ops)
+        .ok_or_else(|| Error::new(ErrorKind::Invalid, "the batch does not encode its operations"))
 }
 
 /// Counts toward [`BATCH_BYTES_MAX`](crate::BATCH_BYTES_MAX): the operation and its framing.

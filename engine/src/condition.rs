@@ -6,13 +6,14 @@
 
 use bytes::Bytes;
 
+use crate::compaction::keyspace_of;
 use crate::error::{Error, ErrorKind, Result};
 use crate::expiry;
 use crate::hooks::{planted, rare};
 use crate::inner::Inner;
 use crate::read::cursor::Found;
 use crate::tenant::Snapshot;
-use crate::types::{KeyspaceId, SeqNo, TenantId};
+use crate::types::{SeqNo, TenantId};
 
 /// One of them.
 pub(crate) struct Condition {
@@ -25,8 +26,8 @@ pub(crate) struct Condition {
 pub(crate) enum Holds {
     /// The key has this value; `None`: it has none.
     Value(Option<Bytes>),
-    /// Nothing was written to the key since the snapshot, which lives as long as this; and what was read did not
-    /// expire: its moment, if it has one.
+    /// Nothing was written to the key since the snapshot, which lives as long as this, nor its keyspace's retention
+    /// changed; and what was read did not end: its moment, if it has one.
     Unchanged { since: Snapshot, until: Option<u64> },
 }
 
@@ -41,14 +42,17 @@ impl Inner {
         self.check_tenant(tenant)?;
         let view = self.view();
         for condition in conditions {
-            if let Some(id) = condition.tree_key.first_chunk::<4>() {
-                self.check_keyspace(tenant, KeyspaceId(u32::from_be_bytes(*id)), None)?;
+            let mut rule = None;
+            if let Some(keyspace) = keyspace_of(&condition.tree_key) {
+                self.check_keyspace(tenant, keyspace, None)?;
+                rule = self.settings.rule(tenant, keyspace);
             }
             let newest = self.find(&view, tenant, &condition.tree_key, at)?;
             let holds = match &condition.holds {
                 Holds::Value(expected) => {
-                    let shows = |e: &Found| self.times.shows(e.kind, &e.value);
-                    let value = newest.filter(shows).map(|e| expiry::value(e.kind, e.value).0);
+                    let times = self.times.by(rule.as_deref());
+                    let shows = |e: &Found| times.shows(e.kind, &e.value);
+                    let value = newest.filter(shows).map(|e| expiry::value(e.kind, e.value));
                     value == *expected
                 }
                 Holds::Unchanged { since, until } => {
@@ -58,7 +62,12 @@ impl Inner {
                     if expired {
                         rare!(ReadExpiredBeforeCommit);
                     }
-                    !expired && newest.is_none_or(|e| e.seqno <= since.seqno())
+                    // By another retention another moment counts.
+                    let ruled_anew = rule.is_some_and(|rule| rule.changed > since.seqno());
+                    if ruled_anew {
+                        rare!(RetentionChangedBeforeCommit);
+                    }
+                    !expired && !ruled_anew && newest.is_none_or(|e| e.seqno <= since.seqno())
                 }
             };
             if !holds {

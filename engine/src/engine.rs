@@ -22,7 +22,7 @@ use crate::verify::Verified;
 use crate::version::{Edit, NodeState};
 use crate::wal::cursor::WalCursor;
 
-/// Per-tenant options: none yet; quotas, retention and regions come here.
+/// Per-tenant options: none yet; regions come here.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct TenantOptions {}
@@ -175,6 +175,7 @@ impl Engine {
         // Also when the provider failed to destroy the old root, which is tried again: the keys are gone.
         if inner.keystore.info(tenant).is_none() {
             inner.forget(|other| other == tenant);
+            inner.unset(tenant);
         }
         let (keystore_version, root) = deleted?;
         Ok(Deletion {
@@ -418,6 +419,7 @@ impl Engine {
         let applied = inner.keystore.apply(changes);
         // A full set may bring other keys for an id: what was derived from any old one goes.
         inner.forget(|tenant| changes.full || !inner.keys.is_live(tenant));
+        inner.settings.forget(|tenant| !inner.keys.is_live(tenant));
         applied
     }
 

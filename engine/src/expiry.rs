@@ -2,7 +2,11 @@
 //!
 //! ```text
 //! stored value of an entry of kind 3   expires u64, ms since 1970 ‖ the user's value
+//! stored value of an entry of kind 4   written u64 ‖ expires u64, or all ones ‖ the user's value
 //! ```
+//!
+//! An entry of a keyspace with a retention also ends when it is past that (`retention`), whichever comes first: of
+//! kind 4, which all entries have that are written there, or of another kind from before.
 //!
 //! From its moment on an entry reads as a delete does: its key is absent, and what it overwrote stays hidden.
 //! The log, memtables and tables carry such a value like any other; who hands a value out takes it apart.
@@ -18,24 +22,46 @@ use bytes::Bytes;
 use crate::hooks::{planted, rare};
 use crate::io::Clock;
 use crate::read::cursor::EntryKind;
+use crate::retention::Rule;
 
 /// What stands in front of the value of an entry that expires.
 pub(crate) const STAMP_BYTES: usize = 8;
+/// What stands in front of the value of a dated entry.
+pub(crate) const DATE_BYTES: usize = 2 * STAMP_BYTES;
 /// An entry that expires then never does.
 pub(crate) const NEVER: u64 = u64::MAX;
 
-/// The moment and the user's value of an entry that expires; None if it is too short to be one's.
-pub(crate) fn split(stored: &[u8]) -> Option<(u64, &[u8])> {
+/// The moment at the front, and what follows; None if it is too short.
+fn split(stored: &[u8]) -> Option<(u64, &[u8])> {
     let (stamp, value) = stored.split_first_chunk::<STAMP_BYTES>()?;
     Some((u64::from_le_bytes(*stamp), value))
 }
 
-/// When an entry expires, if it does.
+/// When an entry was written, if it carries that.
+fn written(kind: EntryKind, stored: &[u8]) -> Option<u64> {
+    let (at, _) = split(stored).filter(|_| kind == EntryKind::Dated)?;
+    Some(at)
+}
+
+/// When an entry expires by itself, if it does.
 pub(crate) fn expires(kind: EntryKind, stored: &[u8]) -> Option<u64> {
     match kind {
         EntryKind::Expiring => split(stored).map(|(at, _)| at),
+        EntryKind::Dated => {
+            let (at, _) = split(split(stored)?.1)?;
+            Some(at).filter(|at| *at != NEVER)
+        }
         EntryKind::Put | EntryKind::Delete => None,
     }
+}
+
+/// When nothing but a delete is left of an entry: when it expires, or is past the retention of its keyspace.
+pub(crate) fn ends(rule: Option<&Rule>, kind: EntryKind, stored: &[u8]) -> Option<u64> {
+    let expires = expires(kind, stored);
+    let Some(rule) = rule.filter(|_| kind != EntryKind::Delete) else {
+        return expires;
+    };
+    expires.into_iter().chain(rule.ends(written(kind, stored))).min()
 }
 
 /// The moment as a table's directory has it: in seconds, rounded up, so that what it speaks of has expired when it
@@ -51,9 +77,9 @@ pub(crate) fn from_seconds(seconds: u32) -> Option<u64> {
         .then(|| u64::from(seconds) * 1000)
 }
 
-/// Whether nothing but a delete is left of an entry `now`.
-pub(crate) fn is_gone(kind: EntryKind, stored: &[u8], now: u64) -> bool {
-    kind == EntryKind::Delete || expires(kind, stored).is_some_and(|at| is_past(at, now))
+/// Whether nothing but a delete is left `now` of an entry that ends then.
+pub(crate) fn is_gone(kind: EntryKind, ends: Option<u64>, now: u64) -> bool {
+    kind == EntryKind::Delete || ends.is_some_and(|at| is_past(at, now))
 }
 
 /// Whether the moment has come.
@@ -96,36 +122,61 @@ impl ExpiryClock {
         self.latest.fetch_max(now, Ordering::AcqRel).max(now)
     }
 
-    /// Whether an entry has a value that may be read now. Looks at the time only for one that expires.
+    /// For entries of a keyspace with this rule.
+    pub fn by<'a>(&'a self, rule: Option<&'a Rule>) -> Shows<'a> {
+        Shows { times: self, rule }
+    }
+}
+
+/// Tells which entries of one keyspace have a value that may be read now.
+#[derive(Clone, Copy)]
+pub(crate) struct Shows<'a> {
+    times: &'a ExpiryClock,
+    rule: Option<&'a Rule>,
+}
+
+impl Shows<'_> {
+    /// Whether an entry has a value that may be read now. Looks at the time only for one that ends.
     pub fn shows(&self, kind: EntryKind, stored: &[u8]) -> bool {
         match kind {
-            EntryKind::Put => true,
-            EntryKind::Delete => false,
-            EntryKind::Expiring => {
-                let past = expires(kind, stored).is_none_or(|at| is_past(at, self.now()));
-                if past {
-                    rare!(ExpiredNotShown);
-                }
-                !past
+            EntryKind::Delete => return false,
+            EntryKind::Put if self.rule.is_none() => return true,
+            _ if stored.len() < kind.stamp_bytes() => return false,
+            _ => {}
+        }
+        let past = ends(self.rule, kind, stored).is_some_and(|at| is_past(at, self.times.now()));
+        if past {
+            self.count(kind, stored);
+        }
+        !past
+    }
+
+    fn count(&self, kind: EntryKind, stored: &[u8]) {
+        match kind {
+            EntryKind::Put => {
+                rare!(UndatedNotShown);
+            }
+            EntryKind::Dated if expires(kind, stored).is_none() => {
+                rare!(DatedNotShown);
+            }
+            _ => {
+                rare!(ExpiredNotShown);
             }
         }
     }
 }
 
-/// The user's value of an entry that has one, and when it expires.
-pub(crate) fn value(kind: EntryKind, stored: Bytes) -> (Bytes, Option<u64>) {
-    match expires(kind, &stored) {
-        Some(at) => (stored.slice(STAMP_BYTES.min(stored.len())..), Some(at)),
-        None => (stored, None),
+/// The user's value of an entry that has one.
+pub(crate) fn value(kind: EntryKind, stored: Bytes) -> Bytes {
+    match kind.stamp_bytes() {
+        0 => stored,
+        stamp => stored.slice(stamp.min(stored.len())..),
     }
 }
 
 /// The user's value of such an entry, where it lies.
 pub(crate) fn lent(kind: EntryKind, stored: &[u8]) -> &[u8] {
-    match expires(kind, stored) {
-        Some(_) => stored.get(STAMP_BYTES..).unwrap_or_default(),
-        None => stored,
-    }
+    stored.get(kind.stamp_bytes()..).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -145,14 +196,16 @@ mod tests {
         let at = times.now() + 5;
         let stored = stamped(at, b"v");
         for _ in 0..5 {
-            assert!(times.shows(EntryKind::Expiring, &stored));
+            assert!(times.by(None).shows(EntryKind::Expiring, &stored));
             clock.advance(Duration::from_millis(1));
         }
-        assert!(!times.shows(EntryKind::Expiring, &stored));
-        assert!(times.shows(EntryKind::Put, &stored) && !times.shows(EntryKind::Delete, b""));
-        let (value, expires) = value(EntryKind::Expiring, stored.into());
-        assert_eq!((&value[..], expires), (&b"v"[..], Some(at)));
-        assert!(times.shows(EntryKind::Expiring, &stamped(NEVER, b"")));
+        assert!(!times.by(None).shows(EntryKind::Expiring, &stored));
+        assert!(
+            times.by(None).shows(EntryKind::Put, &stored) && !times.by(None).shows(EntryKind::Delete, b"")
+        );
+        assert_eq!(expires(EntryKind::Expiring, &stored), Some(at));
+        assert_eq!(value(EntryKind::Expiring, stored.into()), "v");
+        assert!(times.by(None).shows(EntryKind::Expiring, &stamped(NEVER, b"")));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Flush: an immutable memtable becomes a table of level 0.
 //!
 //! The table holds, of each key, the versions that a reader may still need; deletes stay, for they may
-//! hide something in the tables below, and so does a delete in place of a value that has expired. Tenants whose key is destroyed are left out. Like a compaction
+//! hide something in the tables below, and so does a delete in place of a value that has ended. Tenants whose key is destroyed are left out. Like a compaction
 //! it changes nothing by itself: the returned edit does, when it is logged.
 //!
 //! One flush at a time, memtables in the order they were filled: the order of level 0 is that of table
@@ -9,10 +9,9 @@
 
 use std::sync::Arc;
 
-use crate::compaction::Work;
-use crate::compaction::job::dropped;
 use crate::compaction::output::{Outputs, cancelled};
 use crate::compaction::retention::{Retention, Verdict};
+use crate::compaction::{Terms, Work};
 use crate::error::Result;
 use crate::expiry;
 use crate::hooks::rare;
@@ -41,20 +40,25 @@ pub(crate) fn flush(work: &Work<'_>, memtable: &Arc<Memtable>, flushed: Lsn, seq
         let mut cursor = memtable.cursor(tenant);
         let mut retention = Retention::new(work.snapshots);
         let mut key = Vec::new();
-        let mut keyspace = None;
+        let mut terms = None;
         cursor.seek_first()?;
         while let Some(entry) = cursor.entry() {
             if key != entry.key {
                 retention.next_key();
-                keyspace = dropped(work, tenant, entry, keyspace)?;
+                terms = work.terms(tenant, entry.key, terms)?;
                 key.clear();
                 key.extend_from_slice(entry.key);
             }
-            let drop = keyspace.and_then(|(_, drop)| drop);
-            let gone = expiry::is_gone(entry.kind, entry.value, work.now);
+            let drop = terms.as_ref().and_then(|terms| terms.dropped);
+            let ends = Terms::ends(terms.as_ref(), entry);
+            let gone = expiry::is_gone(entry.kind, ends, work.now);
             let verdict = retention.judge(entry.seqno, gone, drop);
-            let entry = if gone { entry.as_delete() } else { entry };
-            if verdict != Verdict::Drop && !outputs.add(tenant, entry)? {
+            let (entry, ends) = if gone {
+                (entry.as_delete(), None)
+            } else {
+                (entry, ends)
+            };
+            if verdict != Verdict::Drop && !outputs.add(tenant, entry, ends)? {
                 break;
             }
             cursor.next()?;

@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::{Condvar, Mutex, RwLock};
 
-use crate::compaction::Survey;
+use crate::compaction::{Survey, keyspace_of};
 use crate::error::{Error, ErrorKind, Result};
 use crate::expiry::{self, ExpiryClock};
 use crate::follower::Follower;
@@ -29,8 +29,9 @@ use crate::io::{DirLock, Io};
 use crate::keystore::Keystore;
 use crate::memtable::Memtable;
 use crate::options::Options;
-use crate::read::cursor::Found;
+use crate::read::cursor::{EntryKind, Found};
 use crate::seal::FileKeys;
+use crate::settings::Settings;
 use crate::stats::Counters;
 use crate::status::Recovery;
 use crate::table::BlockCache;
@@ -57,6 +58,8 @@ pub(crate) struct Inner {
     pub publishing: Mutex<()>,
     pub visible: AtomicU64,
     pub watchers: Watchers,
+    /// What is set of tenants.
+    pub settings: Settings,
     /// What time it is for values that expire.
     pub times: ExpiryClock,
     /// Earliest moment at which a value in the log expires, as far as it was written since the log was last begun
@@ -135,9 +138,14 @@ pub(crate) struct BackgroundState {
     pub failed: Option<Error>,
 }
 
-/// What a handle remembers of its tenant: up to which deletion, whoever's, it was live. 0 = not asked yet.
+/// What a handle remembers.
 #[derive(Default)]
-pub(crate) struct SeenLive(AtomicU64);
+pub(crate) struct Seen {
+    /// Up to which deletion, whoever's, its tenant was live. 0 = not asked yet.
+    live: AtomicU64,
+    /// Up to which change of a setting, whosever, its keyspace had no rule; 0 = up to the first.
+    pub unruled: AtomicU64,
+}
 
 /// What a read reads from: pinned while it lives.
 pub(crate) struct View {
@@ -203,14 +211,14 @@ impl Inner {
     }
 
     /// The same for a handle that asks often: looks again only after a tenant was deleted.
-    pub fn check_tenant_again(&self, tenant: TenantId, seen: &SeenLive) -> Result<()> {
+    pub fn check_tenant_again(&self, tenant: TenantId, seen: &Seen) -> Result<()> {
         // First the count, then the look: a deletion in between shows in the next count.
         let losses = self.keystore.losses().saturating_add(1);
-        if seen.0.load(Ordering::Relaxed) == losses {
+        if seen.live.load(Ordering::Relaxed) == losses {
             return Ok(());
         }
         self.check_tenant(tenant)?;
-        seen.0.store(losses, Ordering::Relaxed);
+        seen.live.store(losses, Ordering::Relaxed);
         Ok(())
     }
 
@@ -236,11 +244,27 @@ impl Inner {
                 self.dropped.write().insert((tenant, keyspace), seqno);
                 self.any_dropped.store(true, Ordering::Release);
             }
-            if let Some(at) = expiry::expires(op.kind, &op.value) {
+            if tenant == TenantId::SYSTEM
+                && let Some(rule) = self.settings.apply(seqno, &op)
+            {
+                // For what the log holds from before.
+                let first = rule.ends_first().unwrap_or(expiry::NEVER);
+                self.log_expires.fetch_min(first, Ordering::AcqRel);
+            }
+            if let Some(at) = self.ends(tenant, &op) {
                 self.log_expires.fetch_min(at, Ordering::AcqRel);
             }
             view.active.insert(tenant, op.key, seqno, op.kind, op.value);
         }
+    }
+
+    /// When an entry ends that carries a moment.
+    fn ends(&self, tenant: TenantId, op: &Op) -> Option<u64> {
+        let rule = match op.kind {
+            EntryKind::Dated => keyspace_of(&op.key).and_then(|id| self.settings.rule(tenant, id)),
+            _ => None,
+        };
+        expiry::ends(rule.as_deref(), op.kind, &op.value)
     }
 
     /// Starts a new memtable if the active one is full (or `force` and not empty). Under the commit lock.

@@ -50,7 +50,9 @@ mod options;
 mod pins;
 mod read;
 mod recovery;
+mod retention;
 mod seal;
+mod settings;
 mod size;
 mod stats;
 mod status;
@@ -75,6 +77,7 @@ pub use options::{
 };
 pub use pins::WalPin;
 pub use read::range::Range;
+pub use retention::Retention;
 #[cfg(any(test, feature = "sim"))]
 pub use seal::recorder_pairs;
 pub use size::{Size, Usage};

@@ -33,6 +33,7 @@ use crate::options::Options;
 use crate::pins::Pins;
 use crate::recovery::{self, Scan};
 use crate::seal::FileKeys;
+use crate::settings::Settings;
 use crate::stats::Counters;
 use crate::status::{Recovery, Role};
 use crate::table::BlockCache;
@@ -391,6 +392,7 @@ fn start(
         mem,
         visible: AtomicU64::new(seqno.0),
         watchers: Watchers::default(),
+        settings: Settings::default(),
         // What the last process left in the log may have expired long ago: nothing tells.
         log_expires: AtomicU64::new(times.now()),
         tables_expire: AtomicU64::new(NEVER),
@@ -407,7 +409,10 @@ fn start(
         lock: Mutex::new(Some(lock)),
         recovery,
     };
+    let is_live = |tenant| inner.keys.is_live(tenant);
+    inner.settings.load(&inner.view(), &inner.times, is_live)?;
     inner.recovery.records = replay(&inner, &scan, state.flushed)?;
+    inner.settings.forget(|tenant| !inner.keys.is_live(tenant));
     take_role(&inner, &scan, role)?;
     inner.publish_view();
     let inner = Arc::new(inner);

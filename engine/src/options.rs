@@ -85,9 +85,9 @@ pub struct Options {
     pub replicated_timeout: Duration,
     /// Who runs flushes and compactions.
     pub background: Background,
-    /// How long a value that expired may stay on the disk, unreadable, before it is written out of tables and log
-    /// for its own sake; at most 10 years. Less: gone sooner; tables with values that expire are rewritten up to
-    /// once in this time. See docs/guarantees.md, "Expiry".
+    /// How long a value that expired, or is past its keyspace's retention, may stay on the disk, unreadable, before
+    /// it is written out of tables and log for its own sake; at most 10 years. Less: gone sooner; tables with values
+    /// that expire are rewritten up to once in this time. See docs/guarantees.md, "Expiry" and "Retention".
     pub expiry_grace: Duration,
 
     /// Memtable size that starts a flush, 64 KiB to 1 GiB. More: fewer, larger tables; longer recovery.

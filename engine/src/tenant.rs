@@ -15,7 +15,7 @@ use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::expiry::{self, STAMP_BYTES};
 use crate::hooks::planted;
-use crate::inner::{SeenLive, View};
+use crate::inner::{Seen, View};
 use crate::options::{BATCH_BYTES_MAX, KEY_BYTES_MAX, PutOptions, VALUE_BYTES_MAX};
 use crate::read::cursor::{EntryKind, Found};
 use crate::read::range::Range;
@@ -39,7 +39,7 @@ pub struct Keyspace {
     tenant: TenantId,
     id: KeyspaceId,
     name: Arc<str>,
-    seen: Arc<SeenLive>,
+    seen: Arc<Seen>,
 }
 
 /// Operations that become visible and durable together, over keyspaces of one tenant.
@@ -90,6 +90,17 @@ impl Tenant {
                 "the tenant has no keyspace of that name",
             )),
         }
+    }
+
+    /// Whether the keyspace is one of this tenant.
+    pub(crate) fn check_own(&self, keyspace: &Keyspace) -> Result<()> {
+        if keyspace.tenant == self.id && keyspace.engine.same(&self.engine) {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Invalid,
+            "the keyspace belongs to another tenant",
+        ))
     }
 
     fn handle(&self, id: KeyspaceId, name: &str) -> Keyspace {
@@ -278,8 +289,13 @@ impl Keyspace {
         let unseen = |e: &Found| {
             planted!(ExpiredSeenBySnapshots) && at < inner.visible() && e.kind == EntryKind::Expiring
         };
-        let shows = |e: &Found| inner.times.shows(e.kind, &e.value) || unseen(e);
-        Ok(found.filter(shows).map(|e| expiry::value(e.kind, e.value)))
+        let rule = inner.settings.rule_again(self.tenant, self.id, &self.seen);
+        let times = inner.times.by(rule.as_deref());
+        let shows = |e: &Found| times.shows(e.kind, &e.value) || unseen(e);
+        Ok(found.filter(shows).map(|e| {
+            let ends = expiry::ends(rule.as_deref(), e.kind, &e.value);
+            (expiry::value(e.kind, e.value), ends)
+        }))
     }
 
     /// Entries whose key lies in `range`, in key order, from both ends: `range("a"..).rev().take(10)`.
@@ -407,8 +423,9 @@ impl Batch {
         self.condition(keyspace, key.as_ref(), size, Holds::Value(value))
     }
 
-    /// Commits the batch only if nothing was written to `key` since the snapshot was taken; a key that came and
-    /// went in between may count as unchanged, and so does one whose value expired. Cost and errors as for [`require`](Batch::require).
+    /// Commits the batch only if nothing was written to `key` since the snapshot was taken, nor the keyspace's
+    /// retention changed; a key that came and went in between may count as unchanged, and so does one whose value
+    /// expired. Cost and errors as for [`require`](Batch::require).
     #[must_use]
     pub fn require_unchanged(self, keyspace: &Keyspace, key: impl AsRef<[u8]>, since: &Snapshot) -> Batch {
         self.require_unchanged_until(keyspace, key.as_ref(), since, None)

@@ -13,11 +13,13 @@
 //! tenants are counted apart from their names.
 //!
 //! A value that expires reads as absent from its moment on, by the clock that the oracle shares with the engine; what
-//! it overwrote stays overwritten.
+//! it overwrote stays overwritten. So does an entry that is past its keyspace's retention. A change counts from when it
+//! is submitted: where that matters nothing may take time until it is ordered.
 //!
 //! The log is kept whole, so that the state at any point of the past can be rebuilt.
 
 mod content;
+mod space;
 #[cfg(test)]
 mod tests;
 
@@ -26,10 +28,15 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use strongroom::Retention;
 use strongroom::io::Clock;
 use strongroom::io::sim::SimClock;
 
-pub use content::{Content, Entries, Moments, Spaces, difference, let_expire, read_all};
+use self::space::{Kept, Space};
+pub use content::{
+    Content, Dates, Entries, Moments, SETTINGS, Spaces, difference, let_expire, moments, read_all,
+};
+pub use space::dated_anew;
 
 /// One operation of a batch: keyspace, key, value or deletion.
 pub type Op = (String, Bytes, Option<Bytes>);
@@ -44,6 +51,8 @@ pub enum Change {
     Batch(TenantNumber, Vec<Op>),
     /// A batch whose puts expire then.
     Expiring(TenantNumber, Vec<Op>, u64),
+    /// A keyspace keeps its entries so long from now on.
+    Retain(TenantNumber, String, Option<Retention>),
     /// A keyspace came to be.
     Create(TenantNumber, String),
     /// A keyspace went, with its entries.
@@ -79,15 +88,14 @@ pub enum Outcome {
 pub struct Ticket(usize);
 
 /// Everything that may be there, tenants that are deleted included.
-type State = BTreeMap<TenantNumber, BTreeMap<String, BTreeMap<Bytes, Kept>>>;
-
-/// A value, and when it expires.
-type Kept = (Bytes, Option<u64>);
+type State = BTreeMap<TenantNumber, BTreeMap<String, Space>>;
 
 /// The model.
 #[derive(Clone, Default)]
 pub struct Oracle {
     wal: Vec<(Change, Outcome)>,
+    /// When each of them was submitted.
+    times: Vec<u64>,
     keystore: Vec<(TenantChange, Outcome)>,
     /// Fold of `wal[..settled]`, in which every outcome is final.
     base: State,
@@ -158,6 +166,7 @@ impl Oracle {
 
     /// A change is about to be made; changes are submitted one after the other.
     pub fn submit(&mut self, change: Change) -> Ticket {
+        self.times.push(self.now());
         self.wal.push((change, Outcome::Submitted));
         Ticket(self.wal.len() - 1)
     }
@@ -198,7 +207,7 @@ impl Oracle {
     fn settle(&mut self) {
         while let Some((change, outcome)) = self.wal.get(self.settled) {
             match outcome {
-                Outcome::Acknowledged => apply(&mut self.base, change),
+                Outcome::Acknowledged => apply(&mut self.base, change, self.times[self.settled]),
                 Outcome::Absent => {}
                 _ => break,
             }
@@ -225,43 +234,61 @@ impl Oracle {
 
     /// What a reader in the process must see: all that returned Ok.
     pub fn visible(&self) -> Content {
-        let mut state = self.base.clone();
-        for (change, outcome) in &self.wal[self.settled..] {
-            if matches!(outcome, Outcome::Acknowledged | Outcome::Accepted) {
-                apply(&mut state, change);
-            }
-        }
-        self.content(&state, &self.live(|_, outcome| outcome == Outcome::Acknowledged))
+        self.content(
+            &self.newest(),
+            &self.live(|_, outcome| outcome == Outcome::Acknowledged),
+        )
     }
 
-    /// When what is [`visible`](Oracle::visible) expires.
-    pub fn moments(&self) -> Moments {
+    fn newest(&self) -> State {
         let mut state = self.base.clone();
-        for (change, outcome) in &self.wal[self.settled..] {
+        for (i, (change, outcome)) in self.wal.iter().enumerate().skip(self.settled) {
             if matches!(outcome, Outcome::Acknowledged | Outcome::Accepted) {
-                apply(&mut state, change);
+                apply(&mut state, change, self.times[i]);
             }
         }
-        let now = self.now();
-        let mut moments = Moments::new();
+        state
+    }
+
+    /// When what is [`visible`](Oracle::visible) ends.
+    pub fn moments(&self) -> Moments {
+        moments(&self.dates())
+    }
+
+    /// When what is [`visible`](Oracle::visible) expires by itself, was written, and ends.
+    pub fn dates(&self) -> Dates {
+        let (state, now) = (self.newest(), self.now());
+        let mut dates = Dates::new();
         for (number, tenant) in self.live(|_, outcome| outcome == Outcome::Acknowledged) {
-            for (space, entries) in state.get(&number).into_iter().flatten() {
-                for (key, (_, at)) in entries {
-                    if let Some(at) = at.filter(|at| *at > now) {
-                        moments.insert((tenant.clone(), space.clone(), key.clone()), at);
+            for (name, space) in state.get(&number).into_iter().flatten() {
+                for (key, kept) in &space.entries {
+                    let ends = space.ends(kept);
+                    if ends.is_none_or(|at| at > now) {
+                        let place = (tenant.clone(), name.clone(), key.clone());
+                        dates.insert(place, (kept.expires, kept.written, ends));
                     }
                 }
             }
         }
-        moments
+        dates
+    }
+
+    /// Whether a keyspace has a retention or had one.
+    pub fn is_dated(&self, tenant: &str, space: &str) -> bool {
+        let number = self.tenant(tenant);
+        let state = self.newest();
+        let spaces = number.and_then(|number| state.get(&number));
+        spaces
+            .and_then(|spaces| spaces.get(space))
+            .is_some_and(|space| space.dated)
     }
 
     /// Content right after the WAL change of `ticket`, with the tenants that live now.
     pub fn at(&self, ticket: Ticket) -> Content {
         let mut state = State::new();
-        for (change, outcome) in &self.wal[..=ticket.0] {
+        for (i, (change, outcome)) in self.wal[..=ticket.0].iter().enumerate() {
             if matches!(outcome, Outcome::Acknowledged | Outcome::Accepted) {
-                apply(&mut state, change);
+                apply(&mut state, change, self.times[i]);
             }
         }
         self.content(&state, &self.live(|_, outcome| outcome == Outcome::Acknowledged))
@@ -272,14 +299,17 @@ impl Oracle {
         self.wal.len().checked_sub(1).map(Ticket)
     }
 
+    /// Whether anything may end by time alone.
+    pub fn ages(&self) -> bool {
+        let ages =
+            |(change, _): &(Change, Outcome)| matches!(change, Change::Expiring(..) | Change::Retain(..));
+        self.wal.iter().any(ages)
+    }
+
     /// A number that differs where what is allowed after a crash may differ.
     pub fn stamp(&self) -> u64 {
         let mut stamp = (self.wal.len() as u64) << 32 | self.keystore.len() as u64;
-        if self
-            .wal
-            .iter()
-            .any(|(change, _)| matches!(change, Change::Expiring(..)))
-        {
+        if self.ages() {
             stamp = stamp.wrapping_mul(0x100_0000_01b3) ^ self.now();
         }
         let open = self.wal[self.settled..].iter().map(|(_, o)| *o);
@@ -349,9 +379,9 @@ impl Oracle {
     pub fn lacks_only_an_end(&self, found: &Content) -> bool {
         let from = self.syncs.iter().rev().nth(1).copied().unwrap_or(0);
         let mut state = State::new();
-        for (change, outcome) in &self.wal[..from] {
+        for (i, (change, outcome)) in self.wal[..from].iter().enumerate() {
             if *outcome == Outcome::Acknowledged {
-                apply(&mut state, change);
+                apply(&mut state, change, self.times[i]);
             }
         }
         let all = self.live(|_, o| o == Outcome::Acknowledged);
@@ -445,7 +475,7 @@ impl Oracle {
                 Outcome::Failed if self.walk(i + 1, must, state.clone(), taken, visit) => return true,
                 _ => {}
             }
-            apply(&mut state, change);
+            apply(&mut state, change, self.times[i]);
             taken.insert(i);
         }
         let stop = visit(&state, taken);
@@ -455,17 +485,20 @@ impl Oracle {
 
     fn content(&self, state: &State, live: &BTreeMap<TenantNumber, String>) -> Content {
         let now = self.now();
-        let shown = |entries: &BTreeMap<Bytes, Kept>| -> Entries {
-            let shown = entries.iter().filter(|(_, (_, at))| at.is_none_or(|at| at > now));
+        let shown = |space: &Space| -> Entries {
+            let there = |kept: &Kept| space.ends(kept).is_none_or(|at| at > now);
+            let shown = space.entries.iter().filter(|(_, kept)| there(kept));
             shown
-                .map(|(key, (value, _))| (key.clone(), value.clone()))
+                .map(|(key, kept)| (key.clone(), kept.value.clone()))
                 .collect()
         };
         let spaces = |number| -> Spaces {
-            let spaces = state.get(number).into_iter().flatten();
-            spaces
-                .map(|(space, entries)| (space.clone(), shown(entries)))
-                .collect()
+            let spaces = || state.get(number).into_iter().flatten();
+            let settings = spaces().filter_map(|(name, space)| content::setting(name, space.keep?));
+            let settings: Entries = settings.collect();
+            let settings = (!settings.is_empty()).then(|| (SETTINGS.to_string(), settings));
+            let shown = spaces().map(|(name, space)| (name.clone(), shown(space)));
+            shown.chain(settings).collect()
         };
         live.iter()
             .map(|(number, name)| (name.clone(), spaces(number)))
@@ -490,7 +523,7 @@ fn is_open(outcome: Outcome) -> bool {
     matches!(outcome, Outcome::Submitted | Outcome::Accepted | Outcome::Failed)
 }
 
-fn apply(state: &mut State, change: &Change) {
+fn apply(state: &mut State, change: &Change, now: u64) {
     let expires = match change {
         Change::Expiring(_, _, at) => Some(*at),
         _ => None,
@@ -499,12 +532,23 @@ fn apply(state: &mut State, change: &Change) {
         Change::Batch(number, ops) | Change::Expiring(number, ops, _) => {
             let spaces = state.entry(*number).or_default();
             for (space, key, value) in ops {
-                let entries = spaces.entry(space.clone()).or_default();
+                let entries = &mut spaces.entry(space.clone()).or_default().entries;
                 match value {
-                    Some(value) => drop(entries.insert(key.clone(), (value.clone(), expires))),
+                    Some(value) => {
+                        let kept = Kept {
+                            value: value.clone(),
+                            expires,
+                            written: now,
+                        };
+                        entries.insert(key.clone(), kept);
+                    }
                     None => drop(entries.remove(key)),
                 }
             }
+        }
+        Change::Retain(number, space, keep) => {
+            let spaces = state.entry(*number).or_default();
+            spaces.entry(space.clone()).or_default().retain(*keep, now);
         }
         Change::Create(number, space) => {
             state
@@ -548,6 +592,9 @@ impl fmt::Debug for Change {
                     )
                 })?;
                 write!(f, " ({} operations)", ops.len())
+            }
+            Change::Retain(number, space, keep) => {
+                write!(f, "keyspace {space} of tenant {number} keeps {keep:?}")
             }
             Change::Create(number, space) => write!(f, "create keyspace {space} of tenant {number}"),
             Change::Delete(number, space) => write!(f, "delete keyspace {space} of tenant {number}"),

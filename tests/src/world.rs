@@ -7,10 +7,12 @@
 
 mod expiry;
 mod moment;
+mod retention;
 mod transact;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -32,6 +34,9 @@ use crate::oracle::{Change, Content, Moments, Op, Oracle, Outcome, Ticket, read_
 
 /// Where the database lives on the simulated disk.
 pub const DIR: &str = "/srv/db";
+
+/// A shorter value may be the same as another.
+pub const UNIQUE_BYTES: usize = 24;
 
 /// A checkpoint that was begun.
 #[derive(Clone)]
@@ -91,6 +96,8 @@ pub struct World {
     expiring: Vec<(Ticket, u64, Lsn)>,
     /// When the engine was opened.
     opened: u64,
+    /// Syncs that would take time do not while this is not zero.
+    standing: Arc<AtomicUsize>,
 }
 
 /// Disk, provider and knowledge of one moment.
@@ -123,6 +130,7 @@ impl World {
             values: 0,
             expiring: Vec::new(),
             opened: 0,
+            standing: Arc::default(),
         }
     }
 
@@ -434,6 +442,7 @@ impl World {
             .oracle
             .tenant(tenant)
             .expect("the oracle knows the tenant");
+        let _standing = self.stand_for(tenant, ops.iter().map(|(space, ..)| space));
         let ticket = self.known().oracle.submit(Change::Batch(number, ops));
         let result = more(batch).commit();
         self.done(ticket, outcome(&result, durability));

@@ -1,7 +1,7 @@
 //! Does what a plan says: reads tables, writes tables, returns the edit.
 //!
 //! Tenant after tenant in the union of the inputs' directories: the inputs' cursors are merged, each
-//! key's versions are judged by [`Retention`], survivors go to the outputs; of a value that has expired a delete
+//! key's versions are judged by [`Retention`], survivors go to the outputs; of a value that has ended a delete
 //! survives, which hides what the value hid. A destroyed tenant's cursors
 //! are empty, so its data is left out without being decrypted; a tenant whose key should exist and does
 //! not is an error, never silently dropped.
@@ -13,17 +13,17 @@ use std::sync::Arc;
 use crate::error::{Error, ErrorKind, Result};
 use crate::expiry;
 use crate::hooks::{planted, rare};
-use crate::read::cursor::{Cursor, EntryKind, EntryRef};
+use crate::read::cursor::{Cursor, EntryKind};
 use crate::read::level::{LevelCursor, table_for, tables_of};
 use crate::read::merge::MergeCursor;
 use crate::table::Table;
-use crate::types::{KeyspaceId, SeqNo, TenantId};
+use crate::types::TenantId;
 use crate::version::{Edit, Version};
 
 use super::output::{Outputs, cancelled};
 use super::picker::{Action, Plan};
 use super::retention::{Retention, Verdict};
-use super::{Work, keyspace_of};
+use super::{Terms, Work};
 
 /// Work between two looks at whether the job was cancelled, in bytes of entries.
 const LOOK_BYTES: usize = 64 << 10;
@@ -169,19 +169,20 @@ impl Job<'_> {
         let below = Below::new(self.version, self.plan.output, tenant);
         let mut retention = Retention::new(self.work.snapshots);
         let mut key = Vec::new();
-        let mut keyspace: Option<(KeyspaceId, Option<SeqNo>)> = None;
+        let mut terms: Option<Terms> = None;
         cursor.seek_first()?;
         while let Some(entry) = cursor.entry() {
             self.look(entry.key.len() + entry.value.len() + ENTRY_BYTES)?;
             if key != entry.key {
                 retention.next_key();
                 outputs.at_key()?;
-                keyspace = dropped(self.work, tenant, entry, keyspace)?;
+                terms = self.work.terms(tenant, entry.key, terms)?;
                 key.clear();
                 key.extend_from_slice(entry.key);
             }
-            let drop = keyspace.and_then(|(_, drop)| drop);
-            let gone = expiry::is_gone(entry.kind, entry.value, self.work.now);
+            let drop = terms.as_ref().and_then(|terms| terms.dropped);
+            let ends = Terms::ends(terms.as_ref(), entry);
+            let gone = expiry::is_gone(entry.kind, ends, self.work.now);
             let keep = match retention.judge(entry.seqno, gone, drop) {
                 Verdict::Keep => true,
                 Verdict::Drop => false,
@@ -201,8 +202,12 @@ impl Job<'_> {
                 if self.plan.action == Action::Erase {
                     return Err(Error::new(ErrorKind::Invalid, "a table to erase has live data"));
                 }
-                let entry = if gone { entry.as_delete() } else { entry };
-                if !outputs.add(tenant, entry)? {
+                let (entry, ends) = if gone {
+                    (entry.as_delete(), None)
+                } else {
+                    (entry, ends)
+                };
+                if !outputs.add(tenant, entry, ends)? {
                     return Ok(());
                 }
             }
@@ -222,22 +227,6 @@ impl Job<'_> {
             }
         }
         Ok(())
-    }
-}
-
-/// The keyspace of `entry` and the version it was dropped at; asked anew only where it changes.
-pub(crate) fn dropped(
-    work: &Work<'_>,
-    tenant: TenantId,
-    entry: EntryRef<'_>,
-    last: Option<(KeyspaceId, Option<SeqNo>)>,
-) -> Result<Option<(KeyspaceId, Option<SeqNo>)>> {
-    let Some(keyspace) = keyspace_of(entry.key) else {
-        return Ok(None);
-    };
-    match last {
-        Some((same, _)) if same == keyspace => Ok(last),
-        _ => Ok(Some((keyspace, (work.dropped)(tenant, keyspace)?))),
     }
 }
 

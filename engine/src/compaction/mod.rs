@@ -20,9 +20,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::Result;
+use crate::expiry;
 use crate::io::Io;
 use crate::options::Options;
+use crate::read::cursor::EntryRef;
+use crate::retention::Rule;
 use crate::seal::FileKeys;
+use crate::settings::Known;
 use crate::types::{Epoch, KeyspaceId, SeqNo, TenantId};
 
 #[allow(unused_imports)] // The engine takes these from here.
@@ -48,8 +52,10 @@ pub(crate) struct Work<'a> {
     /// Live snapshots AND the version visible now, ascending. The visible one stands for snapshots that
     /// will be taken while the job runs. Empty means that only the newest versions matter.
     pub snapshots: &'a [SeqNo],
-    /// What time it is, in milliseconds since 1970: values that have expired are left out.
+    /// What time it is, in milliseconds since 1970: values that have ended are left out.
     pub now: u64,
+    /// What is set of tenants. Only of changes that are durable, as for `dropped`.
+    pub settings: Known<'a>,
     /// The version at which a keyspace was dropped, if it was. Asked once per keyspace and tenant. Only
     /// of drops that are durable: what a job leaves out does not come back with a log that lost them.
     pub dropped: &'a dyn Fn(TenantId, KeyspaceId) -> Result<Option<SeqNo>>,
@@ -59,6 +65,42 @@ pub(crate) struct Work<'a> {
     /// its start and about every 64 KiB of entries; a whole flush may be done and logged in between,
     /// inside this very call, so that one thread need not make writers wait for a long compaction.
     pub cancelled: &'a dyn Fn() -> bool,
+}
+
+/// What a job knows of the keyspace whose entries it is at.
+pub(crate) struct Terms {
+    keyspace: KeyspaceId,
+    /// The version at which it was dropped.
+    pub dropped: Option<SeqNo>,
+    rule: Option<Arc<Rule>>,
+}
+
+impl Work<'_> {
+    /// Of the keyspace of `key`; `last` if that is still the one.
+    pub fn terms(&self, tenant: TenantId, key: &[u8], last: Option<Terms>) -> Result<Option<Terms>> {
+        let Some(keyspace) = keyspace_of(key) else {
+            return Ok(None);
+        };
+        if last.as_ref().is_some_and(|last| last.keyspace == keyspace) {
+            return Ok(last);
+        }
+        Ok(Some(Terms {
+            keyspace,
+            dropped: (self.dropped)(tenant, keyspace)?,
+            rule: self.settings.rule(tenant, keyspace),
+        }))
+    }
+}
+
+impl Terms {
+    /// When nothing but a delete is left of an entry of the keyspace.
+    pub fn ends(terms: Option<&Terms>, entry: EntryRef<'_>) -> Option<u64> {
+        expiry::ends(
+            terms.and_then(|terms| terms.rule.as_deref()),
+            entry.kind,
+            entry.value,
+        )
+    }
 }
 
 /// The keyspace a tree key belongs to. None if it is too short to be one.

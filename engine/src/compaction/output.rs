@@ -37,14 +37,14 @@ impl<'a> Outputs<'a> {
         }
     }
 
-    /// Adds the next entry. False if the tenant's key was destroyed meanwhile: go on with the next.
-    pub fn add(&mut self, tenant: TenantId, entry: EntryRef<'_>) -> Result<bool> {
+    /// Adds the next entry, which ends then. False if the tenant's key was destroyed meanwhile: go on with the next.
+    pub fn add(&mut self, tenant: TenantId, entry: EntryRef<'_>, ends: Option<u64>) -> Result<bool> {
         let building = match self.building.take() {
             Some(building) => building,
             None => self.start()?,
         };
         let (_, builder) = self.building.insert(building);
-        match builder.add(tenant, entry) {
+        match builder.add_until(tenant, entry, ends) {
             Ok(()) => Ok(true),
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
             Err(e) => Err(e),
@@ -96,7 +96,7 @@ impl<'a> Outputs<'a> {
         let number = (self.work.next_number)();
         let path = table_path(self.work.db, number);
         let header = FileHeader::new(io, FileKind::Table, epoch, number, Chain::default())?;
-        let builder = TableBuilder::new(
+        let mut builder = TableBuilder::new(
             io,
             &path,
             header,
@@ -105,6 +105,7 @@ impl<'a> Outputs<'a> {
             options.compression,
             options.filter_bits,
         )?;
+        builder.set_known(self.work.settings.newest);
         Ok((path, builder))
     }
 

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use crate::error::Result;
 use crate::read::cursor::Cursor;
 use crate::seal::FileKeys;
+use crate::settings::Known;
 use crate::table::Table;
 use crate::types::{KeyspaceId, SeqNo, TenantId};
 use crate::version::Version;
@@ -32,8 +33,8 @@ pub(crate) struct DroppedKeyspace {
 /// Remembers what directories say, from one pick to the next.
 #[derive(Default)]
 pub(crate) struct Survey {
-    /// Destructions counted when `facts` was gathered.
-    destructions: u64,
+    /// Destructions counted when `facts` was gathered, and the newest setting known then.
+    as_of: (u64, SeqNo),
     facts: HashMap<u64, Facts>,
 }
 
@@ -52,18 +53,20 @@ impl Survey {
     ///   directories again, so it should not change at other times.
     /// - `drops`: dropped keyspaces to look for. The job must be told of them too, or it leaves their
     ///   entries and the same plan is made again.
-    /// - `snapshots`, `now`: as in [`Work`](super::Work).
+    /// - `snapshots`, `now`, `settings`: as in [`Work`](super::Work). Every change of a setting reads all directories
+    ///   again, and of tables that are older than a retention one block.
     pub fn shape(
         &mut self,
         version: &Version,
         keys: &FileKeys,
         destructions: u64,
         drops: &[DroppedKeyspace],
-        snapshots: &[SeqNo],
-        now: u64,
+        (snapshots, now): (&[SeqNo], u64),
+        settings: Known<'_>,
     ) -> Result<Shape> {
-        if self.destructions != destructions {
-            self.destructions = destructions;
+        let as_of = (destructions, settings.newest);
+        if self.as_of != as_of {
+            self.as_of = as_of;
             self.facts.clear();
         }
         let oldest_snapshot = snapshots.first().copied().unwrap_or(SeqNo::MAX);
@@ -77,7 +80,7 @@ impl Survey {
             for table in tables {
                 let number = table.meta().number;
                 let known = self.facts.get(&number).copied();
-                let known = known.unwrap_or_else(|| gather(table, keys));
+                let known = known.unwrap_or_else(|| gather(table, keys, settings));
                 facts.insert(number, known);
                 let mut dropped = false;
                 for drop in drops.iter().filter(|drop| drop.at <= oldest_snapshot) {
@@ -91,7 +94,7 @@ impl Survey {
     }
 }
 
-fn gather(table: &Table, keys: &FileKeys) -> Facts {
+fn gather(table: &Arc<Table>, keys: &FileKeys, settings: Known<'_>) -> Facts {
     let mut facts = Facts {
         all_dead: true,
         ..Facts::default()
@@ -100,7 +103,12 @@ fn gather(table: &Table, keys: &FileKeys) -> Facts {
         if keys.is_live(run.tenant) {
             facts.all_dead = false;
             facts.deletes += run.deletes;
-            facts.expires = facts.expires.into_iter().chain(run.expires).min();
+            let (tenant, known) = (run.tenant, table.known());
+            // What cannot be read is for the job to tell.
+            let holds = |keyspace| begins(table, tenant, keyspace).map_or(true, |first| first.is_some());
+            let unknown = settings.ends_first(tenant, known, holds);
+            let first = facts.expires.into_iter().chain(run.expires).chain(unknown);
+            facts.expires = first.min();
         } else {
             facts.dead_bytes += run.bytes;
         }
@@ -130,12 +138,17 @@ pub(crate) fn holds(table: &Arc<Table>, drop: &DroppedKeyspace) -> Result<bool> 
     if table.run(drop.tenant).is_none_or(|run| run.seqno_min > drop.at) {
         return Ok(false);
     }
-    let prefix = drop.keyspace.0.to_be_bytes();
-    let mut cursor = table.cursor(drop.tenant)?;
+    let first = begins(table, drop.tenant, drop.keyspace)?;
+    Ok(first.is_some_and(|first| first <= drop.at))
+}
+
+/// The version of a keyspace's first entry in `table`, if it has one there.
+fn begins(table: &Arc<Table>, tenant: TenantId, keyspace: KeyspaceId) -> Result<Option<SeqNo>> {
+    let prefix = keyspace.0.to_be_bytes();
+    let mut cursor = table.cursor(tenant)?;
     cursor.seek(&prefix, SeqNo::MAX)?;
-    Ok(cursor
-        .entry()
-        .is_some_and(|entry| entry.key.starts_with(&prefix) && entry.seqno <= drop.at))
+    let first = cursor.entry().filter(|entry| entry.key.starts_with(&prefix));
+    Ok(first.map(|entry| entry.seqno))
 }
 
 /// Where the tables of a version begin and end.

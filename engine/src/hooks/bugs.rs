@@ -80,6 +80,16 @@ crate::named_states! {
         ExpiredTablesForgotten,
         /// the log keeps values that expired long ago
         ExpiredLogKept,
+        /// the retentions in tables are not read at opening
+        RetentionForgotten,
+        /// what was written before a keyspace had a retention stays for ever
+        UndatedLivesOn,
+        /// what a retention ended comes back under a longer one
+        LongerRetentionUncovers,
+        /// tables written before a retention was changed are not picked for what it ended
+        RetentionTablesForgotten,
+        /// flush and compaction go by a retention that is not durable yet
+        RetentionNotSynced,
         /// a step to the next key takes a version that goes on in the next block for one
         KeyEndsWithBlock,
         /// the first entry of a block counts as its key's newest version

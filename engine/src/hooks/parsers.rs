@@ -43,13 +43,14 @@ impl Parser {
 
 /// The parsers of this crate.
 pub fn all() -> Vec<Parser> {
-    let lists: [&[Parser]; 7] = [
+    let lists: [&[Parser]; 8] = [
         crate::seal::parsers::PARSERS,
         crate::wal::parsers::PARSERS,
         crate::table::parsers::PARSERS,
         crate::version::parsers::PARSERS,
         crate::keystore::parsers::PARSERS,
         crate::keys::parsers::PARSERS,
+        crate::retention::parsers::PARSERS,
         &[BASE_COPY],
     ];
     lists.concat()

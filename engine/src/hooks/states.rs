@@ -103,6 +103,10 @@ crate::named_states! {
         VersionKeptForSnapshot,
         /// a value that had expired left a delete
         ExpiredMadeDelete,
+        /// an entry past its keyspace's retention left a delete
+        DatedMadeDelete,
+        /// the same of one that was written before there was a retention
+        UndatedMadeDelete,
         /// tables were compacted for values that had expired
         ExpiredWrittenOut,
         /// another segment was begun so that expired values leave the log
@@ -178,10 +182,22 @@ crate::named_states! {
         ReadFromImmutable,
         /// an expired value was met by a read
         ExpiredNotShown,
+        /// an entry past its keyspace's retention was met by a read
+        DatedNotShown,
+        /// the same of one that was written before there was a retention
+        UndatedNotShown,
+        /// an entry that an earlier retention had ended was met under a longer one
+        EndedByRetentionBefore,
         /// the machine's clock went back
         ClockWentBack,
         /// what a transaction had read expired before its commit
         ReadExpiredBeforeCommit,
+        /// the retention of what a transaction had read was changed before its commit
+        RetentionChangedBeforeCommit,
+        /// a retention was made longer and what the one before had ended is remembered
+        RetentionBeforeKept,
+        /// settings of a tenant went with it
+        SettingsOfDeletedTenant,
         /// a batch's condition did not hold
         ConditionFailed,
         /// a transaction was begun again after a conflict

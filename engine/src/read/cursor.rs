@@ -14,7 +14,7 @@ use std::cmp::Ordering;
 use bytes::Bytes;
 
 use crate::error::Result;
-use crate::expiry::STAMP_BYTES;
+use crate::expiry::{DATE_BYTES, STAMP_BYTES};
 use crate::hooks::rare;
 use crate::types::SeqNo;
 
@@ -27,6 +27,9 @@ pub(crate) enum EntryKind {
     Delete = 2,
     /// The key has the entry's value until a moment, which stands in front of it: see `expiry`.
     Expiring = 3,
+    /// The key has the entry's value, in front of which stand the moment at which it was written and one at which it
+    /// expires: of keyspaces with a retention, see `retention`.
+    Dated = 4,
 }
 
 impl EntryKind {
@@ -36,6 +39,7 @@ impl EntryKind {
             1 => Some(EntryKind::Put),
             2 => Some(EntryKind::Delete),
             3 => Some(EntryKind::Expiring),
+            4 => Some(EntryKind::Dated),
             _ => None,
         }
     }
@@ -43,9 +47,17 @@ impl EntryKind {
     /// Whether an entry of this kind may have a stored value of `len` bytes.
     pub(crate) fn admits(self, len: usize) -> bool {
         match self {
-            EntryKind::Put => true,
             EntryKind::Delete => len == 0,
-            EntryKind::Expiring => len >= STAMP_BYTES,
+            _ => len >= self.stamp_bytes(),
+        }
+    }
+
+    /// What stands in front of the user's value.
+    pub(crate) fn stamp_bytes(self) -> usize {
+        match self {
+            EntryKind::Put | EntryKind::Delete => 0,
+            EntryKind::Expiring => STAMP_BYTES,
+            EntryKind::Dated => DATE_BYTES,
         }
     }
 }
@@ -66,8 +78,17 @@ pub(crate) struct EntryRef<'a> {
 impl EntryRef<'_> {
     /// What is left of it when its value has expired: it hides what is older as before.
     pub(crate) fn as_delete(self) -> Self {
-        if self.kind == EntryKind::Expiring {
-            rare!(ExpiredMadeDelete);
+        match self.kind {
+            EntryKind::Expiring => {
+                rare!(ExpiredMadeDelete);
+            }
+            EntryKind::Dated => {
+                rare!(DatedMadeDelete);
+            }
+            EntryKind::Put => {
+                rare!(UndatedMadeDelete);
+            }
+            EntryKind::Delete => {}
         }
         EntryRef {
             kind: EntryKind::Delete,

@@ -13,7 +13,8 @@ use super::visible::VisibleCursor;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::expiry;
-use crate::inner::{SeenLive, View};
+use crate::inner::{Seen, View};
+use crate::retention::Rule;
 use crate::types::{KeyspaceId, SeqNo, TenantId};
 
 /// Entries of a keyspace in key order, from both ends. Each is `(key, value)`.
@@ -28,7 +29,7 @@ pub struct Range {
     engine: Engine,
     tenant: TenantId,
     keyspace: KeyspaceId,
-    seen: Arc<SeenLive>,
+    seen: Arc<Seen>,
     view: Arc<View>,
     at: SeqNo,
     /// Tree keys: `lower` inclusive, `upper` exclusive; None is the tenant's end.
@@ -46,7 +47,7 @@ impl Range {
     pub(crate) fn new(
         engine: Engine,
         (tenant, keyspace): (TenantId, KeyspaceId),
-        seen: Arc<SeenLive>,
+        seen: Arc<Seen>,
         (view, at): (Arc<View>, SeqNo),
         lower: Vec<u8>,
         upper: Option<Vec<u8>>,
@@ -90,6 +91,11 @@ impl Range {
         inner.check_keyspace(self.tenant, self.keyspace, Some(self.at))
     }
 
+    fn rule(&self) -> Option<Arc<Rule>> {
+        let settings = &self.engine.inner().settings;
+        settings.rule_again(self.tenant, self.keyspace, &self.seen)
+    }
+
     /// The next entry, lent until the next call: key and value as they lie in memory. Otherwise as
     /// [`next`](Iterator::next), with which it takes turns.
     pub fn next_ref(&mut self) -> Option<Result<(&[u8], &[u8])>> {
@@ -106,14 +112,16 @@ impl Range {
     /// Whether the front stands on an entry that is still to be yielded.
     fn advance(&mut self) -> Result<bool> {
         self.check()?;
+        let (inner, rule) = (self.engine.inner(), self.rule());
+        let times = inner.times.by(rule.as_deref());
         let cursor = match &mut self.front {
             Some(cursor) => {
-                cursor.next(&self.engine.inner().times)?;
+                cursor.next(&times)?;
                 cursor
             }
             None => {
                 let mut cursor = self.cursor()?;
-                cursor.seek(&self.engine.inner().times, &self.lower)?;
+                cursor.seek(&times, &self.lower)?;
                 self.front.insert(cursor)
             }
         };
@@ -126,17 +134,18 @@ impl Range {
 
     fn retreat(&mut self) -> Result<bool> {
         self.check()?;
+        let (inner, rule) = (self.engine.inner(), self.rule());
+        let times = inner.times.by(rule.as_deref());
         let cursor = match &mut self.back {
             Some(cursor) => {
-                cursor.prev(&self.engine.inner().times)?;
+                cursor.prev(&times)?;
                 cursor
             }
             None => {
                 let mut cursor = self.cursor()?;
-                let times = &self.engine.inner().times;
                 match &self.upper {
-                    Some(upper) => cursor.seek_before(times, upper)?,
-                    None => cursor.seek_last(times)?,
+                    Some(upper) => cursor.seek_before(&times, upper)?,
+                    None => cursor.seek_last(&times)?,
                 }
                 self.back.insert(cursor)
             }
@@ -182,7 +191,7 @@ fn taken(side: &Side, step: Option<Result<()>>) -> Option<Result<(Bytes, Bytes)>
     }
     let mut entry = side.as_ref()?.owned()?;
     entry.key.advance(4.min(entry.key.len()));
-    Some(Ok((entry.key, expiry::value(entry.kind, entry.value).0)))
+    Some(Ok((entry.key, expiry::value(entry.kind, entry.value))))
 }
 
 impl Iterator for Range {

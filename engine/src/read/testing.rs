@@ -76,6 +76,15 @@ pub(crate) fn expiring(key: &[u8], seqno: u64, value: &[u8], at: u64) -> Entry {
     }
 }
 
+/// A put to a keyspace with a retention: when it was written, and when it expires.
+pub(crate) fn dated(key: &[u8], seqno: u64, value: &[u8], (written, expires): (u64, u64)) -> Entry {
+    let moments = [written.to_le_bytes(), expires.to_le_bytes()].concat();
+    Entry {
+        kind: EntryKind::Dated,
+        ..put(key, seqno, &[&moments, value].concat())
+    }
+}
+
 pub(crate) fn put(key: &[u8], seqno: u64, value: &[u8]) -> Entry {
     Entry {
         key: Bytes::copy_from_slice(key),
@@ -97,6 +106,7 @@ pub(crate) fn random_entries(random: &mut Random, count: usize, keys: u64, versi
                 ..put(&key, seqno.0, b"")
             },
             2 | 3 => expiring(&key, seqno.0, &random.value(), 1000 * random.below(20)),
+            4 => dated(&key, seqno.0, &random.value(), (7, 1000 * random.below(20))),
             _ => put(&key, seqno.0, &random.value()),
         });
     }
@@ -137,6 +147,7 @@ impl Oracle {
                     EntryKind::Put => true,
                     EntryKind::Delete => false,
                     EntryKind::Expiring => u64::from_le_bytes(*entry.value.first_chunk().unwrap()) > now,
+                    EntryKind::Dated => u64::from_le_bytes(*entry.value[8..].first_chunk().unwrap()) > now,
                 };
                 out.extend(shows.then(|| entry.clone()));
             }

@@ -103,29 +103,29 @@ fn check_visible(cursor: VisibleCursor<MergeCursor>, now: u64, entries: &[Entry]
     impl Cursor for Adapter {
         fn seek(&mut self, key: &[u8], seqno: SeqNo) -> Result<()> {
             // One version is visible for each key; it lies before (key, seqno) if it is newer.
-            self.0.seek(&self.1, key)?;
+            self.0.seek(&self.1.by(None), key)?;
             match self.0.entry() {
-                Some(entry) if entry.key == key && entry.seqno > seqno => self.0.next(&self.1),
+                Some(entry) if entry.key == key && entry.seqno > seqno => self.0.next(&self.1.by(None)),
                 _ => Ok(()),
             }
         }
         fn seek_first(&mut self) -> Result<()> {
-            self.0.seek(&self.1, &[])
+            self.0.seek(&self.1.by(None), &[])
         }
         fn seek_last(&mut self) -> Result<()> {
-            self.0.seek_last(&self.1)
+            self.0.seek_last(&self.1.by(None))
         }
         fn seek_before(&mut self, key: &[u8]) -> Result<()> {
-            self.0.seek_before(&self.1, key)
+            self.0.seek_before(&self.1.by(None), key)
         }
         fn next(&mut self) -> Result<()> {
-            self.0.next(&self.1)
+            self.0.next(&self.1.by(None))
         }
         fn prev(&mut self) -> Result<()> {
-            self.0.prev(&self.1)
+            self.0.prev(&self.1.by(None))
         }
         fn next_key(&mut self) -> Result<()> {
-            self.0.next(&self.1)
+            self.0.next(&self.1.by(None))
         }
         fn entry(&self) -> Option<EntryRef<'_>> {
             self.0.entry()
@@ -198,7 +198,8 @@ fn an_error_of_a_source_is_returned_and_unpositions() {
         };
         let merge = MergeCursor::new(vec![memtable(&a), Box::new(failing)]);
         let mut cursor = VisibleCursor::new(merge, SeqNo::MAX);
-        let times = standing_at(0);
+        let clock = standing_at(0);
+        let times = clock.by(None);
         let mut walk = || -> Result<usize> {
             let mut seen = 0;
             cursor.seek(&times, &[])?;
@@ -240,7 +241,8 @@ fn a_bounded_scan_stops_at_the_bound_without_walking_on() {
     };
     let mut cursor = VisibleCursor::new(source, SeqNo::MAX)
         .bounded(Bytes::from_static(b"a"), Some(Bytes::from_static(b"b")));
-    let times = standing_at(0);
+    let clock = standing_at(0);
+    let times = clock.by(None);
     cursor.seek(&times, &[]).unwrap();
     assert!(cursor.entry().is_some());
     cursor.next(&times).unwrap();

@@ -1,5 +1,5 @@
 //! What a reader at a snapshot sees: for each key its newest version at or below the snapshot, if
-//! that is a put and has not expired. Whether it has is asked when the cursor comes to it, of the time that every
+//! that is a put and has not ended. Whether it has is asked when the cursor comes to it, of the time that every
 //! step is given; what is current stays current until the next step.
 //!
 //! Invariants: going forwards, the source stands on the current entry. Going backwards, versions of a key come
@@ -10,7 +10,7 @@
 use bytes::Bytes;
 
 use crate::error::Result;
-use crate::expiry::ExpiryClock;
+use crate::expiry::Shows;
 use crate::hooks::planted;
 use crate::read::cursor::{Cursor, Entry, EntryRef};
 use crate::types::SeqNo;
@@ -62,7 +62,7 @@ impl<C: Cursor> VisibleCursor<C> {
     }
 
     /// To the first visible entry whose tree key is at or after `key`.
-    pub(crate) fn seek(&mut self, times: &ExpiryClock, key: &[u8]) -> Result<()> {
+    pub(crate) fn seek(&mut self, times: &Shows<'_>, key: &[u8]) -> Result<()> {
         self.current = Current::None;
         let key = key.max(&self.lower);
         self.source.seek(key, self.snapshot)?;
@@ -70,7 +70,7 @@ impl<C: Cursor> VisibleCursor<C> {
     }
 
     /// To the last visible entry whose tree key is smaller than `key`.
-    pub(crate) fn seek_before(&mut self, times: &ExpiryClock, key: &[u8]) -> Result<()> {
+    pub(crate) fn seek_before(&mut self, times: &Shows<'_>, key: &[u8]) -> Result<()> {
         self.current = Current::None;
         let key = self.upper.as_deref().map_or(key, |upper| key.min(upper));
         self.source.seek_before(key)?;
@@ -79,12 +79,12 @@ impl<C: Cursor> VisibleCursor<C> {
 
     /// To the first visible entry.
     #[cfg(test)]
-    pub(crate) fn seek_first(&mut self, times: &ExpiryClock) -> Result<()> {
+    pub(crate) fn seek_first(&mut self, times: &Shows<'_>) -> Result<()> {
         self.seek(times, &[])
     }
 
     /// To the last visible entry.
-    pub(crate) fn seek_last(&mut self, times: &ExpiryClock) -> Result<()> {
+    pub(crate) fn seek_last(&mut self, times: &Shows<'_>) -> Result<()> {
         self.current = Current::None;
         match &self.upper {
             Some(upper) => self.source.seek_before(upper)?,
@@ -94,7 +94,7 @@ impl<C: Cursor> VisibleCursor<C> {
     }
 
     /// To the next visible entry; unpositioned after the last. Does nothing when unpositioned.
-    pub(crate) fn next(&mut self, times: &ExpiryClock) -> Result<()> {
+    pub(crate) fn next(&mut self, times: &Shows<'_>) -> Result<()> {
         match std::mem::replace(&mut self.current, Current::None) {
             Current::None => return Ok(()),
             Current::Source | Current::Only => self.source.next_key()?,
@@ -110,7 +110,7 @@ impl<C: Cursor> VisibleCursor<C> {
     }
 
     /// To the previous visible entry; unpositioned before the first. Does nothing when unpositioned.
-    pub(crate) fn prev(&mut self, times: &ExpiryClock) -> Result<()> {
+    pub(crate) fn prev(&mut self, times: &Shows<'_>) -> Result<()> {
         match std::mem::replace(&mut self.current, Current::None) {
             Current::None => return Ok(()),
             Current::Source => {
@@ -143,7 +143,7 @@ impl<C: Cursor> VisibleCursor<C> {
     }
 
     /// From the source's entry on, the first that is visible.
-    fn settle_forward(&mut self, times: &ExpiryClock) -> Result<()> {
+    fn settle_forward(&mut self, times: &Shows<'_>) -> Result<()> {
         let mut steps = 0;
         while let Some(entry) = self.source.entry() {
             if self.upper.as_deref().is_some_and(|upper| entry.key >= upper) {
@@ -176,7 +176,7 @@ impl<C: Cursor> VisibleCursor<C> {
 
     /// From the source's entry backwards, the first key with a visible version. Going backwards the
     /// versions of a key come oldest first: the last one at or below the snapshot counts.
-    fn settle_backward(&mut self, times: &ExpiryClock) -> Result<()> {
+    fn settle_backward(&mut self, times: &Shows<'_>) -> Result<()> {
         let shows = |entry: &Entry| times.shows(entry.kind, &entry.value);
         let mut found: Option<Entry> = None;
         while let Some(entry) = self.source.entry() {

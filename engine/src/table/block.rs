@@ -11,7 +11,8 @@
 //!   varint  key bytes
 //!   …       key
 //!   varint  seqno
-//!   varint  value bytes << 3 | kind (1 put, 2 delete, 3 put that expires: the moment stands in front of the value)
+//!   varint  value bytes << 3 | kind (1 put, 2 delete, 3 put that expires: the moment stands in front of the value; 4
+//!           dated put: two do)
 //!   …       value
 //! ```
 //!
@@ -19,7 +20,7 @@
 //!
 //! Valid if and only if: codec is known; a compressed block gives exactly `length` bytes; the entries fill the
 //! block exactly; no key is empty or longer than [`TREE_KEY_BYTES_MAX`]; places ascend strictly; deletes have no
-//! value, puts that expire one of eight bytes at least.
+//! value, puts that expire one of eight bytes at least, dated ones of sixteen.
 //!
 //! In memory, one allocation:
 //!

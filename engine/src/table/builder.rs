@@ -61,6 +61,7 @@ pub(crate) struct TableBuilder {
     hashes: Vec<u64>,
     directory: Vec<u8>,
     totals: Option<Totals>,
+    known: SeqNo,
     finished: bool,
 }
 
@@ -120,6 +121,7 @@ impl TableBuilder {
             hashes: Vec::new(),
             directory: Vec::new(),
             totals: None,
+            known: SeqNo::ZERO,
             finished: false,
         })
     }
@@ -129,12 +131,28 @@ impl TableBuilder {
         self.section_bytes = bytes;
     }
 
-    /// Adds the next entry: tenants ascending, inside one in internal order, each place once.
+    /// Adds an entry that ends when it expires.
+    #[cfg(test)]
+    pub(crate) fn add(&mut self, tenant: TenantId, entry: EntryRef<'_>) -> Result<()> {
+        self.add_until(tenant, entry, expiry::expires(entry.kind, entry.value))
+    }
+
+    /// The newest change of tenants' settings that the writer goes by.
+    pub(crate) fn set_known(&mut self, known: SeqNo) {
+        self.known = known;
+    }
+
+    /// Adds the next entry, of which at `ends` nothing but a delete is left: tenants ascending, inside one in internal order, each place once.
     ///
     /// `NotFound` when the tenant's key is gone: nothing was added and the builder is intact, go on
     /// with the next tenant. `Corruption` when the order is broken, `Invalid` for impossible entries,
     /// and after any other error: drop the builder.
-    pub(crate) fn add(&mut self, tenant: TenantId, entry: EntryRef<'_>) -> Result<()> {
+    pub(crate) fn add_until(
+        &mut self,
+        tenant: TenantId,
+        entry: EntryRef<'_>,
+        ends: Option<u64>,
+    ) -> Result<()> {
         self.check(tenant, entry)?;
         if self.open.as_ref().map(|open| open.run.tenant) != Some(tenant) {
             let (dek, key) = self.keys.for_writing(&self.header, tenant)?;
@@ -170,8 +188,7 @@ impl TableBuilder {
         if let Some(OpenRun { run, .. }) = &mut self.open {
             run.entries += 1;
             run.deletes += u64::from(entry.kind == EntryKind::Delete);
-            if let Some(at) = expiry::expires(entry.kind, entry.value) {
-                let at = expiry::seconds(at);
+            if let Some(at) = ends.map(expiry::seconds) {
                 run.expires = if run.expires == 0 { at } else { run.expires.min(at) };
             }
             run.seqno_min = run.seqno_min.min(entry.seqno);
@@ -401,6 +418,7 @@ impl TableBuilder {
             entries: totals.entries,
             seqno_min: totals.seqno_min,
             seqno_max: totals.seqno_max,
+            known: self.known,
         }
         .encode(&directory);
         self.out.extend_from_slice(&directory);

@@ -17,8 +17,8 @@
 //!  64  8  start            of the run's first block
 //!  72  8  head             of the filter, or of the index where there is none
 //!  80  4  index bytes      the run ends after its index
-//!  84  4  expires          earliest moment at which a value expires, in seconds since 1970, rounded up;
-//!                          0 = none does, all ones = in 2106 or later
+//!  84  4  expires          earliest moment at which a value expires or is past its keyspace's retention, in
+//!                          seconds since 1970, rounded up; 0 = none does, all ones = in 2106 or later
 //!
 //! footer:
 //!   0  8  directory offset
@@ -26,7 +26,7 @@
 //!  16  8  entries
 //!  24  8  seqno min
 //!  32  8  seqno max
-//!  40  8  zero
+//!  40  8  known            newest change of tenants' retentions that the writer went by; 0 = none
 //!  48  2  format           1
 //!  50  2  zero
 //!  52  4  crc32            IEEE, over the directory, then footer [0, 52)
@@ -173,7 +173,7 @@ pub(super) struct Run {
     pub start: u64,
     pub head: u64,
     pub index_bytes: u32,
-    /// See `expiry::seconds`; 0 = no value expires.
+    /// See `expiry::seconds`; 0 = no value ends.
     pub expires: u32,
 }
 
@@ -279,6 +279,7 @@ pub(super) struct Footer {
     pub entries: u64,
     pub seqno_min: SeqNo,
     pub seqno_max: SeqNo,
+    pub known: SeqNo,
 }
 
 impl Footer {
@@ -291,7 +292,7 @@ impl Footer {
             self.entries,
             self.seqno_min.0,
             self.seqno_max.0,
-            0,
+            self.known.0,
         ] {
             out.extend_from_slice(&field.to_le_bytes());
         }
@@ -316,10 +317,10 @@ impl Footer {
             entries: fields.u64().ok_or_else(short)?,
             seqno_min: SeqNo(fields.u64().ok_or_else(short)?),
             seqno_max: SeqNo(fields.u64().ok_or_else(short)?),
+            known: SeqNo(fields.u64().ok_or_else(short)?),
         };
-        let zero = fields.u64().ok_or_else(short)?;
         let format = fields.u16().ok_or_else(short)?;
-        let zero_too = fields.u16().ok_or_else(short)?;
+        let zero = fields.u16().ok_or_else(short)?;
         let _crc = fields.u32().ok_or_else(short)?;
         if fields.0 != MAGIC {
             return Err(malformed("the footer's magic"));
@@ -327,7 +328,7 @@ impl Footer {
         if format > FORMAT {
             return Err(FooterError::Newer(format));
         }
-        if format != FORMAT || zero != 0 || zero_too != 0 {
+        if format != FORMAT || zero != 0 {
             return Err(malformed("format 1 and zeroes"));
         }
         Ok(footer)

@@ -206,6 +206,10 @@ fn block_samples() -> Vec<Vec<u8>> {
         block(
             &[
                 Entry {
+                    kind: EntryKind::Dated,
+                    ..entry("s/0", 9, Some("\u{1}\0\0\0\0\0\0\0\u{2}\0\0\0\0\0\0\0event"))
+                },
+                Entry {
                     kind: EntryKind::Expiring,
                     ..entry("s/1", 8, Some("\u{1}\0\0\0\0\0\0\0token"))
                 },
@@ -289,6 +293,7 @@ fn footer_samples() -> Vec<Vec<u8>> {
             entries: 10 * runs.len() as u64,
             seqno_min: SeqNo(1),
             seqno_max: SeqNo(100),
+            known: SeqNo(directory.len() as u64 / RUN_BYTES as u64 - 1),
         };
         let footer = footer.encode(&directory);
         [directory, footer.to_vec()].concat()

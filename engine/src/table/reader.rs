@@ -42,6 +42,7 @@ pub(crate) struct Table {
     meta: TableMeta,
     header: FileHeader,
     directory: Directory,
+    known: SeqNo,
     /// To the only head of a table that has one tenant.
     top: Option<Slot<Head>>,
     filter_seed: u64,
@@ -131,6 +132,7 @@ impl Table {
             meta,
             header,
             directory,
+            known: footer.known,
             keys,
             cache,
             obsolete: AtomicBool::new(false),
@@ -207,6 +209,11 @@ impl Table {
     /// The same for compaction: blocks are read past the cache, many at a time.
     pub(crate) fn sweep(self: &Arc<Self>, tenant: TenantId) -> Result<TableCursor> {
         TableCursor::new(self.clone(), tenant, true)
+    }
+
+    /// The newest change of tenants' settings that its writer went by.
+    pub(crate) fn known(&self) -> SeqNo {
+        self.known
     }
 
     /// Whether the table has entries of `tenant`.

@@ -120,7 +120,13 @@ impl Table {
                 }
             }
         }
-        let counted = (walk.entries, walk.deletes, walk.versions, walk.expires);
+        // A retention, which only its writer knew, may end something earlier.
+        let earlier = self.known() > SeqNo::ZERO && run.expires > 0;
+        let expires = match earlier && (walk.expires == 0 || run.expires < walk.expires) {
+            true => run.expires,
+            false => walk.expires,
+        };
+        let counted = (walk.entries, walk.deletes, walk.versions, expires);
         let versions = Some((run.seqno_min, run.seqno_max));
         let stated = (run.entries, run.deletes, versions, run.expires);
         if walk.whole && counted != stated {

@@ -243,12 +243,13 @@ pub(crate) fn visible_at(
     at: u64,
     now: u64,
 ) -> Result<BTreeMap<Bytes, Bytes>> {
-    let times = standing_at(now);
+    let clock = standing_at(now);
+    let times = clock.by(None);
     let mut cursor = VisibleCursor::new(view(version).cursor(TenantId(tenant))?, SeqNo(at));
     let mut found = BTreeMap::new();
     cursor.seek_first(&times)?;
     while let Some(entry) = cursor.owned() {
-        found.insert(entry.key, expiry::value(entry.kind, entry.value).0);
+        found.insert(entry.key, expiry::value(entry.kind, entry.value));
         cursor.next(&times)?;
     }
     Ok(found)

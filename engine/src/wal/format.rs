@@ -29,10 +29,11 @@
 //!     40     -  sealed operations: nonce 12, ciphertext, tag 16
 //!
 //! operation (inside the seal)
-//!      0     1  kind      1 put, 2 delete, 3 put that expires
+//!      0     1  kind      1 put, 2 delete, 3 put that expires, 4 dated put
 //!      1     2  key length (tree key: keyspace id, big-endian, then the user's key)
-//!      3     4  value length, 0 for delete, 8 and more for a put that expires
-//!      7     -  tree key, value (of a put that expires: the moment, then the user's value)
+//!      3     4  value length, 0 for delete, 8 and more for a put that expires, 16 for a dated one
+//!      7     -  tree key, value (of a put that expires: the moment, then the user's value; of a dated one: the
+//!               moment of writing, the one at which it expires or all ones, then the user's value)
 //! ```
 //!
 //! A record is valid if and only if: (1) len is in range and inside the bytes at hand; (2) crc32
@@ -53,7 +54,7 @@ use bytes::Bytes;
 
 use crate::codec::Reader;
 use crate::error::Result as EngineResult;
-use crate::expiry::STAMP_BYTES;
+use crate::expiry::{DATE_BYTES, STAMP_BYTES};
 use crate::io::Io;
 use crate::options::BATCH_BYTES_MAX;
 use crate::read::cursor::EntryKind;
@@ -399,6 +400,22 @@ pub(crate) fn push_expiring(keyspace: [u8; 4], key: &[u8], value: &[u8], at: u64
     );
 }
 
+/// The same of a put to a keyspace with a retention: when it is written, and when it expires or
+/// [`NEVER`](crate::expiry::NEVER).
+pub(crate) fn push_dated(
+    keyspace: [u8; 4],
+    key: &[u8],
+    value: &[u8],
+    (written, expires): (u64, u64),
+    out: &mut Vec<u8>,
+) {
+    let mut moments = [0; DATE_BYTES];
+    let (front, back) = moments.split_at_mut(STAMP_BYTES);
+    front.copy_from_slice(&written.to_le_bytes());
+    back.copy_from_slice(&expires.to_le_bytes());
+    push_parts(EntryKind::Dated, keyspace, key, [&moments, value], out);
+}
+
 fn push_parts(kind: EntryKind, keyspace: [u8; 4], key: &[u8], value: [&[u8]; 2], out: &mut Vec<u8>) {
     let value_len = value.iter().map(|part| part.len()).sum::<usize>();
     out.reserve(OP_HEADER_BYTES + 4 + key.len() + value_len);
@@ -426,7 +443,7 @@ pub(crate) fn parse_ops(plain: &Bytes, count: u32) -> Option<Vec<Op>> {
         let kind = EntryKind::from_byte(r.u8()?)?;
         let key_len = r.u16()? as usize;
         let value_len = r.u32()? as usize;
-        if key_len < 4 || (kind == EntryKind::Expiring && value_len < STAMP_BYTES) {
+        if key_len < 4 || value_len < kind.stamp_bytes() {
             return None;
         }
         let key = plain.slice_ref(r.take(key_len)?);

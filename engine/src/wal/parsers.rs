@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::format::{
-    RECORD_HEADER_BYTES, RecordFields, RecordKind, finish_record, parse_ops, parse_record, push_expiring,
-    push_op, push_section_header, record_len, start_record,
+    RECORD_HEADER_BYTES, RecordFields, RecordKind, finish_record, parse_ops, parse_record, push_dated,
+    push_expiring, push_op, push_section_header, record_len, start_record,
 };
 use super::reader::{Opened, SegmentFile, SegmentScan, Step};
 use super::segment_name;
@@ -260,7 +260,10 @@ fn operation_samples() -> Vec<Vec<u8>> {
     let mut expiring = 2u32.to_le_bytes().to_vec();
     push_expiring([0, 0, 0, 1], b"s", b"value", 1_767_225_600_000, &mut expiring);
     push_expiring([0, 0, 0, 1], b"t", b"", u64::MAX, &mut expiring);
-    vec![out, 0u32.to_le_bytes().to_vec(), expiring]
+    let mut dated = 1u32.to_le_bytes().to_vec();
+    let moments = (1_767_225_600_000, u64::MAX);
+    push_dated([0, 0, 0, 1], b"d", b"value", moments, &mut dated);
+    vec![out, 0u32.to_le_bytes().to_vec(), expiring, dated]
 }
 
 fn segment_samples() -> Vec<Vec<u8>> {

@@ -24,6 +24,7 @@ mod errors;
 mod nested;
 mod on_world;
 pub mod parts;
+mod retention;
 mod scenarios;
 mod standby;
 

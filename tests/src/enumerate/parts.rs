@@ -5,8 +5,8 @@ use std::time::Instant;
 use strongroom::io::sim::SimFs;
 
 use super::{
-    Machine, NESTED_POINTS, Report, SCENARIO_OPERATIONS, Scope, copies, crashes, errors, nested, scenarios,
-    standby,
+    Machine, NESTED_POINTS, Report, SCENARIO_OPERATIONS, Scope, copies, crashes, errors, nested, retention,
+    scenarios, standby,
 };
 use crate::layers::{Layer, Outcome, Profile, Request, counted};
 
@@ -54,6 +54,8 @@ const SCENARIOS: &[(&str, Prepare)] = &[
     ("compact", scenarios::compact),
     ("compact deletes", scenarios::compact_deletes),
     ("expiry", scenarios::expiry),
+    ("retention", retention::kept),
+    ("retention, buffered", retention::buffered),
     ("recovery", scenarios::recovery),
     ("create and delete tenants", scenarios::tenants),
     ("delete keyspaces", scenarios::delete_keyspace),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use strongroom::{Engine, Error};
+use strongroom::{Engine, Error, Retention};
 
 /// Sorted entries of one keyspace.
 pub type Entries = BTreeMap<Bytes, Bytes>;
@@ -12,10 +12,29 @@ pub type Spaces = BTreeMap<String, Entries>;
 /// Everything users can read: by tenant's name.
 pub type Content = BTreeMap<String, Spaces>;
 
-/// When entries expire, by tenant, keyspace and key.
+/// When entries end, by tenant, keyspace and key.
 pub type Moments = BTreeMap<(String, String, Bytes), u64>;
 
-/// Takes out what has expired.
+/// When entries expire by themselves, when they were written, and when they end.
+pub type Dates = BTreeMap<(String, String, Bytes), (Option<u64>, u64, Option<u64>)>;
+
+/// When what has dates ends.
+pub fn moments(dates: &Dates) -> Moments {
+    let ends = dates
+        .iter()
+        .filter_map(|(place, (.., end))| Some((place.clone(), (*end)?)));
+    ends.collect()
+}
+
+/// Stands among the names of keyspaces for what is set of a tenant; only if something is.
+pub const SETTINGS: &str = "settings";
+
+/// As it stands there: a retention.
+pub(super) fn setting(space: &str, keep: Retention) -> Option<(Bytes, Bytes)> {
+    Some((Bytes::from(space.to_string()), Bytes::from(format!("{keep:?}"))))
+}
+
+/// Takes out what has ended.
 pub fn let_expire(content: &mut Content, moments: &Moments, now: u64) {
     for ((tenant, space, key), _) in moments.iter().filter(|(_, at)| **at <= now) {
         if let Some(entries) = content.get_mut(tenant).and_then(|spaces| spaces.get_mut(space)) {
@@ -75,12 +94,15 @@ pub fn read_all(engine: &Engine) -> Result<Content, Error> {
     for info in engine.tenants() {
         let tenant = engine.tenant_by_id(info.id)?;
         let mut spaces = Spaces::new();
+        let mut settings = Entries::new();
         for name in tenant.keyspaces()? {
-            let entries = tenant
-                .open_keyspace(&name)?
-                .iter()
-                .collect::<Result<Entries, Error>>()?;
-            spaces.insert(name, entries);
+            let space = tenant.open_keyspace(&name)?;
+            let retention = tenant.retention(&space)?;
+            settings.extend(retention.and_then(|keep| setting(&name, keep)));
+            spaces.insert(name, space.iter().collect::<Result<Entries, Error>>()?);
+        }
+        if !settings.is_empty() {
+            spaces.insert(SETTINGS.to_string(), settings);
         }
         content.insert(info.name, spaces);
     }

@@ -78,6 +78,12 @@ acts! {
     LoseLease { tenant, space, key, compacted },
     /// The clock is set back by so many milliseconds while the engine works, and set right again.
     ClockBack { tenant, space, ms },
+    /// Sets a retention: none, days or months, by its number; everything is read and compared.
+    Retain { tenant, space, number },
+    /// An entry ends under a short retention, is compacted away or not, and the retention gets longer.
+    RetainLonger { tenant, space, key, compacted },
+    /// A keyspace in tables, from before it had its retention or not, ends by age; its grace passes, and so does a rest.
+    AgeOut { tenant, space, before, reopened },
     /// Background jobs until there are none: then nothing that expired is overdue.
     Rest {},
     /// Enough entries in one keyspace for a table of its own, and a flush.

@@ -7,7 +7,7 @@ use strongroom::Durability;
 use super::case::Act;
 use super::generate::KEYS;
 use super::run::{Done, Run, Wrong};
-use crate::world::{key_of, name_of_space, name_of_tenant};
+use crate::world::{UNIQUE_BYTES, key_of, name_of_space, name_of_tenant};
 
 /// Background jobs of one rest: more are a job that comes again and again.
 const JOBS_MAX: usize = 500;
@@ -55,7 +55,12 @@ impl Run {
         }
         let is_new = |spaces: &crate::oracle::Spaces| !spaces.contains_key(&space);
         let is_new = self.world.visible().get(&tenant).is_none_or(is_new);
-        let puts = (key..key + keys).map(|key| (key_of(key % KEYS), self.world.value(len as usize)));
+        let puts = (key..key + keys).map(|key| {
+            (
+                key_of(key % KEYS),
+                self.world.value(UNIQUE_BYTES.max(len as usize)),
+            )
+        });
         let puts = puts.collect();
         let durability = match synced {
             0 => Durability::Buffered,
@@ -159,7 +164,7 @@ impl Run {
     }
 
     /// Lets background work come to its end, and sees whether it left what should be gone.
-    fn rest(&mut self) -> Done {
+    pub(super) fn rest(&mut self) -> Done {
         for _ in 0..JOBS_MAX {
             let began = self.world.known().oracle.now();
             let worked = self.world.engine().step()?;

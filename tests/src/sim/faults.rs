@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use strongroom::io::sim::{Fault, Op as DiskOp, Times};
+use strongroom::io::sim::{Fault, Times};
 use strongroom::{Engine, ErrorKind, KEY_BYTES_MAX, NAME_BYTES_MAX, TenantOptions};
 
 use super::run::{Done, Run, Wrong};
@@ -129,8 +129,6 @@ impl Run {
 
     /// Every sync takes so long, until the power is cut.
     pub fn hang_syncs(&mut self, ms: u64) {
-        let clock = self.world.clock();
-        let hang = move |_: &DiskOp| clock.advance(Duration::from_millis(ms));
-        self.world.fs.before_syncs(hang);
+        self.world.hang_syncs(Duration::from_millis(ms));
     }
 }

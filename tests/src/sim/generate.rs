@@ -94,6 +94,23 @@ const OPERATIONS: &[(u64, Maker)] = &[
         space: d.below(SPACES),
         ms: 1 + below_one(d, &[10, 1 << 34]),
     }),
+    (8, |d| Act::Retain {
+        tenant: d.below(TENANTS),
+        space: d.below(SPACES),
+        number: below_one(d, &[1, 8, 80]),
+    }),
+    (3, |d| Act::RetainLonger {
+        tenant: d.below(TENANTS),
+        space: d.below(SPACES),
+        key: d.below(KEYS),
+        compacted: d.below(2),
+    }),
+    (3, |d| Act::AgeOut {
+        tenant: d.below(TENANTS),
+        space: d.below(SPACES),
+        before: d.below(2),
+        reopened: d.below(2),
+    }),
     (6, |_| Act::Rest {}),
     (6, |d| Act::Load {
         tenant: d.below(TENANTS),

@@ -8,6 +8,7 @@
 //! run       does a case, judges every answer
 //! reads     gets, ranges, snapshots against the model
 //! expiry    values that expire, and what becomes of them
+//! retention keyspaces that keep their entries so long
 //! conditions puts on conditions that hold or do not
 //! copies    checkpoints, restores and base copies
 //! faults    faults that a call reports
@@ -29,6 +30,7 @@ mod generate;
 mod knobs;
 mod reads;
 mod reduce;
+mod retention;
 mod run;
 mod strikes;
 mod trace;

@@ -11,7 +11,7 @@ use strongroom::{Error, Keyspace, Snapshot};
 use super::generate::KEYS;
 use super::run::{Done, Run, Wrong};
 use crate::dice::Dice;
-use crate::oracle::{Content, Entries, Moments, Spaces, let_expire, read_all};
+use crate::oracle::{Content, Dates, Entries, SETTINGS, Spaces, let_expire, moments, read_all};
 use crate::world::{key_of, name_of_space, name_of_tenant};
 
 /// Snapshots held at a time.
@@ -23,8 +23,8 @@ pub struct Held {
     pub tenant: String,
     /// Its keyspaces.
     pub content: Spaces,
-    /// When what is in them expires.
-    moments: Moments,
+    /// When what is in them ends.
+    pub dates: Dates,
     snapshot: Snapshot,
 }
 
@@ -140,23 +140,25 @@ impl Run {
             return Ok(());
         }
         let snapshot = self.world.engine().tenant(&tenant)?.snapshot();
-        let content = self.world.visible().remove(&tenant).unwrap_or_default();
-        let moments = self.world.known().oracle.moments();
+        let mut content = self.world.visible().remove(&tenant).unwrap_or_default();
+        // No snapshot has settings of its own.
+        content.remove(SETTINGS);
+        let dates = self.world.known().oracle.dates();
         self.held.push(Held {
             tenant,
             content,
-            moments,
+            dates,
             snapshot,
         });
         Ok(())
     }
 
     /// What snapshots must no longer show.
-    fn let_held_expire(&mut self) {
+    pub(super) fn let_held_expire(&mut self) {
         let now = self.world.known().oracle.now();
         for held in &mut self.held {
             let mut content = Content::from([(held.tenant.clone(), std::mem::take(&mut held.content))]);
-            let_expire(&mut content, &held.moments, now);
+            let_expire(&mut content, &moments(&held.dates), now);
             held.content = content.remove(&held.tenant).unwrap_or_default();
         }
     }

@@ -230,6 +230,7 @@ impl Run {
             | Act::LoseLease { .. }
             | Act::ClockBack { .. }
             | Act::Rest {} => self.expiry(act),
+            Act::Retain { .. } | Act::RetainLonger { .. } | Act::AgeOut { .. } => self.retention(act),
             Act::Load { tenant, space, len } => {
                 let space = name_of_space(&space.to_string());
                 let load = |key| (space.clone(), key_of(key), Some(self.world.value(len as usize)));
@@ -438,6 +439,7 @@ impl Run {
             0 => Durability::Buffered,
             _ => Durability::Local,
         };
+        let ops = self.world.told_apart(ops);
         let result = self.world.batch(&name, ops, durability);
         if result.is_err() {
             self.doubtful.extend(new);
@@ -464,7 +466,7 @@ impl Run {
 
     // ---- ending and beginning ----
 
-    fn reopen(&mut self) -> Done {
+    pub(super) fn reopen(&mut self) -> Done {
         self.held.clear();
         self.world.close()?;
         let cuts = self.counters.get(counted::CRASHES);

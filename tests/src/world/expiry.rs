@@ -35,6 +35,7 @@ impl World {
         let keyspace = self.keyspace(tenant, space)?;
         let number = self.known().oracle.tenant(tenant);
         let number = number.expect("the oracle knows the tenant");
+        let _standing = self.stand_for(tenant, std::iter::once(&space.to_string()));
         // From here to the commit nothing takes time.
         let at = self.known().oracle.now() + ttl_ms;
         let options = PutOptions::new().ttl(Duration::from_millis(ttl_ms));

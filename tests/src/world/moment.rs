@@ -47,6 +47,7 @@ impl Moment {
             values: fresh_seed() >> 20,
             expiring: Vec::new(),
             opened: 0,
+            standing: Arc::default(),
         }
     }
 

@@ -47,6 +47,7 @@ impl World {
         let put = |value: &Bytes| vec![(space.to_string(), key.clone(), Some(value.clone()))];
         let mut read = Vec::new();
         let mut ordered = None;
+        let _standing = self.stand_for(tenant, std::iter::once(&space.to_string()));
         let result = handle.transact(|transaction| {
             transaction.durability(durability);
             read.push(transaction.get(&keyspace, key)?);

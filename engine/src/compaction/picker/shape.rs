@@ -54,7 +54,8 @@ pub(crate) struct TableShape {
     pub all_dead: bool,
     /// It has entries of a dropped keyspace that no snapshot sees.
     pub dropped: bool,
-    /// Earliest moment at which one of its values expires: not before, and up to a second after.
+    /// Earliest moment at which one of its values ends: up to a second after it, and before it where a retention was
+    /// changed since the table was written.
     pub expires: Option<u64>,
 }
 

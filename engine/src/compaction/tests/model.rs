@@ -13,6 +13,7 @@ use crate::flush::flush;
 use crate::memtable::Memtable;
 use crate::options::Compression;
 use crate::read::cursor::EntryKind;
+use crate::settings::Settings;
 use crate::types::Lsn;
 use crate::version::testing::{Machine, get, layout, visible_at};
 use crate::version::{Version, VersionSet};
@@ -40,6 +41,7 @@ pub struct Model {
     pub expires: BTreeMap<u64, u64>,
     /// What time it is.
     pub now: u64,
+    pub settings: Settings,
 }
 
 impl Model {
@@ -67,6 +69,7 @@ impl Model {
             drops: Vec::new(),
             expires: BTreeMap::new(),
             now: 1,
+            settings: Settings::default(),
         }
     }
 
@@ -85,6 +88,11 @@ impl Model {
         self.expires.insert(self.seqno, at);
         let history = self.oracle.entry((tenant, key)).or_default();
         history.push((self.seqno, Some(value)));
+    }
+
+    fn is_gone(&self, entry: &crate::read::cursor::Found) -> bool {
+        let ends = expiry::ends(None, entry.kind, &entry.value);
+        expiry::is_gone(entry.kind, ends, self.now)
     }
 
     /// What a version of a key reads as now.
@@ -136,6 +144,7 @@ impl Model {
             epoch: Epoch::FIRST,
             snapshots: &snapshots,
             now: self.now,
+            settings: self.settings.known(),
             dropped: &dropped,
             next_number: &|| self.set.next_number(),
             cancelled,
@@ -162,8 +171,8 @@ impl Model {
                 &self.machine.keys,
                 generation,
                 &self.drops,
-                &snapshots,
-                self.now,
+                (&snapshots, self.now),
+                self.settings.known(),
             )
             .unwrap();
         let (edges, limits) = (VersionEdges::new(&version), Limits::from(&self.options));
@@ -261,8 +270,8 @@ impl Model {
                     }
                     let got = get(&version, tenant, key, *at).unwrap();
                     let got = got
-                        .filter(|entry| !expiry::is_gone(entry.kind, &entry.value, self.now))
-                        .map(|entry| expiry::value(entry.kind, entry.value).0);
+                        .filter(|entry| !self.is_gone(entry))
+                        .map(|entry| expiry::value(entry.kind, entry.value));
                     if !self.is_dropped(tenant, key) {
                         assert_eq!(got, expected_value, "{context} at {at}");
                     }

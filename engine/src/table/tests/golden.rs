@@ -5,7 +5,7 @@ use super::super::filter;
 use super::super::format::{Footer, Run};
 use super::super::index::{Handle, Index, IndexBuilder, Level};
 use super::*;
-use crate::read::testing::expiring;
+use crate::read::testing::{dated, expiring};
 
 #[test]
 fn block_is_as_specified() {
@@ -48,6 +48,25 @@ fn block_is_as_specified() {
             .len(),
         4
     );
+}
+
+#[test]
+fn dated_entry_of_a_block_has_two_moments() {
+    let mut block = BlockBuilder::new(Compression::None);
+    block.add(dated(b"\0\0\0\x01d", 9, b"x", (0x0203, u64::MAX)).view());
+    let expected = concat!(
+        "0201000000", // codec, 1 entry
+        "05",
+        "0000000164",
+        "09",
+        "8c01", // 17 << 3 | dated put
+        "0302000000000000",
+        "ffffffffffffffff",
+        "78",
+    );
+    assert_eq!(hex::encode(block.finish()), expected);
+    let read = Block::decode_plain(&hex::decode(expected).unwrap()).unwrap();
+    assert_eq!(read.entry(0).unwrap().kind, EntryKind::Dated);
 }
 
 /// How it is packed is free; what it unpacks to is not.
@@ -243,6 +262,7 @@ fn directory_record_and_footer_are_as_specified() {
     );
     assert_eq!(hex::encode(&bytes), expected);
     let footer = Footer {
+        known: SeqNo(0),
         directory: 1,
         tenants: 2,
         entries: 3,

@@ -150,6 +150,21 @@ fn operations_read_back_and_a_wrong_count_is_refused() {
 }
 
 #[test]
+fn a_dated_operation_has_two_moments_in_front_and_none_without() {
+    let mut plain = Vec::new();
+    push_dated([0, 0, 0, 1], b"k", b"v", (0x0102, u64::MAX), &mut plain);
+    assert_eq!(
+        plain,
+        b"\x04\x05\0\x11\0\0\0\0\0\0\x01k\x02\x01\0\0\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\xffv"
+    );
+    for (len, fits) in [(0, false), (15, false), (16, true)] {
+        let mut plain = Vec::new();
+        push_op(EntryKind::Dated, [0; 4], b"k", &[1; 16][..len], &mut plain);
+        assert_eq!(parse_ops(&Bytes::from(plain), 1).is_some(), fits, "{len} bytes");
+    }
+}
+
+#[test]
 fn an_operation_that_expires_has_its_moment_in_front_and_none_without() {
     let mut plain = Vec::new();
     push_expiring([0, 0, 0, 1], b"k", b"v", 0x0102, &mut plain);

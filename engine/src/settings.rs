@@ -1,0 +1,362 @@
+//! What is set of tenants, apart from what they wrote: retentions of keyspaces. Kept as entries of the system tenant,
+//! so that log, standby, checkpoint and recovery carry it in the order of all else; and all of it in memory.
+//!
+//! ```text
+//! key in the system tenant's keyspace 0          value    meaning
+//! 0x03 tenant (u64 BE) keyspace (u32 BE)         rule     see `retention`
+//! ```
+//!
+//! A change counts on a node from when it is in its log, a moment before it is acknowledged. What background work
+//! does by it is final, so jobs make the log durable up to it first, and a table says which changes it knew.
+//!
+//! Invariants: changes are applied under the commit lock, in the order of the log; who knows a version from `newest`
+//! finds every change up to it. Nothing of a destroyed tenant is kept.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+
+use crate::catalog::{CATALOG, after, catalog_key};
+use crate::commit::parsed;
+use crate::compaction::keyspace_of;
+use crate::error::{Error, ErrorKind, Result};
+use crate::expiry::{self, ExpiryClock, NEVER};
+use crate::hooks::{planted, rare};
+use crate::inner::{Inner, Seen, View};
+use crate::read::cursor::EntryKind;
+use crate::read::visible::VisibleCursor;
+use crate::retention::{Retention, Rule};
+use crate::tenant::{Keyspace, Tenant};
+use crate::types::{KeyspaceId, Position, SeqNo, TenantId};
+use crate::wal::format::{Op, push_dated, push_op};
+
+const RULE: u8 = 3;
+
+/// Of all tenants.
+#[derive(Default)]
+pub(crate) struct Settings {
+    /// Version of the newest change. Written after the change itself.
+    newest: AtomicU64,
+    tenants: RwLock<HashMap<TenantId, OfTenant>>,
+}
+
+/// Of one of them.
+#[derive(Default)]
+struct OfTenant {
+    rules: Vec<(KeyspaceId, Arc<Rule>)>,
+}
+
+impl OfTenant {
+    fn rule(&self, keyspace: KeyspaceId) -> Option<&Arc<Rule>> {
+        let found = self.rules.iter().find(|(id, _)| *id == keyspace);
+        found.map(|(_, rule)| rule)
+    }
+}
+
+/// A setting that an entry of the system tenant holds.
+enum Setting {
+    Rule(TenantId, KeyspaceId, Option<Arc<Rule>>),
+}
+
+fn rule_key(tenant: TenantId, keyspace: KeyspaceId) -> Vec<u8> {
+    catalog_key(
+        RULE,
+        &[&tenant.0.to_be_bytes()[..], &keyspace.0.to_be_bytes()].concat(),
+    )
+}
+
+impl Setting {
+    /// None: another entry. An error: a malformed one.
+    fn parse(key: &[u8], kind: EntryKind, value: &[u8], at: SeqNo) -> Result<Option<Setting>> {
+        let Some((tag, rest)) = key.strip_prefix(&CATALOG).and_then(<[u8]>::split_first) else {
+            return Ok(None);
+        };
+        if *tag != RULE {
+            return Ok(None);
+        }
+        let malformed = || Error::new(ErrorKind::Corruption, "a retention in the catalog is malformed");
+        let (tenant, keyspace) = rest.split_first_chunk::<8>().ok_or_else(malformed)?;
+        let keyspace = keyspace.try_into().map_err(|_| malformed())?;
+        let rule = match kind {
+            EntryKind::Delete => None,
+            _ => Some(Arc::new(Rule::decode(at, value).ok_or_else(malformed)?)),
+        };
+        Ok(Some(Setting::Rule(
+            TenantId(u64::from_be_bytes(*tenant)),
+            KeyspaceId(u32::from_be_bytes(keyspace)),
+            rule,
+        )))
+    }
+}
+
+impl Settings {
+    /// What tables hold; the log is applied after.
+    ///
+    /// - Cost: a scan of the settings, if there are any.
+    /// - Errors: `Corruption`, `Io`.
+    pub fn load(&self, view: &View, times: &ExpiryClock, is_live: impl Fn(TenantId) -> bool) -> Result<()> {
+        if planted!(RetentionForgotten) {
+            return Ok(());
+        }
+        let mut cursor = VisibleCursor::new(view.cursor(TenantId::SYSTEM)?, SeqNo::MAX);
+        let (first, behind) = (catalog_key(RULE, &[]), catalog_key(RULE + 1, &[]));
+        cursor = cursor.bounded(first.clone().into(), Some(behind.into()));
+        cursor.seek(&times.by(None), &first)?;
+        while let Some(entry) = cursor.entry() {
+            let setting = Setting::parse(entry.key, entry.kind, entry.value, entry.seqno)?;
+            self.set(
+                entry.seqno,
+                setting.filter(|Setting::Rule(tenant, ..)| is_live(*tenant)),
+            );
+            cursor.next(&times.by(None))?;
+        }
+        Ok(())
+    }
+
+    /// Takes over what an operation of the system tenant sets, if anything. Under the commit lock, in log order.
+    /// Returns the rule.
+    pub fn apply(&self, at: SeqNo, op: &Op) -> Option<Arc<Rule>> {
+        // What is malformed the next opening refuses.
+        let setting = Setting::parse(&op.key, op.kind, &op.value, at).ok().flatten()?;
+        let Setting::Rule(_, _, rule) = &setting;
+        let rule = rule.clone();
+        self.set(at, Some(setting));
+        rule
+    }
+
+    fn set(&self, at: SeqNo, setting: Option<Setting>) {
+        match setting {
+            None => return,
+            Some(Setting::Rule(tenant, keyspace, rule)) => {
+                let mut tenants = self.tenants.write();
+                let of_tenant = tenants.entry(tenant).or_default();
+                of_tenant.rules.retain(|(id, _)| *id != keyspace);
+                of_tenant.rules.extend(rule.map(|rule| (keyspace, rule)));
+                if of_tenant.rules.is_empty() {
+                    tenants.remove(&tenant);
+                }
+            }
+        }
+        self.newest.fetch_max(at.0, Ordering::AcqRel);
+    }
+
+    /// Forgets destroyed tenants.
+    pub fn forget(&self, gone: impl Fn(TenantId) -> bool) {
+        self.tenants.write().retain(|tenant, _| !gone(*tenant));
+    }
+
+    /// Version of the newest change; `ZERO` if nothing was ever set.
+    pub fn newest(&self) -> SeqNo {
+        SeqNo(self.newest.load(Ordering::Acquire))
+    }
+
+    /// The rule of a keyspace, if it has one.
+    pub fn rule(&self, tenant: TenantId, keyspace: KeyspaceId) -> Option<Arc<Rule>> {
+        self.tenants.read().get(&tenant)?.rule(keyspace).cloned()
+    }
+
+    /// The same for a handle that asks often and most often has none: looks again only after a change, whosever.
+    pub fn rule_again(&self, tenant: TenantId, keyspace: KeyspaceId, seen: &Seen) -> Option<Arc<Rule>> {
+        // First the version, then the look: a change in between shows in the next version.
+        let newest = self.newest().0;
+        if seen.unruled.load(Ordering::Relaxed) == newest {
+            return None;
+        }
+        let rule = self.rule(tenant, keyspace);
+        if rule.is_none() {
+            seen.unruled.store(newest, Ordering::Relaxed);
+        }
+        rule
+    }
+
+    /// The rules of a tenant.
+    fn rules(&self, tenant: TenantId) -> Vec<(KeyspaceId, Arc<Rule>)> {
+        let tenants = self.tenants.read();
+        tenants.get(&tenant).map_or_else(Vec::new, |of| of.rules.clone())
+    }
+
+    /// For a job; the log must be durable up to the newest change before its work counts.
+    pub fn known(&self) -> Known<'_> {
+        Known {
+            settings: self,
+            newest: self.newest(),
+        }
+    }
+
+    /// A batch whose puts to keyspaces with a rule carry the moment at which they are written; None if it has none.
+    pub fn dated(&self, tenant: TenantId, ops: &[Op], now: impl FnOnce() -> u64) -> Option<Vec<u8>> {
+        if self.newest() == SeqNo::ZERO {
+            return None;
+        }
+        let tenants = self.tenants.read();
+        let of_tenant = tenants.get(&tenant)?;
+        let rule = |op: &Op| {
+            of_tenant
+                .rule(keyspace_of(&op.key)?)
+                .filter(|_| op.kind != EntryKind::Delete)
+        };
+        if !ops.iter().any(|op| rule(op).is_some()) {
+            return None;
+        }
+        let now = now();
+        let mut plain = Vec::new();
+        for op in ops {
+            let Some((keyspace, key)) = op.key.split_first_chunk::<4>() else {
+                continue;
+            };
+            match rule(op) {
+                Some(rule) => {
+                    let written = now.max(rule.since);
+                    let expires = expiry::expires(op.kind, &op.value).unwrap_or(NEVER);
+                    let value = op.value.get(op.kind.stamp_bytes()..).unwrap_or_default();
+                    push_dated(*keyspace, key, value, (written, expires), &mut plain);
+                }
+                None => push_op(op.kind, *keyspace, key, &op.value, &mut plain),
+            }
+        }
+        Some(plain)
+    }
+}
+
+/// The settings as far as they count for a job: up to a change that is durable before the job's work is.
+#[derive(Clone, Copy)]
+pub(crate) struct Known<'a> {
+    settings: &'a Settings,
+    /// That change.
+    pub newest: SeqNo,
+}
+
+impl Known<'_> {
+    /// See [`Settings::rule`].
+    pub fn rule(&self, tenant: TenantId, keyspace: KeyspaceId) -> Option<Arc<Rule>> {
+        if self.newest == SeqNo::ZERO {
+            return None;
+        }
+        let rule = self.settings.rule(tenant, keyspace);
+        // Of one that was changed since, nothing earlier is known: its keyspace is left as it is.
+        rule.filter(|rule| rule.changed <= self.newest)
+    }
+
+    /// The earliest moment at which something ends in what `run` holds of a table whose writer knew the settings up to
+    /// `known`, as far as that writer could not tell. `holds` says whether there is anything of a keyspace.
+    pub fn ends_first(
+        &self,
+        tenant: TenantId,
+        known: SeqNo,
+        holds: impl Fn(KeyspaceId) -> bool,
+    ) -> Option<u64> {
+        if known >= self.newest || planted!(RetentionTablesForgotten) {
+            return None;
+        }
+        let rules = self.settings.rules(tenant);
+        let changed = rules
+            .iter()
+            .filter(|(_, rule)| known < rule.changed && rule.changed <= self.newest);
+        let first = changed
+            .filter_map(|(keyspace, rule)| Some((rule.ends_first()?, *keyspace)))
+            .filter(|(_, keyspace)| holds(*keyspace));
+        first.map(|(ends, _)| ends).min()
+    }
+}
+
+impl Inner {
+    fn set_retention(
+        &self,
+        tenant: TenantId,
+        keyspace: KeyspaceId,
+        keep: Option<Retention>,
+    ) -> Result<Position> {
+        self.throttle()?;
+        let durability = self.options.durability;
+        let position = {
+            let mut commit = self.commit.lock();
+            commit.check_writable()?;
+            self.check_tenant(tenant)?;
+            self.check_keyspace(tenant, keyspace, None)?;
+            // Under the lock: what is past the old retention by this moment stays gone, and nothing else.
+            let before = self.settings.rule(tenant, keyspace);
+            let rule = Rule::changed(before.as_deref(), keep, self.times.now())?;
+            let mut plain = Vec::new();
+            let key = rule_key(tenant, keyspace);
+            push_op(EntryKind::Put, CATALOG, after(&key), &rule.encode(), &mut plain);
+            let plain = Bytes::from(plain);
+            let ops = parsed(&plain, 1)?;
+            self.order(&mut commit, TenantId::SYSTEM, (plain, ops), durability)?
+        };
+        self.make_durable(position, durability)?;
+        // More may be due than before.
+        self.wake_background();
+        self.finish(position, durability)
+    }
+
+    /// Takes what was set of a destroyed tenant out of the tree. What stays if that fails is never looked at.
+    pub fn unset(&self, tenant: TenantId) {
+        let rules = self.settings.rules(tenant);
+        self.settings.forget(|other| other == tenant);
+        if rules.is_empty() {
+            return;
+        }
+        let mut plain = Vec::new();
+        for (keyspace, _) in &rules {
+            let key = rule_key(tenant, *keyspace);
+            push_op(EntryKind::Delete, CATALOG, after(&key), &[], &mut plain);
+        }
+        rare!(SettingsOfDeletedTenant);
+        let _ = self.commit(
+            TenantId::SYSTEM,
+            plain,
+            rules.len() as u32,
+            self.options.durability,
+        );
+    }
+}
+
+impl Tenant {
+    /// Sets how long `keyspace` keeps what is put into it; `None`: for ever. Counts for what is there already, too.
+    ///
+    /// An entry that is past it is absent at once, to everybody who reads, snapshots, conditions and ranges included;
+    /// what it overwrote does not come back. With a time to live of its own the earlier moment counts. It leaves the
+    /// disk as a value that expired does (docs/guarantees.md, "Retention").
+    ///
+    /// - An entry counts from when its batch was ordered. Entries from before the keyspace first had a retention count
+    ///   as written at that moment.
+    /// - A shorter retention ends at once what is older. A longer one, or none, spares what has not ended yet; what
+    ///   has ended stays gone.
+    /// - Cost: one commit at the engine's durability. What is in tables of the keyspace is written anew once, when
+    ///   something there may be due. From then on 16 bytes for each entry put into the keyspace.
+    /// - Errors: `Invalid` (zero days or months; a keyspace of another tenant; more than eight changes, each shortly
+    ///   after the other), and those of a write. After `Unknown` it counts here, and may be lost by a failover.
+    ///
+    /// ```no_run
+    /// # use strongroom::{Engine, Retention, keys::KeyFile};
+    /// # let engine = Engine::builder("./data").keys(KeyFile::open("strongroom.key")?).open()?;
+    /// # let acme = engine.tenant("acme")?;
+    /// let events = acme.keyspace("activity")?;
+    /// acme.set_retention(&events, Retention::Months(2))?;
+    /// # Ok::<(), strongroom::Error>(())
+    /// ```
+    pub fn set_retention(
+        &self,
+        keyspace: &Keyspace,
+        retention: impl Into<Option<Retention>>,
+    ) -> Result<Position> {
+        self.check_own(keyspace)?;
+        let inner = self.engine.inner();
+        inner.set_retention(self.id, keyspace.id(), retention.into())
+    }
+
+    /// The retention of a keyspace, if it has one. Errors: `Invalid` (a keyspace of another tenant), `NotFound`.
+    pub fn retention(&self, keyspace: &Keyspace) -> Result<Option<Retention>> {
+        self.check_own(keyspace)?;
+        let inner = self.engine.inner();
+        inner.check_tenant(self.id)?;
+        inner.check_keyspace(self.id, keyspace.id(), Some(inner.visible()))?;
+        Ok(inner
+            .settings
+            .rule(self.id, keyspace.id())
+            .and_then(|rule| rule.keep))
+    }
+}
