@@ -188,9 +188,11 @@ impl Inner {
             self.wal.purge(oldest.end)?;
         }
         let done = Done::of(&edit, &Version::default());
+        let before = self.versions.current();
         self.versions.log_and_apply(edit)?;
         self.mem.write().immutables.pop_front();
         self.publish_view();
+        self.accounts.follow(&before, &self.versions.current());
         self.purge_wal()?;
         Ok(Some(done))
     }
@@ -298,8 +300,10 @@ impl Inner {
             }
         }
         let done = Done::of(&edit, &version);
+        let before = self.versions.current();
         self.versions.log_and_apply(edit)?;
         self.publish_view();
+        self.accounts.follow(&before, &self.versions.current());
         Ok(Some(done))
     }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! 1 wait while flush and compaction are too far behind
-//! 2 under the commit lock: may this node write; moments of writing; the next version; seal and append; memtable
+//! 2 under the commit lock: may this node, and this tenant, write; moments of writing; the next version; seal and append; memtable
 //! 3 wait for what the durability promises (group sync, standby)
 //! 4 publish the version, return its position
 //! ```
@@ -147,6 +147,7 @@ impl Inner {
         (mut plain, mut ops): (Bytes, Vec<Op>),
         durability: Durability,
     ) -> Result<Position> {
+        self.check_quota(tenant, &ops)?;
         let count = ops.len() as u32;
         if let Some(dated) = self.settings.dated(tenant, &ops, || self.times.now()) {
             if dated.len() > BATCH_BYTES_MAX {

@@ -36,6 +36,9 @@ pub enum ErrorKind {
     Unknown,
     /// A condition of the batch does not hold: nothing was written. Read again, and try again.
     Conflict,
+    /// The tenant takes as much as its quota allows: nothing was written. Delete data, which always passes and gives
+    /// room as compaction comes by, or raise the quota.
+    QuotaExceeded,
     /// The two histories parted: this node needs a new base copy.
     Diverged,
     /// The position asked for is no longer kept: start from a base copy.

@@ -29,6 +29,7 @@ use crate::io::{DirLock, Io};
 use crate::keystore::Keystore;
 use crate::memtable::Memtable;
 use crate::options::Options;
+use crate::quota::{self, Accounts};
 use crate::read::cursor::{EntryKind, Found};
 use crate::seal::FileKeys;
 use crate::settings::Settings;
@@ -60,6 +61,8 @@ pub(crate) struct Inner {
     pub watchers: Watchers,
     /// What is set of tenants.
     pub settings: Settings,
+    /// What tenants have in tables.
+    pub accounts: Accounts,
     /// What time it is for values that expire.
     pub times: ExpiryClock,
     /// Earliest moment at which a value in the log expires, as far as it was written since the log was last begun
@@ -239,6 +242,7 @@ impl Inner {
     /// Puts a record's operations into the active memtable. Under the commit lock, in log order.
     pub fn insert(&self, tenant: TenantId, seqno: SeqNo, ops: Vec<Op>) {
         let view = self.view();
+        view.active.count(tenant, ops.iter().map(quota::cost).sum());
         for op in ops {
             if let Some(keyspace) = crate::catalog::drop_marker(&op) {
                 self.dropped.write().insert((tenant, keyspace), seqno);

@@ -48,6 +48,7 @@ mod memtable;
 mod open;
 mod options;
 mod pins;
+mod quota;
 mod read;
 mod recovery;
 mod retention;

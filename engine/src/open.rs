@@ -31,6 +31,7 @@ use crate::keystore::Keystore;
 use crate::memtable::Memtable;
 use crate::options::Options;
 use crate::pins::Pins;
+use crate::quota::Accounts;
 use crate::recovery::{self, Scan};
 use crate::seal::FileKeys;
 use crate::settings::Settings;
@@ -40,7 +41,7 @@ use crate::table::BlockCache;
 use crate::transaction::Watchers;
 use crate::types::{EpochStart, Lsn};
 use crate::verify::Verified;
-use crate::version::{Edit, ManifestState, NodeState, VersionSet};
+use crate::version::{Edit, ManifestState, NodeState, Version, VersionSet};
 use crate::wal::writer::Tail;
 use crate::wal::{Wal, segment_name};
 
@@ -393,6 +394,7 @@ fn start(
         visible: AtomicU64::new(seqno.0),
         watchers: Watchers::default(),
         settings: Settings::default(),
+        accounts: Accounts::default(),
         // What the last process left in the log may have expired long ago: nothing tells.
         log_expires: AtomicU64::new(times.now()),
         tables_expire: AtomicU64::new(NEVER),
@@ -410,6 +412,9 @@ fn start(
         recovery,
     };
     let is_live = |tenant| inner.keys.is_live(tenant);
+    inner
+        .accounts
+        .follow(&Version::default(), &inner.versions.current());
     inner.settings.load(&inner.view(), &inner.times, is_live)?;
     inner.recovery.records = replay(&inner, &scan, state.flushed)?;
     inner.settings.forget(|tenant| !inner.keys.is_live(tenant));

@@ -1,9 +1,10 @@
-//! What is set of tenants, apart from what they wrote: retentions of keyspaces. Kept as entries of the system tenant,
+//! What is set of tenants, apart from what they wrote: retentions of keyspaces, and quotas. Kept as entries of the system tenant,
 //! so that log, standby, checkpoint and recovery carry it in the order of all else; and all of it in memory.
 //!
 //! ```text
 //! key in the system tenant's keyspace 0          value    meaning
 //! 0x03 tenant (u64 BE) keyspace (u32 BE)         rule     see `retention`
+//! 0x04 tenant (u64 BE)                           u64      quota in bytes, see `quota`
 //! ```
 //!
 //! A change counts on a node from when it is in its log, a moment before it is acknowledged. What background work
@@ -14,7 +15,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -34,12 +35,15 @@ use crate::types::{KeyspaceId, Position, SeqNo, TenantId};
 use crate::wal::format::{Op, push_dated, push_op};
 
 const RULE: u8 = 3;
+const QUOTA: u8 = 4;
 
 /// Of all tenants.
 #[derive(Default)]
 pub(crate) struct Settings {
-    /// Version of the newest change. Written after the change itself.
+    /// Version of the newest change of a rule. Written after the change itself.
     newest: AtomicU64,
+    /// How many tenants have a quota.
+    quotas: AtomicUsize,
     tenants: RwLock<HashMap<TenantId, OfTenant>>,
 }
 
@@ -47,6 +51,7 @@ pub(crate) struct Settings {
 #[derive(Default)]
 struct OfTenant {
     rules: Vec<(KeyspaceId, Arc<Rule>)>,
+    quota: Option<u64>,
 }
 
 impl OfTenant {
@@ -59,6 +64,12 @@ impl OfTenant {
 /// A setting that an entry of the system tenant holds.
 enum Setting {
     Rule(TenantId, KeyspaceId, Option<Arc<Rule>>),
+    Quota(TenantId, Option<u64>),
+}
+
+/// The tree key of a tenant's quota.
+pub(crate) fn quota_key(tenant: TenantId) -> Vec<u8> {
+    catalog_key(QUOTA, &tenant.0.to_be_bytes())
 }
 
 fn rule_key(tenant: TenantId, keyspace: KeyspaceId) -> Vec<u8> {
@@ -74,10 +85,24 @@ impl Setting {
         let Some((tag, rest)) = key.strip_prefix(&CATALOG).and_then(<[u8]>::split_first) else {
             return Ok(None);
         };
-        if *tag != RULE {
-            return Ok(None);
+        let malformed = || Error::new(ErrorKind::Corruption, "a setting in the catalog is malformed");
+        match *tag {
+            RULE => {}
+            QUOTA => {
+                let tenant = rest.try_into().map_err(|_| malformed())?;
+                let quota = match kind {
+                    EntryKind::Delete => None,
+                    _ => Some(
+                        value
+                            .try_into()
+                            .map(u64::from_le_bytes)
+                            .map_err(|_| malformed())?,
+                    ),
+                };
+                return Ok(Some(Setting::Quota(TenantId(u64::from_be_bytes(tenant)), quota)));
+            }
+            _ => return Ok(None),
         }
-        let malformed = || Error::new(ErrorKind::Corruption, "a retention in the catalog is malformed");
         let (tenant, keyspace) = rest.split_first_chunk::<8>().ok_or_else(malformed)?;
         let keyspace = keyspace.try_into().map_err(|_| malformed())?;
         let rule = match kind {
@@ -102,53 +127,81 @@ impl Settings {
             return Ok(());
         }
         let mut cursor = VisibleCursor::new(view.cursor(TenantId::SYSTEM)?, SeqNo::MAX);
-        let (first, behind) = (catalog_key(RULE, &[]), catalog_key(RULE + 1, &[]));
+        let (first, behind) = (catalog_key(RULE, &[]), catalog_key(QUOTA + 1, &[]));
         cursor = cursor.bounded(first.clone().into(), Some(behind.into()));
         cursor.seek(&times.by(None), &first)?;
         while let Some(entry) = cursor.entry() {
             let setting = Setting::parse(entry.key, entry.kind, entry.value, entry.seqno)?;
-            self.set(
-                entry.seqno,
-                setting.filter(|Setting::Rule(tenant, ..)| is_live(*tenant)),
-            );
+            let live = |setting: &Setting| match setting {
+                Setting::Quota(..) if planted!(QuotaForgotten) => false,
+                Setting::Rule(tenant, ..) | Setting::Quota(tenant, _) => is_live(*tenant),
+            };
+            self.set(entry.seqno, setting.filter(live));
             cursor.next(&times.by(None))?;
         }
         Ok(())
     }
 
     /// Takes over what an operation of the system tenant sets, if anything. Under the commit lock, in log order.
-    /// Returns the rule.
+    /// Returns the rule, if it is one.
     pub fn apply(&self, at: SeqNo, op: &Op) -> Option<Arc<Rule>> {
         // What is malformed the next opening refuses.
         let setting = Setting::parse(&op.key, op.kind, &op.value, at).ok().flatten()?;
-        let Setting::Rule(_, _, rule) = &setting;
-        let rule = rule.clone();
+        let rule = match &setting {
+            Setting::Rule(_, _, rule) => rule.clone(),
+            Setting::Quota(..) => None,
+        };
         self.set(at, Some(setting));
         rule
     }
 
     fn set(&self, at: SeqNo, setting: Option<Setting>) {
+        let Some(setting) = setting else { return };
+        let ruled = matches!(setting, Setting::Rule(..));
+        let mut tenants = self.tenants.write();
+        let (Setting::Rule(tenant, ..) | Setting::Quota(tenant, _)) = setting;
+        let of_tenant = tenants.entry(tenant).or_default();
         match setting {
-            None => return,
-            Some(Setting::Rule(tenant, keyspace, rule)) => {
-                let mut tenants = self.tenants.write();
-                let of_tenant = tenants.entry(tenant).or_default();
+            Setting::Rule(_, keyspace, rule) => {
                 of_tenant.rules.retain(|(id, _)| *id != keyspace);
                 of_tenant.rules.extend(rule.map(|rule| (keyspace, rule)));
-                if of_tenant.rules.is_empty() {
-                    tenants.remove(&tenant);
-                }
+            }
+            Setting::Quota(_, quota) => {
+                self.quotas
+                    .fetch_add(usize::from(quota.is_some()), Ordering::Relaxed);
+                self.quotas
+                    .fetch_sub(usize::from(of_tenant.quota.is_some()), Ordering::Relaxed);
+                of_tenant.quota = quota;
             }
         }
-        self.newest.fetch_max(at.0, Ordering::AcqRel);
+        if of_tenant.rules.is_empty() && of_tenant.quota.is_none() {
+            tenants.remove(&tenant);
+        }
+        drop(tenants);
+        if ruled {
+            self.newest.fetch_max(at.0, Ordering::AcqRel);
+        }
     }
 
     /// Forgets destroyed tenants.
     pub fn forget(&self, gone: impl Fn(TenantId) -> bool) {
-        self.tenants.write().retain(|tenant, _| !gone(*tenant));
+        self.tenants.write().retain(|tenant, of| {
+            let gone = gone(*tenant);
+            let had = usize::from(gone && of.quota.is_some());
+            self.quotas.fetch_sub(had, Ordering::Relaxed);
+            !gone
+        });
     }
 
-    /// Version of the newest change; `ZERO` if nothing was ever set.
+    /// A tenant's quota in bytes, if it has one.
+    pub fn quota(&self, tenant: TenantId) -> Option<u64> {
+        if self.quotas.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        self.tenants.read().get(&tenant)?.quota
+    }
+
+    /// Version of the newest change of a rule; `ZERO` if none was ever set.
     pub fn newest(&self) -> SeqNo {
         SeqNo(self.newest.load(Ordering::Acquire))
     }
@@ -295,20 +348,22 @@ impl Inner {
     /// Takes what was set of a destroyed tenant out of the tree. What stays if that fails is never looked at.
     pub fn unset(&self, tenant: TenantId) {
         let rules = self.settings.rules(tenant);
+        let rules = rules.iter().map(|(keyspace, _)| rule_key(tenant, *keyspace));
+        let quota = self.settings.quota(tenant).map(|_| quota_key(tenant));
+        let keys: Vec<Vec<u8>> = rules.chain(quota).collect();
         self.settings.forget(|other| other == tenant);
-        if rules.is_empty() {
+        if keys.is_empty() {
             return;
         }
         let mut plain = Vec::new();
-        for (keyspace, _) in &rules {
-            let key = rule_key(tenant, *keyspace);
-            push_op(EntryKind::Delete, CATALOG, after(&key), &[], &mut plain);
+        for key in &keys {
+            push_op(EntryKind::Delete, CATALOG, after(key), &[], &mut plain);
         }
         rare!(SettingsOfDeletedTenant);
         let _ = self.commit(
             TenantId::SYSTEM,
             plain,
-            rules.len() as u32,
+            keys.len() as u32,
             self.options.durability,
         );
     }

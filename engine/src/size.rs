@@ -5,6 +5,7 @@ use std::ops::RangeBounds;
 use crate::error::Result;
 use crate::inner::View;
 use crate::memtable::Memtable;
+use crate::quota;
 use crate::read::level;
 use crate::table::KeyRange;
 use crate::tenant::{Keyspace, Tenant};
@@ -35,14 +36,21 @@ pub struct Usage {
     pub deletes: u64,
     /// Sealed bytes in tables: blocks, filters, indexes.
     pub table_bytes: u64,
-    /// In memtables, not in tables yet: counted as in [`Keyspace::approximate_size`].
+    /// In memtables, not in tables yet: counted as in [`Keyspace::approximate_size`], but all bytes.
     pub memtables: Size,
+}
+
+impl Usage {
+    /// What a quota is compared with: sealed bytes in tables, and keys and values in memtables.
+    pub fn bytes(&self) -> u64 {
+        self.table_bytes.saturating_add(self.memtables.bytes)
+    }
 }
 
 impl Tenant {
     /// What the tenant takes, its catalog of keyspaces included.
     ///
-    /// - Accuracy: exact for tables; of each memtable the first 10,000 entries.
+    /// - Accuracy: exact, but for the number of entries in memtables: of each the first 10,000 are counted.
     /// - Cost: a search in each table's directory, which is in memory, whatever the number of tenants; no file is
     ///   read.
     /// - Errors: `NotFound`.
@@ -64,6 +72,7 @@ impl Tenant {
         for memtable in std::iter::once(&view.active).chain(&view.immutables) {
             add_memtable(&mut usage.memtables, memtable, self.id, all)?;
         }
+        usage.memtables.bytes = quota::in_memory(&view, self.id);
         // Deleted meanwhile: what was counted is no longer anybody's.
         inner.check_tenant(self.id)?;
         Ok(usage)

@@ -34,6 +34,7 @@ pub fn kind(kind: ErrorKind) -> Kind {
         ErrorKind::NotPrimary => Kind::NotPrimary,
         ErrorKind::Unknown => Kind::Unknown,
         ErrorKind::Conflict => Kind::Conflict,
+        ErrorKind::QuotaExceeded => Kind::QuotaExceeded,
         ErrorKind::Diverged => Kind::Diverged,
         ErrorKind::Gone => Kind::Gone,
         ErrorKind::NoSpace => Kind::NoSpace,
@@ -54,6 +55,7 @@ pub fn for_tenant(error: &Error) -> Status {
         | Kind::AlreadyExists
         | Kind::Unknown
         | Kind::Conflict
+        | Kind::QuotaExceeded
         | Kind::Gone
         | Kind::NotPrimary
         | Kind::Fenced
@@ -129,7 +131,7 @@ mod tests {
     use super::*;
     use strongroom_client::ClientError;
 
-    const KINDS: [ErrorKind; 17] = [
+    const KINDS: [ErrorKind; 18] = [
         ErrorKind::Invalid,
         ErrorKind::NotFound,
         ErrorKind::AlreadyExists,
@@ -142,6 +144,7 @@ mod tests {
         ErrorKind::NotPrimary,
         ErrorKind::Unknown,
         ErrorKind::Conflict,
+        ErrorKind::QuotaExceeded,
         ErrorKind::Diverged,
         ErrorKind::Gone,
         ErrorKind::NoSpace,

@@ -53,6 +53,8 @@ pub enum Change {
     Expiring(TenantNumber, Vec<Op>, u64),
     /// A keyspace keeps its entries so long from now on.
     Retain(TenantNumber, String, Option<Retention>),
+    /// A tenant may take so many bytes.
+    Quota(TenantNumber, Option<u64>),
     /// A keyspace came to be.
     Create(TenantNumber, String),
     /// A keyspace went, with its entries.
@@ -496,9 +498,13 @@ impl Oracle {
             let spaces = || state.get(number).into_iter().flatten();
             let settings = spaces().filter_map(|(name, space)| content::setting(name, space.keep?));
             let settings: Entries = settings.collect();
-            let settings = (!settings.is_empty()).then(|| (SETTINGS.to_string(), settings));
-            let shown = spaces().map(|(name, space)| (name.clone(), shown(space)));
-            shown.chain(settings).collect()
+            let mut all: Spaces = spaces()
+                .map(|(name, space)| (name.clone(), shown(space)))
+                .collect();
+            if !settings.is_empty() {
+                all.entry(SETTINGS.to_string()).or_default().extend(settings);
+            }
+            all
         };
         live.iter()
             .map(|(number, name)| (name.clone(), spaces(number)))
@@ -550,6 +556,19 @@ fn apply(state: &mut State, change: &Change, now: u64) {
             let spaces = state.entry(*number).or_default();
             spaces.entry(space.clone()).or_default().retain(*keep, now);
         }
+        Change::Quota(number, quota) => {
+            let spaces = state.entry(*number).or_default();
+            spaces.remove(SETTINGS);
+            if let Some((key, value)) = quota.map(content::quota) {
+                let kept = Kept {
+                    value,
+                    expires: None,
+                    written: now,
+                };
+                let settings = spaces.entry(SETTINGS.to_string()).or_default();
+                settings.entries.insert(key, kept);
+            }
+        }
         Change::Create(number, space) => {
             state
                 .entry(*number)
@@ -596,6 +615,7 @@ impl fmt::Debug for Change {
             Change::Retain(number, space, keep) => {
                 write!(f, "keyspace {space} of tenant {number} keeps {keep:?}")
             }
+            Change::Quota(number, quota) => write!(f, "tenant {number} may take {quota:?}"),
             Change::Create(number, space) => write!(f, "create keyspace {space} of tenant {number}"),
             Change::Delete(number, space) => write!(f, "delete keyspace {space} of tenant {number}"),
         }

@@ -580,7 +580,8 @@ fn outcome<T>(result: &Result<T>, durability: Durability) -> Outcome {
                 | K::Closed
                 | K::NotPrimary
                 | K::Fenced
-                | K::Conflict => Outcome::Absent,
+                | K::Conflict
+                | K::QuotaExceeded => Outcome::Absent,
                 _ => Outcome::Failed,
             }
         }

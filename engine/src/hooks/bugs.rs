@@ -90,6 +90,12 @@ crate::named_states! {
         RetentionTablesForgotten,
         /// flush and compaction go by a retention that is not durable yet
         RetentionNotSynced,
+        /// quotas in tables are not read at opening
+        QuotaForgotten,
+        /// a tenant that has its quota writes on
+        QuotaIgnored,
+        /// a tenant that has its quota cannot delete either
+        QuotaRefusesDeletes,
         /// a step to the next key takes a version that goes on in the next block for one
         KeyEndsWithBlock,
         /// the first entry of a block counts as its key's newest version

@@ -198,6 +198,8 @@ crate::named_states! {
         RetentionBeforeKept,
         /// settings of a tenant went with it
         SettingsOfDeletedTenant,
+        /// a commit was refused for its tenant's quota
+        QuotaReached,
         /// a batch's condition did not hold
         ConditionFailed,
         /// a transaction was begun again after a conflict

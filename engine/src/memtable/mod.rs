@@ -24,6 +24,7 @@ mod items;
 mod tests;
 mod tree;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{self, AtomicUsize};
 
@@ -44,6 +45,8 @@ pub(crate) struct Memtable {
     items: Items,
     tree: Tree,
     bytes: AtomicUsize,
+    /// Keys and values of each tenant.
+    tenants: Mutex<HashMap<TenantId, u64>>,
     writer: Mutex<(ItemWriter, TreeWriter)>,
 }
 
@@ -53,6 +56,7 @@ impl Default for Memtable {
             items: Items::new(),
             tree: Tree::new(),
             bytes: AtomicUsize::new(0),
+            tenants: Mutex::default(),
             writer: Mutex::default(),
         }
     }
@@ -140,6 +144,16 @@ impl Memtable {
     /// How much memory it takes, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes.load(atomic::Ordering::Relaxed)
+    }
+
+    /// So many bytes of keys and values come in.
+    pub(crate) fn count(&self, tenant: TenantId, bytes: u64) {
+        *self.tenants.lock().entry(tenant).or_default() += bytes;
+    }
+
+    /// Keys and values of a tenant that were counted, in bytes.
+    pub(crate) fn bytes_of(&self, tenant: TenantId) -> u64 {
+        self.tenants.lock().get(&tenant).copied().unwrap_or(0)
     }
 
     /// Whether nothing was inserted.

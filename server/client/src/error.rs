@@ -64,6 +64,8 @@ kinds! {
     Unknown = "unknown", Unknown;
     /// A condition of the batch does not hold. Not applied: read again, and try again.
     Conflict = "conflict", Aborted;
+    /// The tenant takes as much as its quota allows. Not applied: delete data, or ask for more.
+    QuotaExceeded = "quota_exceeded", ResourceExhausted;
     /// The two histories parted.
     Diverged = "diverged", FailedPrecondition;
     /// No longer kept: a snapshot whose lease ended, a position too old.

@@ -56,6 +56,7 @@ const SCENARIOS: &[(&str, Prepare)] = &[
     ("expiry", scenarios::expiry),
     ("retention", retention::kept),
     ("retention, buffered", retention::buffered),
+    ("quota", retention::quota),
     ("recovery", scenarios::recovery),
     ("create and delete tenants", scenarios::tenants),
     ("delete keyspaces", scenarios::delete_keyspace),

@@ -1,4 +1,4 @@
-//! Scenarios of retentions: set, lengthened and lived under while the engine works.
+//! Scenarios of quotas, and of retentions: set, lengthened and lived under while the engine works.
 
 use std::time::Duration;
 
@@ -43,6 +43,24 @@ pub(super) fn kept() -> Box<dyn Machine> {
         world.clock().advance(40 * DAY);
         world.step(8)?;
         retain(world, 2, "b", None)?;
+        world.put(&one, "a", 9, 30)
+    })
+}
+
+/// A quota that is set, changed and taken away again.
+pub(super) fn quota() -> Box<dyn Machine> {
+    prepared(short_segments(), compacted, |world| {
+        let (one, two) = (name_of_tenant(1), name_of_tenant(2));
+        world.open()?;
+        world.set_quota(&one, Some(1 << 20))?;
+        world.put(&one, "a", 7, 40)?;
+        world.set_quota(&two, Some(1 << 21))?;
+        world.flush()?;
+        world.set_quota(&one, Some(1 << 22))?;
+        world.put(&two, "b", 9, 30)?;
+        world.close()?;
+        world.open()?;
+        world.set_quota(&two, None)?;
         world.put(&one, "a", 9, 30)
     })
 }

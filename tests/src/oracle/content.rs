@@ -34,6 +34,11 @@ pub(super) fn setting(space: &str, keep: Retention) -> Option<(Bytes, Bytes)> {
     Some((Bytes::from(space.to_string()), Bytes::from(format!("{keep:?}"))))
 }
 
+/// As it stands there: a quota.
+pub(super) fn quota(bytes: u64) -> (Bytes, Bytes) {
+    (Bytes::from_static(b"quota"), Bytes::from(bytes.to_string()))
+}
+
 /// Takes out what has ended.
 pub fn let_expire(content: &mut Content, moments: &Moments, now: u64) {
     for ((tenant, space, key), _) in moments.iter().filter(|(_, at)| **at <= now) {
@@ -94,7 +99,7 @@ pub fn read_all(engine: &Engine) -> Result<Content, Error> {
     for info in engine.tenants() {
         let tenant = engine.tenant_by_id(info.id)?;
         let mut spaces = Spaces::new();
-        let mut settings = Entries::new();
+        let mut settings: Entries = tenant.quota()?.map(quota).into_iter().collect();
         for name in tenant.keyspaces()? {
             let space = tenant.open_keyspace(&name)?;
             let retention = tenant.retention(&space)?;

@@ -87,6 +87,7 @@ pub fn finder(bug: Bug) -> Finder {
         Bug::RetentionForgotten | Bug::UndatedLivesOn | Bug::LongerRetentionUncovers => Seeds("engine", 300),
         Bug::RetentionTablesForgotten => Seeds("engine", 300),
         Bug::RetentionNotSynced => Part("retention, buffered: crash", 2000),
+        Bug::QuotaForgotten | Bug::QuotaIgnored | Bug::QuotaRefusesDeletes => Seeds("engine", 300),
         Bug::VerifySkipsBlocks => Seeds("engine-damage", 200),
         Bug::KeyEndsWithBlock | Bug::NewestByBlock => Seeds("engine", 300),
         Bug::CacheKeyedByOffset => Part("compact: crash", 1500),

@@ -84,6 +84,8 @@ acts! {
     RetainLonger { tenant, space, key, compacted },
     /// A keyspace in tables, from before it had its retention or not, ends by age; its grace passes, and so does a rest.
     AgeOut { tenant, space, before, reopened },
+    /// Sets a tenant's quota near what it takes, or (`set` 0) none.
+    Quota { tenant, set, above, below },
     /// Background jobs until there are none: then nothing that expired is overdue.
     Rest {},
     /// Enough entries in one keyspace for a table of its own, and a flush.

@@ -111,6 +111,12 @@ const OPERATIONS: &[(u64, Maker)] = &[
         before: d.below(2),
         reopened: d.below(2),
     }),
+    (6, |d| Act::Quota {
+        tenant: d.below(TENANTS),
+        set: d.below(3),
+        above: below_one(d, &[1, 2000, 60_000]),
+        below: below_one(d, &[1, 1, 2000]),
+    }),
     (6, |_| Act::Rest {}),
     (6, |d| Act::Load {
         tenant: d.below(TENANTS),

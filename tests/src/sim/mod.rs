@@ -9,6 +9,7 @@
 //! reads     gets, ranges, snapshots against the model
 //! expiry    values that expire, and what becomes of them
 //! retention keyspaces that keep their entries so long
+//! quota     tenants that may take so much
 //! conditions puts on conditions that hold or do not
 //! copies    checkpoints, restores and base copies
 //! faults    faults that a call reports
@@ -28,6 +29,7 @@ mod expiry;
 mod faults;
 mod generate;
 mod knobs;
+mod quota;
 mod reads;
 mod reduce;
 mod retention;

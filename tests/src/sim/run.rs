@@ -148,8 +148,9 @@ impl Run {
             Err(Wrong::Failure(text)) => Err(text),
             Err(Wrong::Answer(e)) => {
                 self.trace.text(&format!("{:?}", e.kind()));
+                let full = e.kind() == ErrorKind::QuotaExceeded;
                 let off = self.world.fs.crashed() && is_failure_of_the_machine(&e);
-                if off || self.explained.contains(&e.kind()) {
+                if off || full || self.explained.contains(&e.kind()) {
                     self.counters.add("errors explained by faults", 1);
                     return Ok(());
                 }
@@ -231,6 +232,12 @@ impl Run {
             | Act::ClockBack { .. }
             | Act::Rest {} => self.expiry(act),
             Act::Retain { .. } | Act::RetainLonger { .. } | Act::AgeOut { .. } => self.retention(act),
+            Act::Quota {
+                tenant,
+                set,
+                above,
+                below,
+            } => self.quota(tenant, set, above, below),
             Act::Load { tenant, space, len } => {
                 let space = name_of_space(&space.to_string());
                 let load = |key| (space.clone(), key_of(key), Some(self.world.value(len as usize)));
@@ -440,7 +447,8 @@ impl Run {
             _ => Durability::Local,
         };
         let ops = self.world.told_apart(ops);
-        let result = self.world.batch(&name, ops, durability);
+        let result = self.world.batch(&name, ops.clone(), durability);
+        self.judge_quota(&name, &ops, &result)?;
         if result.is_err() {
             self.doubtful.extend(new);
         }

@@ -1,4 +1,4 @@
-//! Retentions: set with the oracle knowing when.
+//! Retentions and quotas: set with the oracle knowing when.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -55,6 +55,17 @@ impl World {
     ) -> Option<Standing> {
         let dated = spaces.any(|space| self.known().oracle.is_dated(tenant, space));
         dated.then(|| self.stand())
+    }
+
+    /// Sets a tenant's quota.
+    pub fn set_quota(&mut self, tenant: &str, quota: Option<u64>) -> Result<()> {
+        let handle = self.engine().tenant(tenant)?;
+        let number = self.known().oracle.tenant(tenant);
+        let number = number.expect("the oracle knows the tenant");
+        let ticket = self.known().oracle.submit(Change::Quota(number, quota));
+        let result = handle.set_quota(quota);
+        self.done(ticket, outcome(&result, self.options.durability));
+        result.map(drop)
     }
 
     /// Sets the retention of a keyspace, which exists.
