@@ -20,7 +20,7 @@ use crate::options::NAME_BYTES_MAX;
 use crate::read::cursor::EntryKind;
 use crate::read::visible::VisibleCursor;
 use crate::types::{KeyspaceId, SeqNo, TenantId};
-use crate::wal::format::{Op, push_op};
+use crate::wal::format::{Op, OpKind, push_op};
 
 pub(crate) const CATALOG: [u8; 4] = [0; 4];
 const NEXT: u8 = 0;
@@ -52,7 +52,7 @@ pub(crate) fn catalog_key(kind: u8, rest: &[u8]) -> Vec<u8> {
 pub(crate) fn drop_marker(op: &Op) -> Option<KeyspaceId> {
     let rest = op.key.strip_prefix(&CATALOG)?.strip_prefix(&[DELETED])?;
     let id: [u8; 4] = rest.try_into().ok()?;
-    (op.kind == EntryKind::Put).then_some(KeyspaceId(u32::from_be_bytes(id)))
+    (op.kind == OpKind::Entry(EntryKind::Put)).then_some(KeyspaceId(u32::from_be_bytes(id)))
 }
 
 /// The version at which a keyspace was deleted, if it was.
@@ -149,7 +149,8 @@ impl Inner {
         self.check_tenant(tenant)?;
         let prefix = catalog_key(NAME, &[]);
         let view = self.view();
-        let mut cursor = VisibleCursor::new(view.cursor(tenant)?, self.visible());
+        let at = self.visible();
+        let mut cursor = VisibleCursor::new(view.cursor(tenant, at)?, at);
         let times = self.times.by(None);
         cursor.seek(&times, &prefix)?;
         let mut names = Vec::new();

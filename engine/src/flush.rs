@@ -1,7 +1,8 @@
 //! Flush: an immutable memtable becomes a table of level 0.
 //!
 //! The table holds, of each key, the versions that a reader may still need; deletes stay, for they may
-//! hide something in the tables below, and so does a delete in place of a value that has ended. Tenants whose key is destroyed are left out. Like a compaction
+//! hide something in the tables below, and so do range deletes, and a delete in place of a value that has ended.
+//! Tenants whose key is destroyed are left out. Like a compaction
 //! it changes nothing by itself: the returned edit does, when it is logged.
 //!
 //! One flush at a time, memtables in the order they were filled: the order of level 0 is that of table
@@ -10,12 +11,14 @@
 use std::sync::Arc;
 
 use crate::compaction::output::{Outputs, cancelled};
+use crate::compaction::range_deletes::RangeDeletes;
 use crate::compaction::retention::{Retention, Verdict};
 use crate::compaction::{Terms, Work};
 use crate::error::Result;
 use crate::expiry;
 use crate::hooks::rare;
 use crate::memtable::Memtable;
+use crate::range_delete::Fragments;
 use crate::types::{Lsn, SeqNo};
 use crate::version::Edit;
 
@@ -38,6 +41,9 @@ pub(crate) fn flush(work: &Work<'_>, memtable: &Arc<Memtable>, flushed: Lsn, seq
             continue;
         }
         let mut cursor = memtable.cursor(tenant);
+        let deletes = memtable.range_deletes(tenant);
+        let deletes = Fragments::merged(deletes.iter().map(Arc::as_ref));
+        let mut deletes = RangeDeletes::new(work, tenant, &deletes, |_| Ok(true))?;
         let mut retention = Retention::new(work.snapshots);
         let mut key = Vec::new();
         let mut terms = None;
@@ -48,6 +54,10 @@ pub(crate) fn flush(work: &Work<'_>, memtable: &Arc<Memtable>, flushed: Lsn, seq
                 terms = work.terms(tenant, entry.key, terms)?;
                 key.clear();
                 key.extend_from_slice(entry.key);
+            }
+            if deletes.hide(entry, &retention) {
+                cursor.next()?;
+                continue;
             }
             let drop = terms.as_ref().and_then(|terms| terms.dropped);
             let ends = Terms::ends(terms.as_ref(), entry);
@@ -63,6 +73,7 @@ pub(crate) fn flush(work: &Work<'_>, memtable: &Arc<Memtable>, flushed: Lsn, seq
             }
             cursor.next()?;
         }
+        outputs.end_tenant(tenant, &mut deletes)?;
     }
     let added: Vec<_> = outputs.finish()?.into_iter().map(|meta| (0, meta)).collect();
     if added.is_empty() {

@@ -30,6 +30,7 @@ use crate::keystore::Keystore;
 use crate::memtable::Memtable;
 use crate::options::Options;
 use crate::quota::{self, Accounts};
+use crate::range_delete::order;
 use crate::read::cursor::{EntryKind, Found};
 use crate::seal::FileKeys;
 use crate::settings::Settings;
@@ -40,7 +41,7 @@ use crate::transaction::Watchers;
 use crate::types::{Epoch, KeyspaceId, Lsn, SeqNo, TenantId};
 use crate::version::{Version, VersionSet};
 use crate::wal::Wal;
-use crate::wal::format::Op;
+use crate::wal::format::{Op, OpKind};
 use crate::wal::writer::Tail;
 
 pub(crate) struct Inner {
@@ -243,32 +244,42 @@ impl Inner {
     pub fn insert(&self, tenant: TenantId, seqno: SeqNo, ops: Vec<Op>) {
         let view = self.view();
         view.active.count(tenant, ops.iter().map(quota::cost).sum());
-        for op in ops {
-            if let Some(keyspace) = crate::catalog::drop_marker(&op) {
+        for op in &ops {
+            if let Some(keyspace) = crate::catalog::drop_marker(op) {
                 self.dropped.write().insert((tenant, keyspace), seqno);
                 self.any_dropped.store(true, Ordering::Release);
             }
             if tenant == TenantId::SYSTEM
-                && let Some(rule) = self.settings.apply(seqno, &op)
+                && let Some(rule) = self.settings.apply(seqno, op)
             {
                 // For what the log holds from before.
                 let first = rule.ends_first().unwrap_or(expiry::NEVER);
                 self.log_expires.fetch_min(first, Ordering::AcqRel);
             }
-            if let Some(at) = self.ends(tenant, &op) {
+            // Also of one that its batch undoes: it is in the log.
+            if let Some(at) = self.ends(tenant, op) {
                 self.log_expires.fetch_min(at, Ordering::AcqRel);
             }
-            view.active.insert(tenant, op.key, seqno, op.kind, op.value);
+        }
+        let (ops, deleted) = order::settle(ops);
+        if !deleted.is_empty() {
+            view.active.delete_ranges(tenant, deleted, seqno);
+        }
+        for op in ops {
+            if let OpKind::Entry(kind) = op.kind {
+                view.active.insert(tenant, op.key, seqno, kind, op.value);
+            }
         }
     }
 
     /// When an entry ends that carries a moment.
     fn ends(&self, tenant: TenantId, op: &Op) -> Option<u64> {
-        let rule = match op.kind {
+        let OpKind::Entry(kind) = op.kind else { return None };
+        let rule = match kind {
             EntryKind::Dated => keyspace_of(&op.key).and_then(|id| self.settings.rule(tenant, id)),
             _ => None,
         };
-        expiry::ends(rule.as_deref(), op.kind, &op.value)
+        expiry::ends(rule.as_deref(), kind, &op.value)
     }
 
     /// Starts a new memtable if the active one is full (or `force` and not empty). Under the commit lock.

@@ -49,6 +49,7 @@ mod open;
 mod options;
 mod pins;
 mod quota;
+mod range_delete;
 mod read;
 mod recovery;
 mod retention;

@@ -23,7 +23,7 @@ use crate::settings::quota_key;
 use crate::tenant::Tenant;
 use crate::types::{Position, TenantId};
 use crate::version::Version;
-use crate::wal::format::{Op, push_op};
+use crate::wal::format::{Op, OpKind, push_op};
 
 /// Bytes that tenants have in tables.
 #[derive(Default)]
@@ -79,8 +79,8 @@ pub(crate) fn cost(op: &Op) -> u64 {
 /// Whether an operation takes room to stay: a value, but not the mark of a deleted keyspace.
 fn adds(op: &Op) -> bool {
     match op.kind {
-        EntryKind::Put | EntryKind::Expiring | EntryKind::Dated => drop_marker(op).is_none(),
-        EntryKind::Delete => planted!(QuotaRefusesDeletes),
+        OpKind::Entry(EntryKind::Delete) | OpKind::DeleteRange => planted!(QuotaRefusesDeletes),
+        OpKind::Entry(EntryKind::Put | EntryKind::Expiring | EntryKind::Dated) => drop_marker(op).is_none(),
     }
 }
 

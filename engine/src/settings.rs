@@ -32,7 +32,7 @@ use crate::read::visible::VisibleCursor;
 use crate::retention::{Retention, Rule};
 use crate::tenant::{Keyspace, Tenant};
 use crate::types::{KeyspaceId, Position, SeqNo, TenantId};
-use crate::wal::format::{Op, push_dated, push_op};
+use crate::wal::format::{Op, OpKind, push_dated, push_op, push_range_delete};
 
 const RULE: u8 = 3;
 const QUOTA: u8 = 4;
@@ -126,7 +126,7 @@ impl Settings {
         if planted!(RetentionForgotten) {
             return Ok(());
         }
-        let mut cursor = VisibleCursor::new(view.cursor(TenantId::SYSTEM)?, SeqNo::MAX);
+        let mut cursor = VisibleCursor::new(view.cursor(TenantId::SYSTEM, SeqNo::MAX)?, SeqNo::MAX);
         let (first, behind) = (catalog_key(RULE, &[]), catalog_key(QUOTA + 1, &[]));
         cursor = cursor.bounded(first.clone().into(), Some(behind.into()));
         cursor.seek(&times.by(None), &first)?;
@@ -146,7 +146,8 @@ impl Settings {
     /// Returns the rule, if it is one.
     pub fn apply(&self, at: SeqNo, op: &Op) -> Option<Arc<Rule>> {
         // What is malformed the next opening refuses.
-        let setting = Setting::parse(&op.key, op.kind, &op.value, at).ok().flatten()?;
+        let OpKind::Entry(kind) = op.kind else { return None };
+        let setting = Setting::parse(&op.key, kind, &op.value, at).ok().flatten()?;
         let rule = match &setting {
             Setting::Rule(_, _, rule) => rule.clone(),
             Setting::Quota(..) => None,
@@ -249,7 +250,7 @@ impl Settings {
         let rule = |op: &Op| {
             of_tenant
                 .rule(keyspace_of(&op.key)?)
-                .filter(|_| op.kind != EntryKind::Delete)
+                .filter(|_| !matches!(op.kind, OpKind::Entry(EntryKind::Delete) | OpKind::DeleteRange))
         };
         if !ops.iter().any(|op| rule(op).is_some()) {
             return None;
@@ -260,14 +261,15 @@ impl Settings {
             let Some((keyspace, key)) = op.key.split_first_chunk::<4>() else {
                 continue;
             };
-            match rule(op) {
-                Some(rule) => {
+            match (op.kind, rule(op)) {
+                (OpKind::DeleteRange, _) => push_range_delete(&op.key, &op.value, &mut plain),
+                (OpKind::Entry(kind), Some(rule)) => {
                     let written = now.max(rule.since);
-                    let expires = expiry::expires(op.kind, &op.value).unwrap_or(NEVER);
-                    let value = op.value.get(op.kind.stamp_bytes()..).unwrap_or_default();
+                    let expires = expiry::expires(kind, &op.value).unwrap_or(NEVER);
+                    let value = op.value.get(kind.stamp_bytes()..).unwrap_or_default();
                     push_dated(*keyspace, key, value, (written, expires), &mut plain);
                 }
-                None => push_op(op.kind, *keyspace, key, &op.value, &mut plain),
+                (OpKind::Entry(kind), None) => push_op(kind, *keyspace, key, &op.value, &mut plain),
             }
         }
         Some(plain)

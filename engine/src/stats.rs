@@ -11,7 +11,7 @@ use crate::background::Done;
 use crate::inner::Inner;
 use crate::read::cursor::EntryKind;
 use crate::types::{Lsn, SeqNo};
-use crate::wal::format::Op;
+use crate::wal::format::{Op, OpKind};
 
 /// See [`Engine::stats`](crate::Engine::stats).
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -121,7 +121,7 @@ pub struct WriteStats {
     pub commits: u64,
     /// Puts in them.
     pub puts: u64,
-    /// Deletes in them.
+    /// Deletes in them; a range delete counts once.
     pub deletes: u64,
     /// Bytes of their keys and values.
     pub bytes: u64,
@@ -165,7 +165,8 @@ fn nanos(time: Duration) -> u64 {
 impl Counters {
     /// A batch was ordered.
     pub fn committed(&self, ops: &[Op]) {
-        let puts = ops.iter().filter(|op| op.kind != EntryKind::Delete).count() as u64;
+        let is_put = |op: &&Op| !matches!(op.kind, OpKind::DeleteRange | OpKind::Entry(EntryKind::Delete));
+        let puts = ops.iter().filter(is_put).count() as u64;
         let bytes: usize = ops.iter().map(|op| op.key.len() - 4 + op.value.len()).sum();
         add(&self.commits, 1);
         add(&self.puts, puts);

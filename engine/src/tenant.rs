@@ -1,5 +1,6 @@
 //! Tenants, keyspaces, batches and snapshots: the handles users hold.
 
+mod range_delete;
 mod snapshot;
 
 use std::ops::{Bound, RangeBounds};
@@ -489,12 +490,6 @@ impl Batch {
     }
 
     fn check(&self, keyspace: &Keyspace, key: &[u8], value: &[u8]) -> Result<()> {
-        if keyspace.tenant != self.tenant || !keyspace.engine.same(&self.engine) {
-            return Err(Error::new(
-                ErrorKind::Invalid,
-                "a batch holds keyspaces of one tenant of one database",
-            ));
-        }
         check_key(key)?;
         if value.len() > VALUE_BYTES_MAX {
             let text = format!(
@@ -503,9 +498,20 @@ impl Batch {
             );
             return Err(Error::new(ErrorKind::Invalid, text));
         }
-        if self.cost.saturating_add(op_cost(key, value)) > BATCH_BYTES_MAX {
+        self.check_room(keyspace, op_cost(key, value))
+    }
+
+    /// Whether an operation on the keyspace belongs here and has room.
+    fn check_room(&self, keyspace: &Keyspace, cost: usize) -> Result<()> {
+        if self.cost.saturating_add(cost) > BATCH_BYTES_MAX {
             let text = format!("a batch has up to {BATCH_BYTES_MAX} bytes");
             return Err(Error::new(ErrorKind::Invalid, text));
+        }
+        if keyspace.tenant != self.tenant || !keyspace.engine.same(&self.engine) {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                "a batch holds keyspaces of one tenant of one database",
+            ));
         }
         Ok(())
     }

@@ -5,6 +5,7 @@
 //! are not offered: a key that appears in one could not be noticed.
 
 use std::collections::BTreeMap;
+use std::ops::{Bound, RangeBounds};
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ const TRIES_MAX: u32 = 1000;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 type Place = (KeyspaceId, Vec<u8>);
+type RangeOfKeys = (Bound<Vec<u8>>, Bound<Vec<u8>>);
 
 /// Reads and writes that take effect together or not at all. Dropping it gives them up.
 ///
@@ -53,6 +55,8 @@ pub struct Transaction {
     /// With the moment at which what was read expires, if it does.
     read: BTreeMap<Place, (Keyspace, Option<u64>)>,
     written: BTreeMap<Place, (Keyspace, Option<(Bytes, PutOptions)>)>,
+    /// What was written behind one of these counts, and nothing before.
+    deleted: Vec<(Keyspace, RangeOfKeys)>,
 }
 
 impl Transaction {
@@ -63,6 +67,7 @@ impl Transaction {
             durability: None,
             read: BTreeMap::new(),
             written: BTreeMap::new(),
+            deleted: Vec::new(),
         }
     }
 
@@ -72,6 +77,11 @@ impl Transaction {
         let place = (keyspace.id(), key.as_ref().to_vec());
         if let Some((_, value)) = self.written.get(&place) {
             return Ok(value.as_ref().map(|(value, _)| value.clone()));
+        }
+        let is_deleted =
+            |(of, range): &(Keyspace, RangeOfKeys)| of.id() == place.0 && range.contains(&place.1);
+        if self.deleted.iter().any(is_deleted) {
+            return Ok(None);
         }
         let found = self.snapshot.get_expiring(keyspace, &place.1)?;
         let (value, expires) = found.map_or((None, None), |(value, expires)| (Some(value), expires));
@@ -103,6 +113,18 @@ impl Transaction {
         self.write(keyspace, key.as_ref(), None);
     }
 
+    /// Removes every key of `range`: see [`Keyspace::delete_range`]. What this transaction wrote there before is
+    /// removed as well. It reads nothing: keys that others add there before the commit go too. A limit it breaks is
+    /// told by [`commit`](Transaction::commit).
+    pub fn delete_range<K: AsRef<[u8]>>(&mut self, keyspace: &Keyspace, range: impl RangeBounds<K>) {
+        let owned = |bound: Bound<&K>| bound.map(|key| key.as_ref().to_vec());
+        let range: RangeOfKeys = (owned(range.start_bound()), owned(range.end_bound()));
+        let id = keyspace.id();
+        self.written
+            .retain(|(of, key), _| *of != id || !range.contains(key));
+        self.deleted.push((keyspace.clone(), range));
+    }
+
     fn write(&mut self, keyspace: &Keyspace, key: &[u8], value: Option<(Bytes, PutOptions)>) {
         let place = (keyspace.id(), key.to_vec());
         self.written.insert(place, (keyspace.clone(), value));
@@ -119,7 +141,7 @@ impl Transaction {
     /// - Cost: one point read for each key read, under the commit lock.
     /// - Errors: `Conflict` (nothing was written: begin again), and those of [`Batch::commit`].
     pub fn commit(self) -> Result<Option<Position>> {
-        if self.written.is_empty() {
+        if self.written.is_empty() && self.deleted.is_empty() {
             return Ok(None);
         }
         let mut batch: Batch = self.tenant.batch();
@@ -128,6 +150,10 @@ impl Transaction {
         }
         for ((_, key), (keyspace, expires)) in &self.read {
             batch = batch.require_unchanged_until(keyspace, key, &self.snapshot, *expires);
+        }
+        // First these: what is written was written behind them.
+        for (keyspace, range) in &self.deleted {
+            batch = batch.delete_range(keyspace, range.clone());
         }
         for ((_, key), (keyspace, value)) in &self.written {
             batch = match value {

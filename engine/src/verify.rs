@@ -125,11 +125,11 @@ struct Verifier<'a> {
     done: Verified,
 }
 
-/// First and last key of a table, for the order of its level. None for a key of a destroyed tenant.
+/// First key of a table and where it ends, for the order of its level. None for a key of a destroyed tenant.
 struct Bounds {
     meta: TableMeta,
     first: Option<Bytes>,
-    last: Option<Bytes>,
+    end: Option<Bytes>,
 }
 
 /// See [`Engine::verify`](crate::Engine::verify).
@@ -289,8 +289,8 @@ impl<'a> Verifier<'a> {
             let overlap = match left.meta.tenant_max.cmp(&right.meta.tenant_min) {
                 std::cmp::Ordering::Less => false,
                 std::cmp::Ordering::Greater => true,
-                std::cmp::Ordering::Equal => match (&left.last, &right.first) {
-                    (Some(last), Some(first)) => last >= first,
+                std::cmp::Ordering::Equal => match (&left.end, &right.first) {
+                    (Some(end), Some(first)) => end > first,
                     _ => false,
                 },
             };
@@ -324,7 +324,7 @@ impl<'a> Verifier<'a> {
         Some(Bounds {
             meta,
             first: checked.first,
-            last: checked.last,
+            end: checked.end,
         })
     }
 }

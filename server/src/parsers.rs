@@ -277,12 +277,19 @@ fn kv_samples() -> Vec<Vec<u8>> {
         keyspace: "orders".into(),
         key: "o/1".into(),
         value: value.map(Into::into),
+        ttl_ms: value.map(|_| 60_000),
     };
     let put = kv::PutRequest {
         keyspace: "orders".into(),
         key: "o/1".into(),
         value: "paid".into(),
         durability: kv::Durability::Replicated.into(),
+        ttl_ms: Some(60_000),
+    };
+    let many = kv::GetManyRequest {
+        keyspace: "orders".into(),
+        keys: vec!["o/1".into(), "o/2".into()],
+        snapshot_id: 7,
     };
     let batch = kv::BatchRequest {
         operations: vec![operation(Some("paid")), operation(None)],
@@ -315,6 +322,7 @@ fn kv_samples() -> Vec<Vec<u8>> {
         request(2, &put),
         request(4, &batch),
         request(5, &range),
+        request(7, &many),
     ]
 }
 

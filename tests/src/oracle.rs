@@ -20,6 +20,7 @@
 
 mod content;
 mod space;
+mod steps;
 #[cfg(test)]
 mod tests;
 
@@ -37,6 +38,7 @@ pub use content::{
     Content, Dates, Entries, Moments, SETTINGS, Spaces, difference, let_expire, moments, read_all,
 };
 pub use space::dated_anew;
+pub use steps::Step;
 
 /// One operation of a batch: keyspace, key, value or deletion.
 pub type Op = (String, Bytes, Option<Bytes>);
@@ -49,6 +51,8 @@ pub type TenantNumber = usize;
 pub enum Change {
     /// A batch.
     Batch(TenantNumber, Vec<Op>),
+    /// A batch of operations on keys and on ranges, in order.
+    Steps(TenantNumber, Vec<Step>),
     /// A batch whose puts expire then.
     Expiring(TenantNumber, Vec<Op>, u64),
     /// A keyspace keeps its entries so long from now on.
@@ -342,6 +346,12 @@ impl Oracle {
         let live = self.live(|_, outcome| outcome == Outcome::Acknowledged);
         let mut keys = BTreeSet::new();
         for (change, _) in &self.wal {
+            if let Change::Steps(number, steps) = change
+                && let Some(name) = live.get(number)
+            {
+                let written = steps.iter().filter_map(Step::key);
+                keys.extend(written.map(|(space, key)| (name.clone(), space.clone(), key.clone())));
+            }
             if let Change::Batch(number, ops) | Change::Expiring(number, ops, _) = change
                 && let Some(name) = live.get(number)
             {
@@ -552,6 +562,7 @@ fn apply(state: &mut State, change: &Change, now: u64) {
                 }
             }
         }
+        Change::Steps(number, steps) => steps::apply(state.entry(*number).or_default(), steps, now),
         Change::Retain(number, space, keep) => {
             let spaces = state.entry(*number).or_default();
             spaces.entry(space.clone()).or_default().retain(*keep, now);
@@ -616,6 +627,7 @@ impl fmt::Debug for Change {
                 write!(f, "keyspace {space} of tenant {number} keeps {keep:?}")
             }
             Change::Quota(number, quota) => write!(f, "tenant {number} may take {quota:?}"),
+            Change::Steps(number, steps) => write!(f, "batch of tenant {number}: {steps:?}"),
             Change::Create(number, space) => write!(f, "create keyspace {space} of tenant {number}"),
             Change::Delete(number, space) => write!(f, "delete keyspace {space} of tenant {number}"),
         }

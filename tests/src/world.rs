@@ -7,6 +7,7 @@
 
 mod expiry;
 mod moment;
+mod ranges;
 mod retention;
 mod transact;
 

@@ -2,7 +2,8 @@
 //!
 //! Tenant after tenant in the union of the inputs' directories: the inputs' cursors are merged, each
 //! key's versions are judged by [`Retention`], survivors go to the outputs; of a value that has ended a delete
-//! survives, which hides what the value hid. A destroyed tenant's cursors
+//! survives, which hides what the value hid. What range deletes hide from everybody is left out, for the most part
+//! unread. A destroyed tenant's cursors
 //! are empty, so its data is left out without being decrypted; a tenant whose key should exist and does
 //! not is an error, never silently dropped.
 
@@ -13,15 +14,19 @@ use std::sync::Arc;
 use crate::error::{Error, ErrorKind, Result};
 use crate::expiry;
 use crate::hooks::{planted, rare};
+use crate::range_delete::{Fragment, Fragments};
+use crate::read::cover::Cover;
 use crate::read::cursor::{Cursor, EntryKind};
 use crate::read::level::{LevelCursor, table_for, tables_of};
 use crate::read::merge::MergeCursor;
+use crate::read::uncovered::Uncovered;
 use crate::table::Table;
-use crate::types::TenantId;
+use crate::types::{SeqNo, TenantId};
 use crate::version::{Edit, Version};
 
 use super::output::{Outputs, cancelled};
 use super::picker::{Action, Plan};
+use super::range_deletes::RangeDeletes;
 use super::retention::{Retention, Verdict};
 use super::{Terms, Work};
 
@@ -150,12 +155,21 @@ impl Job<'_> {
         sources: &[Vec<Arc<Table>>],
         outputs: &mut Outputs<'_>,
     ) -> Result<()> {
+        // What everybody sees deleted is not even read.
+        let oldest = self.work.snapshots.first().copied().unwrap_or(SeqNo::MAX);
         let mut cursors: Vec<Box<dyn Cursor>> = Vec::new();
+        let (mut covers, mut deletes) = (Vec::new(), Vec::new());
         for run in sources {
-            match tables_of(run, tenant) {
-                [table] if table.contains(tenant) => cursors.push(Box::new(table.sweep(tenant)?)),
-                [] | [_] => {}
-                several => cursors.push(Box::new(LevelCursor::sweep(several, tenant))),
+            let own = Cover::of_tables(run, tenant).map(Arc::new);
+            let source: Box<dyn Cursor> = match tables_of(run, tenant) {
+                [table] if table.contains(tenant) => Box::new(table.sweep(tenant)?),
+                [] | [_] => continue,
+                several => Box::new(LevelCursor::sweep(several, tenant)),
+            };
+            cursors.push(Uncovered::over(source, own.clone(), &covers, oldest));
+            covers.extend(own);
+            for table in tables_of(run, tenant) {
+                deletes.extend(table.range_deletes(tenant)?);
             }
         }
         let mut cursor: Box<dyn Cursor> = match cursors.len() {
@@ -167,6 +181,12 @@ impl Job<'_> {
             _ => Box::new(MergeCursor::new(cursors)),
         };
         let below = Below::new(self.version, self.plan.output, tenant);
+        let deletes = Fragments::merged(deletes.iter().map(Arc::as_ref));
+        let needed = |fragment: &Fragment| below.may_hold_any(&fragment.start, &fragment.end);
+        let mut deletes = RangeDeletes::new(self.work, tenant, &deletes, needed)?;
+        if self.plan.action == Action::Erase && !deletes.is_empty() {
+            return Err(live_data());
+        }
         let mut retention = Retention::new(self.work.snapshots);
         let mut key = Vec::new();
         let mut terms: Option<Terms> = None;
@@ -175,10 +195,16 @@ impl Job<'_> {
             self.look(entry.key.len() + entry.value.len() + ENTRY_BYTES)?;
             if key != entry.key {
                 retention.next_key();
-                outputs.at_key()?;
+                if !outputs.at_key(tenant, entry.key, &mut deletes)? {
+                    return Ok(());
+                }
                 terms = self.work.terms(tenant, entry.key, terms)?;
                 key.clear();
                 key.extend_from_slice(entry.key);
+            }
+            if deletes.hide(entry, &retention) {
+                cursor.next()?;
+                continue;
             }
             let drop = terms.as_ref().and_then(|terms| terms.dropped);
             let ends = Terms::ends(terms.as_ref(), entry);
@@ -200,7 +226,7 @@ impl Job<'_> {
             };
             if keep {
                 if self.plan.action == Action::Erase {
-                    return Err(Error::new(ErrorKind::Invalid, "a table to erase has live data"));
+                    return Err(live_data());
                 }
                 let (entry, ends) = if gone {
                     (entry.as_delete(), None)
@@ -213,7 +239,7 @@ impl Job<'_> {
             }
             cursor.next()?;
         }
-        Ok(())
+        outputs.end_tenant(tenant, &mut deletes)
     }
 
     fn look(&mut self, bytes: usize) -> Result<()> {
@@ -228,6 +254,10 @@ impl Job<'_> {
         }
         Ok(())
     }
+}
+
+fn live_data() -> Error {
+    Error::new(ErrorKind::Invalid, "a table to erase has live data")
 }
 
 /// The levels below the output, as far as they hold one tenant.
@@ -254,8 +284,23 @@ impl<'a> Below<'a> {
     fn may_hold(&self, key: &[u8]) -> Result<bool> {
         for tables in &self.levels {
             if let Some(table) = table_for(tables, self.tenant, key)?
-                && let Some((first, last)) = table.bounds(self.tenant)?
-                && (first.as_ref()..=last.as_ref()).contains(&key)
+                && let Some((first, end)) = table.span(self.tenant)?
+                && (first.as_ref()..end.as_ref()).contains(&key)
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The same of any key in `start .. end`.
+    fn may_hold_any(&self, start: &[u8], end: &[u8]) -> Result<bool> {
+        for tables in &self.levels {
+            // The first that does not end before the start; one table may end with entries of others.
+            if let Some(table) = table_for(tables, self.tenant, start)?
+                && let Some((first, last)) = table.span(self.tenant)?
+                && first < end
+                && last > start
             {
                 return Ok(true);
             }

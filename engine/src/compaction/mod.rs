@@ -1,7 +1,7 @@
 //! Compaction: tables into tables, so that reads look at few and dropped data gives its space back.
 //!
 //! [`picker`] decides what to do from a [`picker::Shape`], [`job`] does it, [`retention`] decides which
-//! versions survive; the first and last are pure. Nothing here changes the database: a job writes and
+//! versions survive; the first and last are pure. [`range_deletes`] carries those through. Nothing here changes the database: a job writes and
 //! syncs tables and returns an [`Edit`](crate::version::Edit), which
 //! [`VersionSet::log_and_apply`](crate::version::VersionSet::log_and_apply) makes count.
 //!
@@ -11,6 +11,7 @@
 pub(crate) mod job;
 pub(crate) mod output;
 pub(crate) mod picker;
+pub(crate) mod range_deletes;
 pub(crate) mod retention;
 pub(crate) mod survey;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! New tables of a flush or a compaction, cut to size.
 //!
-//! Cuts fall between keys, so that all versions of a key stay in one table, and rather between tenants
-//! than inside one, so that a large tenant has tables of its own. Until [`Outputs::finish`] has synced
+//! Cuts fall between keys, so that all versions of a key stay in one table, and range deletes are cut there too; and
+//! rather between tenants than inside one, so that a large tenant has tables of its own. Until [`Outputs::finish`] has synced
 //! the directory everything is removed again on drop.
 
 use std::path::PathBuf;
@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hooks::{planted, rare};
 use crate::io::durable;
+use crate::range_delete::Fragment;
 use crate::read::cursor::EntryRef;
 use crate::seal::{FileHeader, FileKind};
 use crate::table::{TableBuilder, TableMeta};
@@ -16,6 +17,10 @@ use crate::types::{Chain, TenantId};
 use crate::version::{table_path, tables_dir};
 
 use super::Work;
+use super::range_deletes::RangeDeletes;
+
+/// Encoded range deletes of a tenant at which a table is cut: they are read with the head of a run.
+const RANGE_DELETE_BYTES: u64 = 256 << 10;
 
 /// Tables being written.
 pub(crate) struct Outputs<'a> {
@@ -39,16 +44,30 @@ impl<'a> Outputs<'a> {
 
     /// Adds the next entry, which ends then. False if the tenant's key was destroyed meanwhile: go on with the next.
     pub fn add(&mut self, tenant: TenantId, entry: EntryRef<'_>, ends: Option<u64>) -> Result<bool> {
+        is_there(self.builder()?.add_until(tenant, entry, ends))
+    }
+
+    /// The same for a range delete. Outputs that are cut at a size are cut before it if too many came together and
+    /// it begins behind all entries.
+    fn add_range_delete(&mut self, tenant: TenantId, fragment: Fragment) -> Result<bool> {
+        let many = RANGE_DELETE_BYTES.min(self.table_bytes) as usize;
+        if let Some((_, builder)) = &self.building
+            && self.table_bytes != u64::MAX
+            && builder.range_delete_bytes() >= many
+            && builder.entries_before(tenant, &fragment.start)
+        {
+            rare!(CutBetweenRangeDeletes);
+            self.cut()?;
+        }
+        is_there(self.builder()?.add_range_delete(tenant, fragment))
+    }
+
+    fn builder(&mut self) -> Result<&mut TableBuilder> {
         let building = match self.building.take() {
             Some(building) => building,
             None => self.start()?,
         };
-        let (_, builder) = self.building.insert(building);
-        match builder.add_until(tenant, entry, ends) {
-            Ok(()) => Ok(true),
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
-            Err(e) => Err(e),
-        }
+        Ok(&mut self.building.insert(building).1)
     }
 
     /// The next entry is of another tenant, whose inputs have `bytes`.
@@ -62,15 +81,36 @@ impl<'a> Outputs<'a> {
         }
     }
 
-    /// The next entry is of another key.
-    pub fn at_key(&mut self) -> Result<()> {
-        match &self.building {
-            Some((_, builder)) if builder.bytes_estimate() >= self.table_bytes => {
-                rare!(CutInsideTenant);
-                self.cut()
+    /// The next entry is of another key, `key`: range deletes before it are added. False as for
+    /// [`add`](Outputs::add).
+    pub fn at_key(&mut self, tenant: TenantId, key: &[u8], deletes: &mut RangeDeletes) -> Result<bool> {
+        while let Some(fragment) = deletes.next_before(Some(key)) {
+            if !self.add_range_delete(tenant, fragment)? {
+                return Ok(false);
             }
-            _ => Ok(()),
         }
+        match &self.building {
+            Some((_, builder)) if builder.bytes_estimate() >= self.table_bytes => {}
+            _ => return Ok(true),
+        }
+        rare!(CutInsideTenant);
+        if let Some(fragment) = deletes.cut_at(key)
+            && !self.add_range_delete(tenant, fragment)?
+        {
+            return Ok(false);
+        }
+        self.cut()?;
+        Ok(true)
+    }
+
+    /// No entry of the tenant follows: what is left of its range deletes is added.
+    pub fn end_tenant(&mut self, tenant: TenantId, deletes: &mut RangeDeletes) -> Result<()> {
+        while let Some(fragment) = deletes.next_before(None) {
+            if !self.add_range_delete(tenant, fragment)? {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Completes the last table and makes all of them durable, names included.
@@ -111,7 +151,7 @@ impl<'a> Outputs<'a> {
 
     fn cut(&mut self) -> Result<()> {
         if let Some((path, builder)) = self.building.take()
-            && builder.entries() > 0
+            && !builder.is_empty()
         {
             let meta = builder.finish()?;
             self.done.push((path, meta));
@@ -127,6 +167,15 @@ impl Drop for Outputs<'_> {
             // The job failed. If this does too, the next open removes the file.
             let _ = durable::remove_if_exists(self.work.io, path);
         }
+    }
+}
+
+/// Whether the tenant still is.
+fn is_there(added: Result<()>) -> Result<bool> {
+    match added {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e),
     }
 }
 

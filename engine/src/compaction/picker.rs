@@ -10,12 +10,13 @@
 //! 5. The level that is most over its size: level 0 by number of tables, level n by bytes, `level1_bytes`
 //!    times 10^(n-1). Level 0 goes down whole; of another level the table that overlaps least below
 //!    among the oldest few, which is cheap to tell and comes around to every table.
-//! 6. Tables that are mostly deletes, so that ranges of deleted keys do not slow down scans.
+//! 6. Tables that are mostly deletes, so that ranges of deleted keys do not slow down scans; and tables with range
+//!    deletes, so that what those hide goes.
 //!
 //! A table that overlaps nothing below moves without being written, unless something in it can be
 //! dropped. Small tables beside the output are taken along, so that small tables grow.
 //!
-//! The first key of a table's first tenant and the last of its last are sealed, so the picker asks for
+//! The first key of a table's first tenant and where its last one ends are sealed, so the picker asks for
 //! them ([`Edges`]) only where two tables meet inside one tenant. If that tenant's key is destroyed a
 //! table counts as covering all of the tenant: plans then take in more than needed, never less.
 
@@ -130,10 +131,10 @@ pub(crate) fn pick_everything(
     }
 }
 
-/// A stretch of the tree, both ends included. A None key stands for all of the tenant.
+/// A stretch of the tree, its end excluded. A None key stands for all of the tenant.
 struct Stretch {
     first: (TenantId, Option<Bytes>),
-    last: (TenantId, Option<Bytes>),
+    end: (TenantId, Option<Bytes>),
 }
 
 struct Picker<'a> {
@@ -198,9 +199,9 @@ impl Picker<'_> {
         }
         stretches.sort_by(|left, right| left.first.cmp(&right.first));
         Ok(stretches.is_sorted_by(|left, right| {
-            left.last.0 < right.first.0
-                || (left.last.0 == right.first.0
-                    && matches!((&left.last.1, &right.first.1), (Some(last), Some(first)) if last < first))
+            left.end.0 < right.first.0
+                || (left.end.0 == right.first.0
+                    && matches!((&left.end.1, &right.first.1), (Some(end), Some(first)) if end <= first))
         }))
     }
 
@@ -209,7 +210,7 @@ impl Picker<'_> {
         if table.dead_bytes > 0 || table.dropped || table.expires.is_some_and(|at| at <= self.shape.now) {
             return Ok(false);
         }
-        Ok(table.deletes == 0 || self.overlaps_below(output, stretch)?)
+        Ok(table.deletes + table.range_deletes == 0 || self.overlaps_below(output, stretch)?)
     }
 
     fn overlaps_below(&self, level: usize, stretch: &Stretch) -> Result<bool> {
@@ -351,13 +352,13 @@ impl Picker<'_> {
         ))
     }
 
-    /// A table that is mostly deletes every snapshot sees: down to what it deletes, or written anew
+    /// A table that is mostly deletes every snapshot sees, or has range deletes that they all see: down to what it deletes, or written anew
     /// where there is nothing below. Either way the same table is not picked twice for it.
     fn deletes(&self) -> Result<Option<Plan>> {
         for level in 1..LEVELS {
             for (at, table) in self.tables(level).iter().enumerate() {
                 let mostly = table.deletes > 0 && table.deletes.saturating_mul(2) >= table.entries;
-                if !mostly || table.seqno_max > self.shape.oldest_snapshot {
+                if !(mostly || table.range_deletes > 0) || table.seqno_max > self.shape.oldest_snapshot {
                     continue;
                 }
                 rare!(MostlyDeletesWrittenAnew);
@@ -418,7 +419,7 @@ impl Picker<'_> {
         (!inputs.is_empty()).then(|| plan(Action::Merge, &[(level, &inputs)], level, Reason::Asked))
     }
 
-    /// From the first key of the tables to the last.
+    /// From the first key of the tables to where they end.
     fn stretch(&self, tables: &[&TableShape]) -> Result<Stretch> {
         let first_tenant = tables
             .iter()
@@ -431,7 +432,7 @@ impl Picker<'_> {
             .max()
             .unwrap_or_default();
         let mut first: Option<Option<Bytes>> = None;
-        let mut last: Option<Option<Bytes>> = None;
+        let mut end: Option<Option<Bytes>> = None;
         for table in tables {
             if table.tenant_min == first_tenant {
                 let key = self.edges.first(table.number)?;
@@ -439,17 +440,17 @@ impl Picker<'_> {
                 first = Some(first.map_or(key.clone(), |first| first.min(key)));
             }
             if table.tenant_max == last_tenant {
-                let key = self.edges.last(table.number)?;
-                last = Some(match (last, key) {
+                let key = self.edges.end(table.number)?;
+                end = Some(match (end, key) {
                     (None, key) => key,
-                    (Some(Some(last)), Some(key)) => Some(last.max(key)),
+                    (Some(Some(end)), Some(key)) => Some(end.max(key)),
                     _ => None,
                 });
             }
         }
         Ok(Stretch {
             first: (first_tenant, first.flatten()),
-            last: (last_tenant, last.flatten()),
+            end: (last_tenant, end.flatten()),
         })
     }
 
@@ -457,7 +458,7 @@ impl Picker<'_> {
     fn overlapping(&self, level: usize, stretch: &Stretch) -> Result<Slice> {
         let tables = self.tables(level);
         let from = partition(tables, |table| self.ends_before(table, &stretch.first))?;
-        let to = partition(tables, |table| Ok(!self.starts_after(table, &stretch.last)?))?;
+        let to = partition(tables, |table| Ok(!self.starts_after(table, &stretch.end)?))?;
         Ok(Slice {
             from,
             to: to.max(from),
@@ -469,18 +470,18 @@ impl Picker<'_> {
             Ordering::Less => Ok(true),
             Ordering::Greater => Ok(false),
             Ordering::Equal => match &first.1 {
-                Some(first) => Ok(self.edges.last(table.number)?.is_some_and(|last| last < *first)),
+                Some(first) => Ok(self.edges.end(table.number)?.is_some_and(|end| end <= *first)),
                 None => Ok(false),
             },
         }
     }
 
-    fn starts_after(&self, table: &TableShape, last: &(TenantId, Option<Bytes>)) -> Result<bool> {
-        match table.tenant_min.cmp(&last.0) {
+    fn starts_after(&self, table: &TableShape, end: &(TenantId, Option<Bytes>)) -> Result<bool> {
+        match table.tenant_min.cmp(&end.0) {
             Ordering::Greater => Ok(true),
             Ordering::Less => Ok(false),
-            Ordering::Equal => match &last.1 {
-                Some(last) => Ok(self.edges.first(table.number)?.is_some_and(|first| first > *last)),
+            Ordering::Equal => match &end.1 {
+                Some(end) => Ok(self.edges.first(table.number)?.is_some_and(|first| first >= *end)),
                 None => Ok(false),
             },
         }

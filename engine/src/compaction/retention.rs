@@ -80,6 +80,13 @@ impl<'a> Retention<'a> {
         }
     }
 
+    /// Whether whoever sees the version `older` sees `newer` too, and goes on doing so.
+    pub fn seen_together(&self, older: SeqNo, newer: SeqNo) -> bool {
+        let stripe = self.stripe(older);
+        let unpublished = stripe > 0 && stripe == self.snapshots.len();
+        stripe == self.stripe(newer) && !unpublished
+    }
+
     /// How many snapshots do not see `seqno`. 0: all do.
     fn stripe(&self, seqno: SeqNo) -> usize {
         self.snapshots.partition_point(|snapshot| *snapshot < seqno)

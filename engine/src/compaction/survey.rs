@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::error::Result;
+use crate::range_delete::Fragment;
 use crate::read::cursor::Cursor;
 use crate::seal::FileKeys;
 use crate::settings::Known;
@@ -41,6 +42,7 @@ pub(crate) struct Survey {
 #[derive(Clone, Copy, Default)]
 struct Facts {
     deletes: u64,
+    range_deletes: u64,
     dead_bytes: u64,
     all_dead: bool,
     expires: Option<u64>,
@@ -103,6 +105,7 @@ fn gather(table: &Arc<Table>, keys: &FileKeys, settings: Known<'_>) -> Facts {
         if keys.is_live(run.tenant) {
             facts.all_dead = false;
             facts.deletes += run.deletes;
+            facts.range_deletes += run.range_deletes;
             let (tenant, known) = (run.tenant, table.known());
             // What cannot be read is for the job to tell.
             let holds = |keyspace| begins(table, tenant, keyspace).map_or(true, |first| first.is_some());
@@ -125,6 +128,7 @@ fn table_shape(table: &Table, facts: Facts, dropped: bool) -> TableShape {
         tenant_max: meta.tenant_max,
         entries: meta.entries,
         deletes: facts.deletes,
+        range_deletes: facts.range_deletes,
         seqno_max: meta.seqno_max,
         dead_bytes: facts.dead_bytes,
         all_dead: facts.all_dead,
@@ -133,13 +137,19 @@ fn table_shape(table: &Table, facts: Facts, dropped: bool) -> TableShape {
     }
 }
 
-/// Whether `table` has entries of the dropped keyspace.
+/// Whether `table` has entries or range deletes of the dropped keyspace.
 pub(crate) fn holds(table: &Arc<Table>, drop: &DroppedKeyspace) -> Result<bool> {
     if table.run(drop.tenant).is_none_or(|run| run.seqno_min > drop.at) {
         return Ok(false);
     }
+    let prefix = drop.keyspace.0.to_be_bytes();
+    let of_it = |fragment: &Fragment| {
+        let oldest = fragment.seqnos.last();
+        fragment.start.starts_with(&prefix) && oldest.is_some_and(|oldest| *oldest <= drop.at)
+    };
+    let deletes = table.range_deletes(drop.tenant)?;
     let first = begins(table, drop.tenant, drop.keyspace)?;
-    Ok(first.is_some_and(|first| first <= drop.at))
+    Ok(first.is_some_and(|first| first <= drop.at) || deletes.is_some_and(|all| all.iter().any(of_it)))
 }
 
 /// The version of a keyspace's first entry in `table`, if it has one there.
@@ -171,13 +181,13 @@ impl Edges for VersionEdges {
         let Some(table) = self.0.get(&number) else {
             return Ok(None);
         };
-        Ok(table.bounds(table.meta().tenant_min)?.map(|(first, _)| first))
+        Ok(table.span(table.meta().tenant_min)?.map(|(first, _)| first))
     }
 
-    fn last(&self, number: u64) -> Result<Option<Bytes>> {
+    fn end(&self, number: u64) -> Result<Option<Bytes>> {
         let Some(table) = self.0.get(&number) else {
             return Ok(None);
         };
-        Ok(table.bounds(table.meta().tenant_max)?.map(|(_, last)| last))
+        Ok(table.span(table.meta().tenant_max)?.map(|(_, end)| end))
     }
 }

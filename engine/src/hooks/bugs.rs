@@ -96,6 +96,24 @@ crate::named_states! {
         QuotaIgnored,
         /// a tenant that has its quota cannot delete either
         QuotaRefusesDeletes,
+        /// a range delete undoes nothing of its own batch that came before it
+        BatchOrderIgnored,
+        /// range deletes in levels below 0 are left out by a get
+        LevelDeletesIgnored,
+        /// a scan backwards shows what a range delete hides
+        BackwardUncovers,
+        /// a source is left out where its own range delete is, with what came after that
+        OwnStretchSkipped,
+        /// what lies behind a table's range deletes is taken for undeleted to the level's end
+        CoverEndsWithTable,
+        /// a table's bounds leave out its range deletes
+        SpanOfEntriesAlone,
+        /// a range delete goes whole into each of the tables that are cut inside it
+        RangeDeleteNotCut,
+        /// a compaction drops range deletes that hide something below
+        RangeDeleteDroppedEarly,
+        /// flush and compaction drop what a range delete hides, though a snapshot sees it
+        CoveredDroppedForSnapshots,
         /// a step to the next key takes a version that goes on in the next block for one
         KeyEndsWithBlock,
         /// the first entry of a block counts as its key's newest version

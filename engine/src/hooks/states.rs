@@ -111,6 +111,14 @@ crate::named_states! {
         ExpiredWrittenOut,
         /// another segment was begun so that expired values leave the log
         LogBegunAnew,
+        /// an entry that a range delete hides was dropped
+        CoveredEntryDropped,
+        /// a range delete that hides nothing any more was dropped
+        RangeDeleteDropped,
+        /// a range delete was cut where a table was
+        RangeDeleteCut,
+        /// a table was cut between range deletes, for there were many
+        CutBetweenRangeDeletes,
         /// tables of destroyed tenants alone were removed unread
         DeadTablesErased,
         /// a table went down a level as it is
@@ -180,6 +188,14 @@ crate::named_states! {
         LeadLost,
         /// a read was answered by a full memtable
         ReadFromImmutable,
+        /// an operation was undone by a later one of its batch
+        UndoneInItsBatch,
+        /// a get was answered by a range delete
+        ReadFromRangeDelete,
+        /// a stretch of a source was left out for a range delete in a newer one
+        StretchSkipped,
+        /// an entry was hidden by a range delete of its own source
+        HiddenByItsOwnSource,
         /// an expired value was met by a read
         ExpiredNotShown,
         /// an entry past its keyspace's retention was met by a read

@@ -3,6 +3,7 @@
 //! ```text
 //! items   every entry, written once: key and value in shared chunks        (append only)
 //! tree    their order by (tenant, tree key, SeqNo descending): a B+-tree   (one writer)
+//! range deletes, apart from them: see `range_delete`
 //! ```
 //!
 //! Inserts come one at a time (the commit path has them under its lock; a lock here makes sure). Readers
@@ -20,10 +21,12 @@
 mod arena;
 mod cursor;
 mod items;
+mod range_deletes;
 #[cfg(test)]
 mod tests;
 mod tree;
 
+use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{self, AtomicUsize};
@@ -32,9 +35,12 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::hooks::planted;
+use crate::range_delete::Fragments;
+use crate::range_delete::order::Ranges;
 use crate::read::cursor::{Cursor, EntryKind, Found};
 use crate::types::{SeqNo, TenantId};
 use items::{Item, ItemWriter, Items, Place};
+use range_deletes::RangeDeletes;
 use tree::{Busy, Run, Tree, TreeWriter};
 
 /// How often a reader begins again before it waits for the writer.
@@ -47,6 +53,7 @@ pub(crate) struct Memtable {
     bytes: AtomicUsize,
     /// Keys and values of each tenant.
     tenants: Mutex<HashMap<TenantId, u64>>,
+    range_deletes: RangeDeletes,
     writer: Mutex<(ItemWriter, TreeWriter)>,
 }
 
@@ -57,6 +64,7 @@ impl Default for Memtable {
             tree: Tree::new(),
             bytes: AtomicUsize::new(0),
             tenants: Mutex::default(),
+            range_deletes: RangeDeletes::default(),
             writer: Mutex::default(),
         }
     }
@@ -89,7 +97,23 @@ impl Memtable {
         };
     }
 
-    /// The newest version of `key` (a tree key) at or below `at`, deletes included.
+    /// Deletes ranges of tree keys at one version: what has a lower one.
+    pub(crate) fn delete_ranges(&self, tenant: TenantId, ranges: Ranges, seqno: SeqNo) {
+        let _one = self.writer.lock();
+        self.range_deletes.add(tenant, ranges, seqno);
+    }
+
+    /// The newest range delete of `key` at or below `at`.
+    pub(crate) fn deleted(&self, tenant: TenantId, key: &[u8], at: SeqNo) -> Option<SeqNo> {
+        self.range_deletes.newest(tenant, key, at)
+    }
+
+    /// All range deletes of one tenant, in several lists.
+    pub(crate) fn range_deletes(&self, tenant: TenantId) -> Vec<Arc<Fragments>> {
+        self.range_deletes.lists(tenant)
+    }
+
+    /// The newest version of `key` (a tree key) at or below `at`, deletes included, range deletes not.
     pub(crate) fn get(&self, tenant: TenantId, key: &[u8], at: SeqNo) -> Option<Found> {
         let item = self.item(self.from(&Place::new(tenant, key, at))?.get(0)?)?;
         let asked = item.tenant == tenant && item.key() == key;
@@ -143,7 +167,7 @@ impl Memtable {
 
     /// How much memory it takes, in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes.load(atomic::Ordering::Relaxed)
+        self.bytes.load(atomic::Ordering::Relaxed) + self.range_deletes.memory()
     }
 
     /// So many bytes of keys and values come in.
@@ -158,7 +182,7 @@ impl Memtable {
 
     /// Whether nothing was inserted.
     pub(crate) fn is_empty(&self) -> bool {
-        self.tree.is_empty()
+        self.tree.is_empty() && self.range_deletes.is_empty()
     }
 
     /// A cursor over one tenant's entries; keeps the memtable alive.
@@ -166,18 +190,18 @@ impl Memtable {
         Box::new(cursor::MemtableCursor::new(self.clone(), tenant))
     }
 
-    /// The tenants with entries, ascending. One search each.
+    /// The tenants with entries or range deletes, ascending. One search each.
     pub(crate) fn tenants(&self) -> Vec<TenantId> {
-        let mut tenants = Vec::new();
+        let mut tenants: BTreeSet<_> = self.range_deletes.tenants().into_iter().collect();
         let mut next = Some(TenantId(0));
         while let Some(tenant) = next {
             let run = self.from(&Place::new(tenant, &[], SeqNo::MAX));
             let item = run.and_then(|run| self.item(run.get(0)?));
             next = item.and_then(|item| {
-                tenants.push(item.tenant);
+                tenants.insert(item.tenant);
                 item.tenant.0.checked_add(1).map(TenantId)
             });
         }
-        tenants
+        tenants.into_iter().collect()
     }
 }

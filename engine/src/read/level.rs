@@ -1,7 +1,7 @@
 //! One level's tables as one cursor over one tenant: concatenation.
 //!
-//! A level's tables are ordered and disjoint by (tenant, key), and all versions of a key stand in one
-//! table. So a tenant's tables are neighbours, and at most one of them holds a given key. Which one is
+//! A level's tables are ordered and disjoint by (tenant, key), range deletes included, and all versions of a key
+//! stand in one table. So a tenant's tables are neighbours, and at most one of them holds a given key. Which one is
 //! found by binary search over the tables' bounds of the tenant, which come from their sealed indexes
 //! by way of the cache.
 //!
@@ -38,9 +38,9 @@ pub(crate) fn table_for<'a>(
     }
 }
 
-/// The index of the first table whose last key of `tenant` is at or after `key`; the number of tables
+/// The index of the first table that speaks of keys of `tenant` at or after `key`; the number of tables
 /// if there is none. All have some of `tenant`; if its key is destroyed, none counts.
-fn search(tables: &[Arc<Table>], tenant: TenantId, key: &[u8]) -> Result<usize> {
+pub(crate) fn search(tables: &[Arc<Table>], tenant: TenantId, key: &[u8]) -> Result<usize> {
     let (mut low, mut high) = (0, tables.len());
     while low < high {
         let middle = low + (high - low) / 2;

@@ -1,5 +1,6 @@
 //! Reading: cursors over one tenant, merged and made visible at a snapshot.
 
+pub(crate) mod cover;
 pub(crate) mod cursor;
 pub(crate) mod digits;
 pub(crate) mod get;
@@ -9,5 +10,6 @@ pub(crate) mod range;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
+pub(crate) mod uncovered;
 pub(crate) mod visible;

@@ -81,8 +81,10 @@ impl Range {
     }
 
     fn cursor(&self) -> Result<VisibleCursor<Box<dyn Cursor>>> {
-        Ok(VisibleCursor::new(self.view.cursor(self.tenant)?, self.at)
-            .bounded(self.lower.clone(), self.upper.clone()))
+        Ok(
+            VisibleCursor::new(self.view.cursor(self.tenant, self.at)?, self.at)
+                .bounded(self.lower.clone(), self.upper.clone()),
+        )
     }
 
     fn check(&self) -> Result<()> {

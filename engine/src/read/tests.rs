@@ -96,11 +96,16 @@ fn visible_entries_agree_with_the_oracle_at_every_snapshot() {
     }
 }
 
-fn check_visible(cursor: VisibleCursor<MergeCursor>, now: u64, entries: &[Entry], random: &mut Random) {
+pub(crate) fn check_visible<C: Cursor>(
+    cursor: VisibleCursor<C>,
+    now: u64,
+    entries: &[Entry],
+    random: &mut Random,
+) {
     /// Seeks by key only: what `check_cursor` expects of versions does not apply.
-    struct Adapter(VisibleCursor<MergeCursor>, ExpiryClock);
+    struct Adapter<C>(VisibleCursor<C>, ExpiryClock);
 
-    impl Cursor for Adapter {
+    impl<C: Cursor> Cursor for Adapter<C> {
         fn seek(&mut self, key: &[u8], seqno: SeqNo) -> Result<()> {
             // One version is visible for each key; it lies before (key, seqno) if it is newer.
             self.0.seek(&self.1.by(None), key)?;
@@ -139,10 +144,10 @@ fn check_visible(cursor: VisibleCursor<MergeCursor>, now: u64, entries: &[Entry]
 }
 
 /// Fails its n-th call.
-struct Failing {
-    inner: Box<dyn Cursor>,
-    calls: u32,
-    fail_at: u32,
+pub(crate) struct Failing {
+    pub inner: Box<dyn Cursor>,
+    pub calls: u32,
+    pub fail_at: u32,
 }
 
 impl Failing {

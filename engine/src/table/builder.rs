@@ -2,7 +2,7 @@
 //!
 //! Entries arrive tenant by tenant, ids ascending, inside a tenant in internal order. A block closes
 //! before it would grow past its target; a section closes at about 4 MiB; a run closes when the
-//! tenant changes. The layout is in `format`, the pieces' in `block`, `filter` and `index`.
+//! tenant changes. Range deletes of a run are kept until it closes. The layout is in `format`, the pieces' in `block`, `filter` and `index`.
 //!
 //! Invariants: the file is written once and never touched again; nothing a tenant wrote stands in it
 //! unsealed; a tenant whose key is gone adds nothing; a builder dropped before `finish` removes its
@@ -15,11 +15,13 @@ use super::block::{BlockBuilder, TREE_KEY_BYTES_MAX};
 use super::filter;
 use super::format::{FOOTER_BYTES, Footer, RUN_BYTES, Run, TableMeta, digest};
 use super::index::{Handle, IndexBuilder, Level, separator};
+use super::range_deletes;
 use crate::error::{Error, ErrorKind, Result};
 use crate::expiry;
 use crate::hooks::planted;
 use crate::io::{File, Io};
 use crate::options::{Compression, VALUE_BYTES_MAX};
+use crate::range_delete::{Fragment, is_range};
 use crate::read::cursor::{EntryKind, EntryRef};
 use crate::seal::{Aad, FileHeader, FileKey, FileKeys, Nonces, Piece};
 use crate::types::{SeqNo, TenantId};
@@ -59,6 +61,9 @@ pub(crate) struct TableBuilder {
     sections: IndexBuilder,
     section_start: u64,
     hashes: Vec<u64>,
+    /// Of the tenant being added, and their encoded length.
+    range_deletes: Vec<Fragment>,
+    range_delete_bytes: usize,
     directory: Vec<u8>,
     totals: Option<Totals>,
     known: SeqNo,
@@ -119,6 +124,8 @@ impl TableBuilder {
             sections: IndexBuilder::default(),
             section_start: 0,
             hashes: Vec::new(),
+            range_deletes: Vec::new(),
+            range_delete_bytes: 0,
             directory: Vec::new(),
             totals: None,
             known: SeqNo::ZERO,
@@ -154,26 +161,8 @@ impl TableBuilder {
         ends: Option<u64>,
     ) -> Result<()> {
         self.check(tenant, entry)?;
-        if self.open.as_ref().map(|open| open.run.tenant) != Some(tenant) {
-            let (dek, key) = self.keys.for_writing(&self.header, tenant)?;
-            self.close_run()?;
-            let start = self.at();
-            let run = Run {
-                tenant,
-                dek,
-                filter_bytes: 0,
-                commitment: key.commitment(),
-                entries: 0,
-                deletes: 0,
-                seqno_min: SeqNo::MAX,
-                seqno_max: SeqNo::ZERO,
-                start,
-                head: 0,
-                index_bytes: 0,
-                expires: 0,
-            };
-            self.open = Some(OpenRun { run, key });
-            self.section_start = start;
+        if !self.has_open(tenant) {
+            self.open_run(tenant)?;
         } else if self.block_is_full(entry) {
             self.close_block(Some(entry.key))?;
         }
@@ -194,6 +183,71 @@ impl TableBuilder {
             run.seqno_min = run.seqno_min.min(entry.seqno);
             run.seqno_max = run.seqno_max.max(entry.seqno);
         }
+        Ok(())
+    }
+
+    /// Adds a range delete: tenants as for [`add`](TableBuilder::add), inside one in order; before or after entries of
+    /// any key. Errors as there.
+    pub(crate) fn add_range_delete(&mut self, tenant: TenantId, fragment: Fragment) -> Result<()> {
+        let (Some(newest), Some(oldest)) = (fragment.seqnos.first(), fragment.seqnos.last()) else {
+            return Err(Error::new(ErrorKind::Invalid, "a range delete without a version").at(&self.path));
+        };
+        let (newest, oldest) = (*newest, *oldest);
+        let here = self.has_open(tenant);
+        let before = self.range_deletes.last().filter(|_| here);
+        let ordered = before.is_none_or(|before| before.end <= fragment.start);
+        let ascends = self.open.as_ref().is_none_or(|open| open.run.tenant <= tenant);
+        if !ordered || !ascends || !is_range(&fragment.start, &fragment.end) {
+            let (what, expected) = ("range deletes for a table", "ascending order");
+            return Err(Error::corruption(
+                &self.path,
+                self.at(),
+                what,
+                expected,
+                "a step back",
+            ));
+        }
+        if !here {
+            self.open_run(tenant)?;
+        }
+        if let Some(OpenRun { run, .. }) = &mut self.open {
+            run.range_deletes = u32::try_from(fragment.seqnos.len())
+                .ok()
+                .and_then(|versions| run.range_deletes.checked_add(versions))
+                .ok_or_else(|| Error::new(ErrorKind::Invalid, "more than 2^32 range deletes in a run"))?;
+            run.seqno_min = run.seqno_min.min(oldest);
+            run.seqno_max = run.seqno_max.max(newest);
+        }
+        self.range_delete_bytes += range_deletes::encoded_len(&fragment);
+        self.range_deletes.push(fragment);
+        Ok(())
+    }
+
+    fn has_open(&self, tenant: TenantId) -> bool {
+        self.open.as_ref().is_some_and(|open| open.run.tenant == tenant)
+    }
+
+    fn open_run(&mut self, tenant: TenantId) -> Result<()> {
+        let (dek, key) = self.keys.for_writing(&self.header, tenant)?;
+        self.close_run()?;
+        let start = self.at();
+        let run = Run {
+            tenant,
+            dek,
+            filter_bytes: 0,
+            commitment: key.commitment(),
+            entries: 0,
+            deletes: 0,
+            range_deletes: 0,
+            seqno_min: SeqNo::MAX,
+            seqno_max: SeqNo::ZERO,
+            start,
+            head: 0,
+            index_bytes: 0,
+            expires: 0,
+        };
+        self.open = Some(OpenRun { run, key });
+        self.section_start = start;
         Ok(())
     }
 
@@ -237,14 +291,31 @@ impl TableBuilder {
     /// About how long the file would be if it were finished now: what is sealed already as it is, and the
     /// open block as if it were not compressed.
     pub(crate) fn bytes_estimate(&self) -> u64 {
-        let open = self.block.len() + self.blocks.len() + self.hashes.len() * self.filter_bits / 8;
+        let filter = self.hashes.len() * self.filter_bits / 8;
+        let open = self.block.len() + self.blocks.len() + filter + self.range_delete_bytes;
         self.at() + (open + self.directory.len() + RUN_BYTES + FOOTER_BYTES) as u64
     }
 
     /// Entries added.
-    pub(crate) fn entries(&self) -> u64 {
+    #[cfg(test)]
+    pub(super) fn entries(&self) -> u64 {
         let open = self.open.as_ref().map_or(0, |open| open.run.entries);
         self.totals.as_ref().map_or(0, |totals| totals.entries) + open
+    }
+
+    /// Whether nothing was added.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.totals.is_none() && self.open.is_none()
+    }
+
+    /// Encoded bytes of the range deletes of the tenant being added.
+    pub(crate) fn range_delete_bytes(&self) -> usize {
+        self.range_delete_bytes
+    }
+
+    /// Whether all entries of `tenant` that were added come before `key`.
+    pub(crate) fn entries_before(&self, tenant: TenantId, key: &[u8]) -> bool {
+        !self.has_open(tenant) || self.block.last() < key
     }
 
     /// Closes the block. `next` is the key that follows in the same run, None at its end.
@@ -291,8 +362,8 @@ impl TableBuilder {
         Ok(())
     }
 
-    /// Writes filter and index of the section and returns where they are.
-    fn write_head(&mut self) -> Result<Handle> {
+    /// Writes filter and index of the section, or of a run with one, and returns where they are.
+    fn write_head(&mut self, deletes: &[Fragment]) -> Result<Handle> {
         let offset = self.at();
         let entries = u32::try_from(self.blocks.entries())
             .map_err(|_| Error::new(ErrorKind::Invalid, "more than 2^32 entries in a section"))?;
@@ -313,7 +384,7 @@ impl TableBuilder {
             }
         }
         let filter_bytes = piece_bytes(self.out.len() - before)?;
-        let plain = self.blocks.finish(Level::Blocks);
+        let plain = self.blocks.finish(Level::Blocks, deletes);
         let bytes = self.write_index(&plain)?;
         self.hashes.clear();
         Ok(Handle {
@@ -341,7 +412,7 @@ impl TableBuilder {
     }
 
     fn close_section(&mut self, separator: &[u8]) -> Result<()> {
-        let handle = self.write_head()?;
+        let handle = self.write_head(&[])?;
         self.sections
             .add(self.blocks.first(), self.blocks.last(), separator, handle);
         self.blocks.clear();
@@ -355,8 +426,10 @@ impl TableBuilder {
         if self.open.is_none() {
             return Ok(());
         }
+        let deletes = std::mem::take(&mut self.range_deletes);
+        self.range_delete_bytes = 0;
         let (head, filter_bytes, index_bytes) = if self.sections.is_empty() {
-            let handle = self.write_head()?;
+            let handle = self.write_head(&deletes)?;
             (handle.offset, handle.filter_bytes, handle.bytes)
         } else {
             if !self.blocks.is_empty() {
@@ -364,7 +437,7 @@ impl TableBuilder {
                 self.close_section(&last)?;
             }
             let head = self.at();
-            let plain = self.sections.finish(Level::Sections);
+            let plain = self.sections.finish(Level::Sections, &deletes);
             (head, 0, self.write_index(&plain)?)
         };
         let Some(OpenRun { mut run, .. }) = self.open.take() else {
@@ -409,7 +482,7 @@ impl TableBuilder {
     pub(crate) fn finish(mut self) -> Result<TableMeta> {
         self.close_run()?;
         let Some(totals) = self.totals.take() else {
-            return Err(Error::new(ErrorKind::Invalid, "a table without entries").at(&self.path));
+            return Err(Error::new(ErrorKind::Invalid, "a table with nothing in it").at(&self.path));
         };
         let directory = std::mem::take(&mut self.directory);
         let footer = Footer {

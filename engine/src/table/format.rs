@@ -11,11 +11,13 @@
 //!  12  4  filter bytes     0 = none (and always 0 when there are several sections)
 //!  16 16  commitment       of the tenant's file key
 //!  32  8  entries          versions, deletes included
-//!  40  8  deletes
+//!  40  4  deletes          all ones = that many or more
+//!  44  4  range deletes    fragments, each as often as it was deleted
 //!  48  8  seqno min
 //!  56  8  seqno max
 //!  64  8  start            of the run's first block
-//!  72  8  head             of the filter, or of the index where there is none
+//!  72  8  head             of the filter, or of the index where there is none: the start, in a run of range
+//!                          deletes alone
 //!  80  4  index bytes      the run ends after its index
 //!  84  4  expires          earliest moment at which a value expires or is past its keyspace's retention, in
 //!                          seconds since 1970, rounded up; 0 = none does, all ones = in 2106 or later
@@ -105,7 +107,7 @@ pub(crate) struct TableMeta {
     pub file_id: [u8; 16],
     /// File length.
     pub bytes: u64,
-    /// Versions of all tenants, deletes included.
+    /// Versions of all tenants, deletes included; none in a table of range deletes alone.
     pub entries: u64,
     /// SHA-256 over header ‖ tenant directory ‖ footer.
     pub digest: [u8; 32],
@@ -151,10 +153,8 @@ impl TableMeta {
             seqno_min: SeqNo(fields.u64()?),
             seqno_max: SeqNo(fields.u64()?),
         };
-        let sane = fields.0.is_empty()
-            && meta.entries > 0
-            && meta.tenant_min <= meta.tenant_max
-            && meta.seqno_min <= meta.seqno_max;
+        let sane =
+            fields.0.is_empty() && meta.tenant_min <= meta.tenant_max && meta.seqno_min <= meta.seqno_max;
         sane.then_some(meta)
     }
 }
@@ -167,7 +167,9 @@ pub(super) struct Run {
     pub filter_bytes: u32,
     pub commitment: [u8; 16],
     pub entries: u64,
+    /// No more than all ones of 32 bits are told.
     pub deletes: u64,
+    pub range_deletes: u32,
     pub seqno_min: SeqNo,
     pub seqno_max: SeqNo,
     pub start: u64,
@@ -183,14 +185,11 @@ impl Run {
         out.extend_from_slice(&self.dek.0.to_le_bytes());
         out.extend_from_slice(&self.filter_bytes.to_le_bytes());
         out.extend_from_slice(&self.commitment);
-        for field in [
-            self.entries,
-            self.deletes,
-            self.seqno_min.0,
-            self.seqno_max.0,
-            self.start,
-            self.head,
-        ] {
+        out.extend_from_slice(&self.entries.to_le_bytes());
+        let deletes = u32::try_from(self.deletes).unwrap_or(u32::MAX);
+        out.extend_from_slice(&deletes.to_le_bytes());
+        out.extend_from_slice(&self.range_deletes.to_le_bytes());
+        for field in [self.seqno_min.0, self.seqno_max.0, self.start, self.head] {
             out.extend_from_slice(&field.to_le_bytes());
         }
         out.extend_from_slice(&self.index_bytes.to_le_bytes());
@@ -206,7 +205,8 @@ impl Run {
             filter_bytes: fields.u32()?,
             commitment: fields.array()?,
             entries: fields.u64()?,
-            deletes: fields.u64()?,
+            deletes: u64::from(fields.u32()?),
+            range_deletes: fields.u32()?,
             seqno_min: SeqNo(fields.u64()?),
             seqno_max: SeqNo(fields.u64()?),
             start: fields.u64()?,
@@ -380,12 +380,16 @@ pub(super) fn check_directory(
         }
         let smallest = SEAL_OVERHEAD as u64;
         let fits = run.start == at
-            && run.head >= run.start.saturating_add(smallest)
+            && (run.head >= run.start.saturating_add(smallest)) == (run.entries > 0)
+            && (run.entries > 0 || (run.head, run.filter_bytes) == (run.start, 0))
             && u64::from(run.index_bytes) > smallest
             && (run.filter_bytes == 0 || u64::from(run.filter_bytes) > smallest);
         let end = run.end().filter(|end| fits && *end <= footer.directory);
         at = end.ok_or(Malformed("runs that follow each other"))?;
-        if run.entries == 0 || run.deletes > run.entries || run.seqno_min > run.seqno_max {
+        if (run.entries == 0 && run.range_deletes == 0)
+            || run.deletes > run.entries
+            || run.seqno_min > run.seqno_max
+        {
             return Err(Malformed("possible counts"));
         }
         entries = entries

@@ -1,8 +1,8 @@
 //! Indexes: which piece of a run holds a key.
 //!
 //! ```text
-//!  0  1  level      0 = the parts are data blocks, 1 = they are sections
-//!  1  4  parts      1 ..
+//!  0  1  level      0 = the parts are data blocks, 1 = they are sections; and 2: range deletes follow
+//!  1  4  parts      1 .., or 0 where there are range deletes alone: then first and last are empty
 //!  5  2  length of the first tree key below, then the key
 //!  …  2  length of the last tree key below, then the key
 //! then per part, in order:
@@ -11,6 +11,7 @@
 //!     4  bytes      of the sealed block; of the section's sealed index
 //!     4  filter bytes  of the section's sealed filter; 0 = none, and for blocks
 //!     4  entries
+//! then, with 2, the range deletes of the run: see `range_deletes`
 //! ```
 //!
 //! A separator is at or above every key of its part and below every key of the next; only where
@@ -20,21 +21,27 @@
 //! Valid if and only if: the fields fill the index exactly; no key is longer than a tree key can be;
 //! first <= last; separators do not descend from `first` on and end at or above `last` (at it in an
 //! index of sections); no part is empty; blocks follow each other without a gap, sections in order, from
-//! the start of the run or section to its head; entries add up to what the level above says.
+//! the start of the run or section to its head; entries add up to what the level above says; range deletes stand in
+//! the index of a run and in none of a section.
 //!
 //! A large run is cut into sections of about 4 MiB, each with its own index and filter, so that no
 //! cached piece grows with the size of a table and a cold read fetches about 100 KiB at most before
 //! its block.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::block::TREE_KEY_BYTES_MAX;
 use super::format::{Fields, Malformed};
+use super::range_deletes;
+use crate::range_delete::{Fragment, Fragments};
 use crate::read::digits::{Digits, common};
 
 const HANDLE_BYTES: usize = 8 + 4 + 4 + 4;
+/// Beside the level: range deletes follow the parts.
+const RANGE_DELETES: u8 = 2;
 
 /// What the parts of an index are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -136,13 +143,21 @@ impl IndexBuilder {
         &self.last
     }
 
-    pub(super) fn finish(&self, level: Level) -> Vec<u8> {
+    pub(super) fn finish(&self, level: Level, deletes: &[Fragment]) -> Vec<u8> {
         let mut out = Vec::with_capacity(9 + self.first.len() + self.last.len() + self.parts.len());
-        out.push(level as u8);
+        let flag = if deletes.is_empty() { 0 } else { RANGE_DELETES };
+        out.push(level as u8 | flag);
         out.extend_from_slice(&self.count.to_le_bytes());
-        put_key(&mut out, &self.first);
-        put_key(&mut out, &self.last);
+        let (first, last): (&[u8], &[u8]) = match self.count {
+            0 => (&[], &[]),
+            _ => (&self.first, &self.last),
+        };
+        put_key(&mut out, first);
+        put_key(&mut out, last);
         out.extend_from_slice(&self.parts);
+        if !deletes.is_empty() {
+            range_deletes::encode(deletes, &mut out);
+        }
         out
     }
 
@@ -184,6 +199,8 @@ pub(super) struct Index {
     digits: Digits,
     start: u64,
     entries: u64,
+    /// Of the run; with how often its fragments were deleted.
+    deletes: Option<(Arc<Fragments>, u64)>,
 }
 
 impl Index {
@@ -192,20 +209,23 @@ impl Index {
         let short = Malformed("parts that fill the index");
         let total = plain.len();
         let mut fields = Fields(&plain);
-        let level = match fields.u8() {
-            Some(0) => Level::Blocks,
-            Some(1) => Level::Sections,
+        let byte = fields.u8().ok_or(short)?;
+        let level = match byte & !RANGE_DELETES {
+            0 => Level::Blocks,
+            1 => Level::Sections,
             _ => return Err(Malformed("index level 0 or 1")),
         };
+        let has_deletes = byte & RANGE_DELETES != 0;
         let count = fields.u32().ok_or(short)? as usize;
-        if count == 0 || count > fields.0.len() / HANDLE_BYTES || u32::try_from(total).is_err() {
+        let none = count == 0 && has_deletes && level == Level::Blocks;
+        if (count == 0 && !none) || count > fields.0.len() / HANDLE_BYTES || u32::try_from(total).is_err() {
             return Err(short);
         }
         let first_key = key(&mut fields).ok_or(short)?;
         let first = total - fields.0.len() - first_key.len()..total - fields.0.len();
         let last_key = key(&mut fields).ok_or(short)?;
         let last = total - fields.0.len() - last_key.len()..total - fields.0.len();
-        if first_key > last_key {
+        if first_key > last_key || (none && !last_key.is_empty()) {
             return Err(Malformed("first key <= last key"));
         }
         let mut parts = Vec::with_capacity(count);
@@ -231,9 +251,10 @@ impl Index {
             entries += u64::from(handle.entries);
             previous = separator;
         }
-        if !fields.0.is_empty() {
+        if fields.0.is_empty() == has_deletes {
             return Err(short);
         }
+        let deletes_at = total - fields.0.len();
         if at != span.end {
             return Err(Malformed("parts up to the head"));
         }
@@ -242,9 +263,19 @@ impl Index {
         }
         let start = span.start;
         let digits = Digits::new(parts.len(), |at| separator_of(&plain, &parts, at));
+        let bytes = Bytes::from(plain);
+        let deletes = match has_deletes {
+            true => {
+                let deletes = range_deletes::decode(&bytes.slice(deletes_at..))?;
+                let versions = deletes.versions() as u64;
+                Some((Arc::new(deletes), versions))
+            }
+            false => None,
+        };
         Ok(Index {
             digits,
-            bytes: plain.into(),
+            bytes,
+            deletes,
             level,
             first,
             last,
@@ -265,6 +296,16 @@ impl Index {
     /// Entries below.
     pub(super) fn entries(&self) -> u64 {
         self.entries
+    }
+
+    /// The range deletes of the run that the index is over.
+    pub(super) fn range_deletes(&self) -> Option<&Arc<Fragments>> {
+        self.deletes.as_ref().map(|(deletes, _)| deletes)
+    }
+
+    /// Its fragments, each as often as it was deleted.
+    pub(super) fn range_delete_versions(&self) -> u64 {
+        self.deletes.as_ref().map_or(0, |(_, versions)| *versions)
     }
 
     /// The smallest tree key below, a slice of the index.
@@ -321,7 +362,8 @@ impl Index {
 
     pub(super) fn memory(&self) -> usize {
         let parts = size_of_val(&*self.parts) + self.digits.memory();
-        self.bytes.len() + parts + size_of::<Index>()
+        let deletes = self.deletes.as_ref().map_or(0, |(deletes, _)| deletes.memory());
+        self.bytes.len() + parts + deletes + size_of::<Index>()
     }
 }
 

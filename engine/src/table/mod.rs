@@ -1,7 +1,7 @@
 //! Tables: immutable sorted files of sealed entries, many tenants in one.
 //!
 //! `builder` writes a table, `reader` opens it and finds single keys, `iter` walks one tenant's
-//! entries; `block`, `index`, `filter` and `format` are the parts, `compress` makes blocks smaller, `cache`
+//! entries; `range_deletes` are those of a run; `block`, `index`, `filter` and `format` are the parts, `compress` makes blocks smaller, `cache`
 //! keeps the decrypted ones.
 //!
 //! Invariant: a block, index or filter holds one tenant's entries only, is sealed under that tenant's
@@ -19,6 +19,7 @@ mod index;
 mod iter;
 #[cfg(any(test, feature = "sim"))]
 pub(crate) mod parsers;
+mod range_deletes;
 mod reader;
 mod size;
 mod slot;

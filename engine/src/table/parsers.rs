@@ -9,6 +9,7 @@ use super::format::{FOOTER_BYTES, Footer, RUN_BYTES, Run, check_directory, check
 use super::index::{Handle, Index, IndexBuilder, Level};
 use crate::hooks::parsers::{Parser, set_u32};
 use crate::options::Compression;
+use crate::range_delete::Fragment;
 use crate::read::cursor::{Entry, EntryKind};
 use crate::seal::FileHeader;
 use crate::types::{DekVersion, SeqNo, TenantId};
@@ -109,10 +110,19 @@ fn check_index(bytes: &[u8]) -> bool {
         assert!(index.find(separator) <= part, "a search goes past its part");
         builder.add(&index.first(), &index.last(), separator, handle);
     }
-    assert!(index.handle(index.len()).is_none() && index.find(&index.last()) < index.len());
+    let found = index.find(&index.last());
+    assert!(index.handle(index.len()).is_none() && (found < index.len() || index.len() == 0));
+    let deletes: Vec<Fragment> = index
+        .range_deletes()
+        .map_or_else(Vec::new, |deletes| deletes.iter().cloned().collect());
+    for fragment in &deletes {
+        let newest = fragment.seqnos.first().copied();
+        let look = |key: &[u8]| index.range_deletes().and_then(|all| all.newest(key, SeqNo::MAX));
+        assert_eq!(look(&fragment.start), newest, "a search misses its fragment");
+    }
     assert_eq!(builder.entries(), index.entries());
     assert!(
-        builder.finish(index.level()) == plain,
+        builder.finish(index.level(), &deletes) == plain,
         "an index reads back as other bytes"
     );
     true
@@ -232,6 +242,15 @@ fn index_samples() -> Vec<Vec<u8>> {
     let with_span = |end: u64, index: Vec<u8>| {
         [128u64.to_le_bytes().to_vec(), end.to_le_bytes().to_vec(), index].concat()
     };
+    let fragment = |start: &'static [u8], end: &'static [u8], seqnos: &[u64]| Fragment {
+        start: Bytes::from_static(start),
+        end: Bytes::from_static(end),
+        seqnos: seqnos.iter().map(|seqno| SeqNo(*seqno)).collect(),
+    };
+    let deletes = [
+        fragment(b"\0\0\0\x01", b"\0\0\0\x01b", &[9]),
+        fragment(b"\0\0\0\x01b", b"\0\0\0\x02", &[1 << 40, 9, 3]),
+    ];
     let mut blocks = IndexBuilder::default();
     blocks.add(
         b"\0\0\0\x01a",
@@ -259,8 +278,11 @@ fn index_samples() -> Vec<Vec<u8>> {
         handle(4000, 80, 0),
     );
     vec![
-        with_span(1528, blocks.finish(Level::Blocks)),
-        with_span(4080, sections.finish(Level::Sections)),
+        with_span(1528, blocks.finish(Level::Blocks, &[])),
+        with_span(4080, sections.finish(Level::Sections, &[])),
+        with_span(1528, blocks.finish(Level::Blocks, &deletes)),
+        with_span(4080, sections.finish(Level::Sections, &deletes)),
+        with_span(128, IndexBuilder::default().finish(Level::Blocks, &deletes)),
     ]
 }
 
@@ -277,6 +299,7 @@ fn footer_samples() -> Vec<Vec<u8>> {
         commitment: [tenant as u8; 16],
         entries: 10,
         deletes: 3,
+        range_deletes: tenant as u32 / 2,
         seqno_min: SeqNo(tenant),
         seqno_max: SeqNo(100),
         start,
@@ -290,7 +313,7 @@ fn footer_samples() -> Vec<Vec<u8>> {
         let footer = Footer {
             directory: runs.last().and_then(Run::end).unwrap_or_default(),
             tenants: (directory.len() / RUN_BYTES) as u64,
-            entries: 10 * runs.len() as u64,
+            entries: runs.iter().map(|run| run.entries).sum(),
             seqno_min: SeqNo(1),
             seqno_max: SeqNo(100),
             known: SeqNo(directory.len() as u64 / RUN_BYTES as u64 - 1),
@@ -301,7 +324,9 @@ fn footer_samples() -> Vec<Vec<u8>> {
     let first = FileHeader::BYTES as u64;
     let one = run(1, first, 500);
     let two = run(5, one.end().unwrap_or_default(), 900);
-    vec![table(&[one]), table(&[one, two])]
+    let mut bare = run(1, first, 0);
+    (bare.entries, bare.deletes, bare.filter_bytes, bare.range_deletes) = (0, 0, 0, 4);
+    vec![table(&[one]), table(&[one, two]), table(&[bare])]
 }
 
 fn meta_samples() -> Vec<Vec<u8>> {

@@ -14,8 +14,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::Bytes;
-
 use super::block::{Block, room};
 use super::cache::{BlockCache, Head};
 use super::filter::{self, Filter};
@@ -46,6 +44,8 @@ pub(crate) struct Table {
     /// To the only head of a table that has one tenant.
     top: Option<Slot<Head>>,
     filter_seed: u64,
+    /// Whether there are any, of whatever tenant.
+    range_deletes: bool,
     keys: Arc<FileKeys>,
     cache: Arc<BlockCache>,
     obsolete: AtomicBool,
@@ -123,6 +123,7 @@ impl Table {
         if !same {
             return Err(malformed(Malformed("the table the manifest describes")));
         }
+        let range_deletes = directory.iter().any(|run| run.range_deletes > 0);
         Ok(Arc::new(Table {
             io: io.clone(),
             path: path.to_path_buf(),
@@ -131,6 +132,7 @@ impl Table {
             filter_seed: filter::seed(&header.file_id),
             meta,
             header,
+            range_deletes,
             directory,
             known: footer.known,
             keys,
@@ -139,7 +141,7 @@ impl Table {
         }))
     }
 
-    /// The newest version of `key` (a tree key) at or below `at`, deletes included.
+    /// The newest version of `key` (a tree key) at or below `at`, deletes included, range deletes not.
     ///
     /// None also for a tenant whose key is destroyed, as soon as the block cache was purged of it.
     /// Errors: `Corruption` for damage, `KeyRefused` if the tenant's key is another than the one that
@@ -231,25 +233,6 @@ impl Table {
         self.directory.iter().map(TenantRun::from)
     }
 
-    /// First and last tree key of `tenant`. None if it has none here, or its key is destroyed.
-    pub(crate) fn bounds(&self, tenant: TenantId) -> Result<Option<(Bytes, Bytes)>> {
-        let Some(run) = self.directory.find(tenant) else {
-            return Ok(None);
-        };
-        let top = RunReader::new(self, run).top()?;
-        Ok(top.map(|top| (top.index.first(), top.index.last())))
-    }
-
-    /// Whether all tree keys of `tenant` are smaller than `key`. So they are if it has none here, or its key is
-    /// destroyed.
-    pub(crate) fn ends_before(&self, tenant: TenantId, key: &[u8]) -> Result<bool> {
-        let Some(run) = self.directory.find(tenant) else {
-            return Ok(true);
-        };
-        let top = RunReader::new(self, run).top()?;
-        Ok(top.is_none_or(|top| top.index.last_key() < key))
-    }
-
     /// What the manifest records.
     pub(crate) fn meta(&self) -> &TableMeta {
         &self.meta
@@ -274,6 +257,10 @@ impl Table {
 
     pub(super) fn runs(&self) -> impl Iterator<Item = Run> + '_ {
         self.directory.iter()
+    }
+
+    pub(super) fn has_range_deletes(&self) -> bool {
+        self.range_deletes
     }
 
     pub(super) fn filter_seed(&self) -> u64 {
@@ -436,6 +423,7 @@ impl<'a> RunReader<'a> {
             filter_bytes,
             index_bytes,
             entries,
+            range_deletes,
             ..
         } = self.run;
         let loaded = self.head(start..head, filter_bytes, index_bytes, entries, None)?;
@@ -444,6 +432,10 @@ impl<'a> RunReader<'a> {
                 Err(self
                     .table
                     .damage(head, "table index", Malformed("no filter over sections")))
+            }
+            Some(top) if top.index.range_delete_versions() != u64::from(range_deletes) => {
+                let what = Malformed("as many range deletes as the directory says");
+                Err(self.table.damage(head, "table index", what))
             }
             _ => Ok(loaded),
         }
@@ -476,7 +468,7 @@ impl<'a> RunReader<'a> {
         let entries = u64::from(handle.entries);
         let loaded = self.head(span, handle.filter_bytes, handle.bytes, entries, within)?;
         match &loaded {
-            Some(head) if head.index.level() != Level::Blocks => {
+            Some(head) if head.index.level() != Level::Blocks || head.index.range_deletes().is_some() => {
                 Err(self
                     .table
                     .damage(offset, "table index", Malformed("an index of blocks")))

@@ -13,6 +13,8 @@ pub(crate) struct TenantRun {
     pub entries: u64,
     /// Deletes among them.
     pub deletes: u64,
+    /// Range deletes beside them: fragments, each as often as it was deleted.
+    pub range_deletes: u64,
     /// Sealed bytes in the file: blocks, filters and indexes.
     pub bytes: u64,
     /// Oldest version.
@@ -29,6 +31,7 @@ impl From<Run> for TenantRun {
             tenant: run.tenant,
             entries: run.entries,
             deletes: run.deletes,
+            range_deletes: u64::from(run.range_deletes),
             bytes: run.bytes(),
             seqno_min: run.seqno_min,
             seqno_max: run.seqno_max,

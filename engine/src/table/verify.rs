@@ -2,7 +2,7 @@
 //!
 //! Of each tenant whose key lives: that every piece opens under its key and decodes, that blocks ascend and
 //! lie between their index's separators, that entries are as many as the levels above say, that the filter
-//! knows every key, and that the run's counts and versions are those of its record. A damaged piece is told
+//! knows every key, that range deletes are in order, and that the run's counts and versions are those of its record. A damaged piece is told
 //! and left out; what cannot be found without it (a section without its index) is left out with it.
 
 use std::ops::Range;
@@ -15,6 +15,7 @@ use super::cache::Head;
 use super::filter;
 use super::format::{Malformed, Run};
 use super::index::Level;
+use super::range_deletes::span_under;
 use super::reader::{RunReader, Table};
 use crate::error::{Error, Result};
 use crate::expiry;
@@ -35,10 +36,10 @@ pub(crate) struct Checked {
     pub entries: u64,
     /// Tenants whose keys are destroyed, and their part therefore unread.
     pub skipped: u64,
-    /// First key of the first tenant and last of the last, if those live: copies.
+    /// First key of the first tenant, and where the last one ends, if those live: copies. See [`Table::span`].
     pub first: Option<Bytes>,
     /// See `first`.
-    pub last: Option<Bytes>,
+    pub end: Option<Bytes>,
 }
 
 /// One run, walked.
@@ -71,7 +72,7 @@ impl Table {
                         checked.first = Some(low);
                     }
                     if run.tenant == last {
-                        checked.last = Some(high);
+                        checked.end = Some(high);
                     }
                 }
                 Ok(None) => checked.skipped += 1,
@@ -81,7 +82,7 @@ impl Table {
         checked
     }
 
-    /// First and last key by its index; None if the tenant's key is destroyed. An error ends the run.
+    /// First key, and where the run ends, by its index; None if the tenant's key is destroyed. An error ends the run.
     fn verify_run(
         &self,
         run: Run,
@@ -126,7 +127,14 @@ impl Table {
             true => run.expires,
             false => walk.expires,
         };
-        let counted = (walk.entries, walk.deletes, walk.versions, expires);
+        // The index was compared with the directory when it was read; of its range deletes versions are left.
+        let deleted = top.index.range_deletes().and_then(|deletes| deletes.extremes());
+        for seqno in deleted.into_iter().flat_map(|(oldest, newest)| [oldest, newest]) {
+            walk.version(seqno);
+        }
+        // A directory counts no more deletes.
+        let deletes = walk.deletes.min(u64::from(u32::MAX));
+        let counted = (walk.entries, deletes, walk.versions, expires);
         let versions = Some((run.seqno_min, run.seqno_max));
         let stated = (run.entries, run.deletes, versions, run.expires);
         if walk.whole && counted != stated {
@@ -134,11 +142,17 @@ impl Table {
             walk.damaged(self.damage(run.start, "run of a tenant", what));
         }
         let copy = |key: Bytes| Bytes::copy_from_slice(&key);
-        Ok(Some((copy(top.index.first()), copy(top.index.last()))))
+        let (first, end) = span_under(&top, &run);
+        Ok(Some((copy(first), copy(end))))
     }
 }
 
 impl Walk<'_> {
+    fn version(&mut self, seqno: SeqNo) {
+        let (low, high) = self.versions.unwrap_or((seqno, seqno));
+        self.versions = Some((low.min(seqno), high.max(seqno)));
+    }
+
     fn damaged(&mut self, e: Error) {
         self.whole = false;
         (self.found)(e);
@@ -188,8 +202,7 @@ impl Walk<'_> {
             self.checked.entries += 1;
             self.entries += 1;
             self.deletes += u64::from(entry.kind == EntryKind::Delete);
-            let (low, high) = self.versions.unwrap_or((entry.seqno, entry.seqno));
-            self.versions = Some((low.min(entry.seqno), high.max(entry.seqno)));
+            self.version(entry.seqno);
             if let Some(at) = expiry::expires(entry.kind, entry.value).map(expiry::seconds) {
                 self.expires = if self.expires == 0 {
                     at

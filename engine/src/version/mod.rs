@@ -13,9 +13,9 @@
 //! Invariants of a version:
 //! 1. Level 0 is ordered by table number, newest first; its tables may overlap, and a newer table's
 //!    versions of a key are newer.
-//! 2. In every other level tables are ordered by (tenant, key) and disjoint: no two share a key, so
-//!    all versions of a key in that level are in one table. A tenant may span several tables.
-//! 3. A key's versions in a lower level number are newer than those in a higher one.
+//! 2. In every other level tables are ordered by (tenant, key) and disjoint, range deletes included: no two
+//!    share a key, so all versions of a key in that level are in one table. A tenant may span several tables.
+//! 3. A key's versions, and its range deletes, in a lower level number are newer than those in a higher one.
 //!
 //! Where tables meet inside one tenant their order needs the tenant's key. When that key is destroyed
 //! the order inside the tenant no longer matters and is whatever it was.
@@ -139,7 +139,7 @@ fn order(left: &Arc<Table>, right: &Arc<Table>) -> Result<Ordering> {
     if by_tenant != Ordering::Equal || l.tenant_min != l.tenant_max {
         return Ok(by_tenant);
     }
-    match (left.bounds(l.tenant_min)?, right.bounds(r.tenant_min)?) {
+    match (left.span(l.tenant_min)?, right.span(r.tenant_min)?) {
         (Some((l, _)), Some((r, _))) => Ok(l.cmp(&r)),
         _ => Ok(Ordering::Equal),
     }
@@ -151,8 +151,8 @@ fn surely_overlap(left: &Arc<Table>, right: &Arc<Table>) -> Result<bool> {
     if end != start {
         return Ok(end > start);
     }
-    match (left.bounds(end)?, right.bounds(start)?) {
-        (Some((_, last)), Some((first, _))) => Ok(last >= first),
+    match (left.span(end)?, right.span(start)?) {
+        (Some((_, end)), Some((first, _))) => Ok(end > first),
         _ => Ok(false),
     }
 }

@@ -245,12 +245,18 @@ pub(crate) fn visible_at(
 ) -> Result<BTreeMap<Bytes, Bytes>> {
     let clock = standing_at(now);
     let times = clock.by(None);
-    let mut cursor = VisibleCursor::new(view(version).cursor(TenantId(tenant))?, SeqNo(at));
+    let mut cursor = VisibleCursor::new(view(version).cursor(TenantId(tenant), SeqNo(at))?, SeqNo(at));
     let mut found = BTreeMap::new();
     cursor.seek_first(&times)?;
     while let Some(entry) = cursor.owned() {
         found.insert(entry.key, expiry::value(entry.kind, entry.value));
         cursor.next(&times)?;
     }
+    cursor.seek_last(&times)?;
+    for key in found.keys().rev() {
+        assert_eq!(cursor.entry().map(|entry| entry.key), Some(&key[..]), "backwards");
+        cursor.prev(&times)?;
+    }
+    assert!(cursor.entry().is_none(), "backwards");
     Ok(found)
 }

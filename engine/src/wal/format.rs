@@ -29,12 +29,14 @@
 //!     40     -  sealed operations: nonce 12, ciphertext, tag 16
 //!
 //! operation (inside the seal)
-//!      0     1  kind      1 put, 2 delete, 3 put that expires, 4 dated put
+//!      0     1  kind      1 put, 2 delete, 3 put that expires, 4 dated put, 5 range delete
 //!      1     2  key length (tree key: keyspace id, big-endian, then the user's key)
 //!      3     4  value length, 0 for delete, 8 and more for a put that expires, 16 for a dated one
 //!      7     -  tree key, value (of a put that expires: the moment, then the user's value; of a dated one: the
 //!               moment of writing, the one at which it expires or all ones, then the user's value)
 //! ```
+//!
+//! A range delete has the tree key at which it starts for a key, and the one before which it ends for a value.
 //!
 //! A record is valid if and only if: (1) len is in range and inside the bytes at hand; (2) crc32
 //! matches; (3) lsn is the position it stands at; (4) kind is known; (5) zero bytes are zero;
@@ -57,6 +59,7 @@ use crate::error::Result as EngineResult;
 use crate::expiry::{DATE_BYTES, STAMP_BYTES};
 use crate::io::Io;
 use crate::options::BATCH_BYTES_MAX;
+use crate::range_delete::is_range;
 use crate::read::cursor::EntryKind;
 use crate::seal::{Aad, ChainKey, FileHeader, FileKind, Piece, SEAL_OVERHEAD, TAG_BYTES, same_chain};
 use crate::types::{Chain, DekVersion, Epoch, Lsn, SeqNo, TenantId};
@@ -65,6 +68,8 @@ pub(crate) const RECORD_HEADER_BYTES: usize = 72;
 const SECTION_HEADER_BYTES: usize = 40;
 const CHAIN_AT: usize = 56;
 pub(crate) const OP_HEADER_BYTES: usize = 7;
+/// The kind of an operation that is no kind of entry.
+const DELETE_RANGE: u8 = 5;
 /// A full batch and its frames; anything longer is damage and is not allocated for.
 pub(crate) const RECORD_BYTES_MAX: usize = BATCH_BYTES_MAX + 4096;
 
@@ -389,6 +394,16 @@ pub(crate) fn push_op(kind: EntryKind, keyspace: [u8; 4], key: &[u8], value: &[u
     push_parts(kind, keyspace, key, [&[], value], out);
 }
 
+/// The same of a range delete; both ends are tree keys.
+pub(crate) fn push_range_delete(start: &[u8], end: &[u8], out: &mut Vec<u8>) {
+    out.reserve(OP_HEADER_BYTES + start.len() + end.len());
+    out.push(DELETE_RANGE);
+    out.extend_from_slice(&(start.len() as u16).to_le_bytes());
+    out.extend_from_slice(&(end.len() as u32).to_le_bytes());
+    out.extend_from_slice(start);
+    out.extend_from_slice(end);
+}
+
 /// The same of a put that expires at `at`, in milliseconds since 1970.
 pub(crate) fn push_expiring(keyspace: [u8; 4], key: &[u8], value: &[u8], at: u64, out: &mut Vec<u8>) {
     push_parts(
@@ -427,9 +442,35 @@ fn push_parts(kind: EntryKind, keyspace: [u8; 4], key: &[u8], value: [&[u8]; 2],
     value.iter().for_each(|part| out.extend_from_slice(part));
 }
 
+/// What an operation does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum OpKind {
+    /// Adds a version of its key.
+    Entry(EntryKind),
+    /// Deletes all keys from its key up to the one that stands for its value.
+    DeleteRange,
+}
+
+impl OpKind {
+    fn from_byte(byte: u8) -> Option<OpKind> {
+        match byte {
+            DELETE_RANGE => Some(OpKind::DeleteRange),
+            other => EntryKind::from_byte(other).map(OpKind::Entry),
+        }
+    }
+
+    /// What stands in front of the user's value.
+    fn stamp_bytes(self) -> usize {
+        match self {
+            OpKind::Entry(kind) => kind.stamp_bytes(),
+            OpKind::DeleteRange => 0,
+        }
+    }
+}
+
 /// One operation of an opened section: slices of the section's bytes, not copies.
 pub(crate) struct Op {
-    pub kind: EntryKind,
+    pub kind: OpKind,
     pub key: Bytes,
     pub value: Bytes,
 }
@@ -440,7 +481,7 @@ pub(crate) fn parse_ops(plain: &Bytes, count: u32) -> Option<Vec<Op>> {
     let mut ops = Vec::with_capacity((count as usize).min(plain.len() / OP_HEADER_BYTES));
     let mut r = Reader::new(plain);
     while r.remaining() > 0 {
-        let kind = EntryKind::from_byte(r.u8()?)?;
+        let kind = OpKind::from_byte(r.u8()?)?;
         let key_len = r.u16()? as usize;
         let value_len = r.u32()? as usize;
         if key_len < 4 || value_len < kind.stamp_bytes() {
@@ -448,6 +489,9 @@ pub(crate) fn parse_ops(plain: &Bytes, count: u32) -> Option<Vec<Op>> {
         }
         let key = plain.slice_ref(r.take(key_len)?);
         let value = plain.slice_ref(r.take(value_len)?);
+        if kind == OpKind::DeleteRange && !is_range(&key, &value) {
+            return None;
+        }
         ops.push(Op { kind, key, value });
     }
     (ops.len() == count as usize).then_some(ops)

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::format::{
-    RECORD_HEADER_BYTES, RecordFields, RecordKind, finish_record, parse_ops, parse_record, push_dated,
-    push_expiring, push_op, push_section_header, record_len, start_record,
+    OpKind, RECORD_HEADER_BYTES, RecordFields, RecordKind, finish_record, parse_ops, parse_record,
+    push_dated, push_expiring, push_op, push_range_delete, push_section_header, record_len, start_record,
 };
 use super::reader::{Opened, SegmentFile, SegmentScan, Step};
 use super::segment_name;
@@ -136,8 +136,12 @@ fn check_operations(bytes: &[u8]) -> bool {
     };
     let mut again = Vec::new();
     for op in &ops {
-        if let Some((keyspace, key)) = op.key.split_first_chunk::<4>() {
-            push_op(op.kind, *keyspace, key, &op.value, &mut again);
+        match (op.kind, op.key.split_first_chunk::<4>()) {
+            (OpKind::Entry(kind), Some((keyspace, key))) => {
+                push_op(kind, *keyspace, key, &op.value, &mut again);
+            }
+            (OpKind::DeleteRange, _) => push_range_delete(&op.key, &op.value, &mut again),
+            (_, None) => panic!("an operation without a keyspace"),
         }
     }
     assert!(again == plain, "operations read back as other bytes");
@@ -263,7 +267,11 @@ fn operation_samples() -> Vec<Vec<u8>> {
     let mut dated = 1u32.to_le_bytes().to_vec();
     let moments = (1_767_225_600_000, u64::MAX);
     push_dated([0, 0, 0, 1], b"d", b"value", moments, &mut dated);
-    vec![out, 0u32.to_le_bytes().to_vec(), expiring, dated]
+    let mut ranges = 3u32.to_le_bytes().to_vec();
+    push_range_delete(b"\0\0\0\x01a", b"\0\0\0\x01b", &mut ranges);
+    push_op(EntryKind::Put, [0, 0, 0, 1], b"aa", b"value", &mut ranges);
+    push_range_delete(b"\0\0\0\x01", b"\0\0\0\x02", &mut ranges);
+    vec![out, 0u32.to_le_bytes().to_vec(), expiring, dated, ranges]
 }
 
 fn segment_samples() -> Vec<Vec<u8>> {

@@ -53,6 +53,7 @@ const SCENARIOS: &[(&str, Prepare)] = &[
     ("flush in passing", scenarios::flush_in_passing),
     ("compact", scenarios::compact),
     ("compact deletes", scenarios::compact_deletes),
+    ("compact range deletes", scenarios::compact_range_deletes),
     ("expiry", scenarios::expiry),
     ("retention", retention::kept),
     ("retention, buffered", retention::buffered),

@@ -1,6 +1,7 @@
 //! Scenarios of one engine: a database is prepared undisturbed, then a stretch of work is tried at every
 //! operation.
 
+use std::ops::Bound;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -174,21 +175,46 @@ pub(super) fn compact() -> Box<dyn Machine> {
     })
 }
 
-/// Deletes travel down, past what they hide: the level below the first is full, the rest lies deeper.
-pub(super) fn compact_deletes() -> Box<dyn Machine> {
-    let setup = |world: &mut World| {
-        two_tenants(world)?;
+/// The level below the first is full, the rest lies deeper.
+fn two_levels(world: &mut World) -> Result<()> {
+    two_tenants(world)?;
+    world.open()?;
+    for i in 10..60 {
+        let value = world.value(6_000);
+        buffered(world, &tenant(1), i, Some(value))?;
+        world.step(4)?;
+    }
+    world.flush()?;
+    world.step(40)?;
+    world.close()
+}
+
+/// Range deletes travel down, over what they hide and beside it; some of that is put again.
+pub(super) fn compact_range_deletes() -> Box<dyn Machine> {
+    prepared(Options::tiny(), two_levels, |world| {
         world.open()?;
-        for i in 10..60 {
-            let value = world.value(6_000);
-            buffered(world, &tenant(1), i, Some(value))?;
-            world.step(4)?;
-        }
+        let space = name_of_space("a");
+        let between = |from, to| (Bound::Included(key_of(from)), Bound::Excluded(key_of(to)));
+        world.delete_range(&tenant(1), &space, between(12, 30), Durability::Buffered)?;
         world.flush()?;
-        world.step(40)?;
-        world.close()
-    };
-    prepared(Options::tiny(), setup, |world| {
+        world.delete_range(&tenant(1), &space, between(25, 52), Durability::Local)?;
+        world.put(&tenant(1), "a", 40, 30)?;
+        world.flush()?;
+        world.step(3)?;
+        world.put(&tenant(2), "b", 1, 30)?;
+        world.delete_range(
+            &tenant(2),
+            &space,
+            (Bound::Unbounded, Bound::Unbounded),
+            Durability::Local,
+        )?;
+        world.compact()
+    })
+}
+
+/// Deletes travel down, past what they hide.
+pub(super) fn compact_deletes() -> Box<dyn Machine> {
+    prepared(Options::tiny(), two_levels, |world| {
         world.open()?;
         for i in (10..60).step_by(5) {
             buffered(world, &tenant(1), i, None)?;

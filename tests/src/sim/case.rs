@@ -61,6 +61,14 @@ acts! {
     Delete { tenant, space, key, synced },
     /// A batch over keyspaces; its operations follow from `seed`.
     Batch { tenant, ops, seed, synced },
+    /// Deletes a range of keys: from the one numbered `from` on, `to` and one more of them, or all that follow.
+    DeleteRange { tenant, space, from, to, synced },
+    /// A batch of puts, deletes and range deletes; which follow from `seed`.
+    BatchOfRanges { tenant, ops, seed, synced },
+    /// Takes a snapshot, deletes a range, puts `again` of its keys, flushes, compacts, and reads everything.
+    OutliveRangeDelete { tenant, space, from, to, again },
+    /// Lays values deep, deletes two ranges of them, and reads everything after each of `most` background jobs.
+    RangeDeleteOverOlder { tenant, space, from, to, most },
     /// A put on a condition that holds or does not (`held` 0), on a value or since a snapshot (`since` 1).
     PutIf { tenant, space, key, held, since, synced },
     /// A transaction that adds to a value, disturbed so often by a write to it.

@@ -60,6 +60,33 @@ const OPERATIONS: &[(u64, Maker)] = &[
         disturbed: d.below(3),
         synced: synced(d),
     }),
+    (25, |d| Act::DeleteRange {
+        tenant: d.below(TENANTS),
+        space: d.below(SPACES),
+        from: d.below(KEYS),
+        to: below_one(d, &[2, 6, KEYS + 2]),
+        synced: synced(d),
+    }),
+    (15, |d| Act::BatchOfRanges {
+        tenant: d.below(TENANTS),
+        ops: 1 + d.below(8),
+        seed: d.below(1 << 32),
+        synced: synced(d),
+    }),
+    (4, |d| Act::OutliveRangeDelete {
+        tenant: d.below(TENANTS),
+        space: d.below(SPACES),
+        from: d.below(KEYS),
+        to: below_one(d, &[6, KEYS + 2]),
+        again: d.below(4),
+    }),
+    (4, |d| Act::RangeDeleteOverOlder {
+        tenant: d.below(TENANTS),
+        space: d.below(SPACES),
+        from: d.below(KEYS),
+        to: below_one(d, &[6, KEYS + 2]),
+        most: 1 + d.below(6),
+    }),
     (30, |d| Act::PutExpiring {
         tenant: d.below(TENANTS),
         space: d.below(SPACES),

@@ -10,6 +10,7 @@
 //! expiry    values that expire, and what becomes of them
 //! retention keyspaces that keep their entries so long
 //! quota     tenants that may take so much
+//! ranges    range deletes, and what they hide
 //! conditions puts on conditions that hold or do not
 //! copies    checkpoints, restores and base copies
 //! faults    faults that a call reports
@@ -30,6 +31,7 @@ mod faults;
 mod generate;
 mod knobs;
 mod quota;
+mod ranges;
 mod reads;
 mod reduce;
 mod retention;

@@ -238,6 +238,10 @@ impl Run {
                 above,
                 below,
             } => self.quota(tenant, set, above, below),
+            Act::DeleteRange { .. }
+            | Act::BatchOfRanges { .. }
+            | Act::OutliveRangeDelete { .. }
+            | Act::RangeDeleteOverOlder { .. } => self.ranges(act),
             Act::Load { tenant, space, len } => {
                 let space = name_of_space(&space.to_string());
                 let load = |key| (space.clone(), key_of(key), Some(self.world.value(len as usize)));

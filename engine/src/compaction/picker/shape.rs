@@ -46,6 +46,8 @@ pub(crate) struct TableShape {
     pub entries: u64,
     /// Deletes among them, of living tenants.
     pub deletes: u64,
+    /// Range deletes beside them, of living tenants.
+    pub range_deletes: u64,
     /// Newest version inside.
     pub seqno_max: SeqNo,
     /// Bytes of destroyed tenants.
@@ -74,6 +76,6 @@ pub(crate) struct Shape {
 pub(crate) trait Edges {
     /// First tree key of the table's first tenant.
     fn first(&self, number: u64) -> Result<Option<Bytes>>;
-    /// Last tree key of the table's last tenant.
-    fn last(&self, number: u64) -> Result<Option<Bytes>>;
+    /// Where the table's last tenant ends: no tree key of it is this one or a larger one.
+    fn end(&self, number: u64) -> Result<Option<Bytes>>;
 }

@@ -58,6 +58,10 @@ impl T {
         self.with(|shape| shape.deletes = deletes)
     }
 
+    fn range_deletes(self, range_deletes: u64) -> T {
+        self.with(|shape| shape.range_deletes = range_deletes)
+    }
+
     /// Its first value expires then; the clock stands at 1000, and the grace is 100.
     fn expires(self, at: u64) -> T {
         self.with(|shape| shape.expires = Some(at))
@@ -86,8 +90,9 @@ impl Edges for Known {
         Ok(self.0[&number].0.map(Bytes::from))
     }
 
-    fn last(&self, number: u64) -> Result<Option<Bytes>> {
-        Ok(self.0[&number].1.map(Bytes::from))
+    fn end(&self, number: u64) -> Result<Option<Bytes>> {
+        // Right behind the last key.
+        Ok(self.0[&number].1.map(|last| Bytes::from(format!("{last}\0"))))
     }
 }
 
@@ -303,6 +308,29 @@ fn each_shape_gets_its_plan() {
         ),
         ("fewer deletes", vec![a(2, 1).deletes(4)], "none"),
         (
+            "a range delete, something below",
+            vec![a(2, 1).range_deletes(1), a(3, 2)],
+            "Merge 2:1 3:2 to 3, Deletes",
+        ),
+        (
+            "a range delete, nothing below",
+            vec![a(2, 1).range_deletes(1), m(5, 2)],
+            "Merge 2:1 to 2, Deletes",
+        ),
+        (
+            "a range delete that a snapshot does not see",
+            vec![a(2, 1).range_deletes(1).with(|shape| shape.seqno_max = SeqNo(11))],
+            "none",
+        ),
+        (
+            "range deletes do not move to where they are the last",
+            over(&[])
+                .into_iter()
+                .map(|table| table.range_deletes(1))
+                .collect(),
+            "Merge 1:11 to 2, Size",
+        ),
+        (
             "deletes that a snapshot does not see",
             vec![a(2, 1).deletes(9).with(|shape| shape.seqno_max = SeqNo(11))],
             "none",
@@ -426,9 +454,9 @@ fn edges_are_asked_for_only_where_tables_meet_in_a_tenant() {
             self.1.borrow_mut().push(number);
             self.0.first(number)
         }
-        fn last(&self, number: u64) -> Result<Option<Bytes>> {
+        fn end(&self, number: u64) -> Result<Option<Bytes>> {
             self.1.borrow_mut().push(number);
-            self.0.last(number)
+            self.0.end(number)
         }
     }
     // Tenants 0, 10, 20, …: a thousand tables below, and one above that meets none of them.

@@ -2,6 +2,7 @@
 //! failures.
 
 mod model;
+mod range_deletes;
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -46,6 +47,13 @@ fn compactions_keep_what_any_reader_sees() {
                 }
                 let value = vec![dice.below(256) as u8; dice.below(200) as usize];
                 let key = format!("{:04}", dice.below(keys));
+                if dice.one_in(20) {
+                    let to = format!("{:04}", dice.below(keys + 1) + 1);
+                    if key < to {
+                        model.delete_range(tenant, keyspace, &key, &to);
+                    }
+                    continue;
+                }
                 if dice.one_in(4) {
                     let at = model.now + dice.below(40_000);
                     model.write_until(tenant, keyspace, &key, Bytes::from(value), at);
@@ -108,7 +116,8 @@ fn compactions_keep_what_any_reader_sees() {
                     !model.destroyed.contains(&run.tenant.0),
                     "seed {seed}: destroyed tenant's data is left"
                 );
-                assert_eq!(run.deletes, 0, "seed {seed}: deletes are left");
+                let deletes = (run.deletes, run.range_deletes);
+                assert_eq!(deletes, (0, 0), "seed {seed}: deletes are left");
                 let expired = run.expires.is_some_and(|at| at <= model.now);
                 assert!(!expired, "seed {seed}: expired values are left");
                 entries += run.entries;

@@ -118,6 +118,19 @@ impl Model {
             .push((self.seqno, value));
     }
 
+    /// Keys of one keyspace: all histories go on with a delete.
+    pub fn delete_range(&mut self, tenant: u64, keyspace: u32, from: &str, to: &str) {
+        self.seqno += 1;
+        let range = (tree_key(keyspace, from), tree_key(keyspace, to));
+        for ((of, key), history) in &mut self.oracle {
+            if *of == tenant && range.0 <= *key && *key < range.1 {
+                history.push((self.seqno, None));
+            }
+        }
+        self.memtable
+            .delete_ranges(TenantId(tenant), vec![range], SeqNo(self.seqno));
+    }
+
     /// Live snapshots and the visible version.
     pub fn snapshots(&self) -> Vec<SeqNo> {
         self.snapshots
@@ -294,12 +307,12 @@ pub fn check_levels(version: &Version, destroyed: &BTreeSet<u64>) {
         let mut last: Option<(TenantId, Bytes)> = None;
         for table in tables {
             for run in table.tenants().filter(|run| !destroyed.contains(&run.tenant.0)) {
-                let (first_key, last_key) = table.bounds(run.tenant).unwrap().unwrap();
+                let (first_key, end) = table.span(run.tenant).unwrap().unwrap();
                 assert!(
-                    last.is_none_or(|last| last < (run.tenant, first_key)),
+                    last.is_none_or(|last| last <= (run.tenant, first_key)),
                     "tables overlap"
                 );
-                last = Some((run.tenant, last_key));
+                last = Some((run.tenant, end));
             }
         }
     }

@@ -256,7 +256,7 @@ fn hostile_plaintexts_never_panic() {
         }
         let span = 128..128 + 50 * oracle.0.len() as u64;
         let block = block.finish().to_vec();
-        let index = index.finish(Level::Blocks);
+        let index = index.finish(Level::Blocks, &[]);
         let filter = filter::build(&[1, 2, 3], 10);
         packed += u32::from(block[0]);
         assert_eq!(Block::decode_plain(&block).unwrap().len(), oracle.0.len());

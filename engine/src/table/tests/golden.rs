@@ -203,7 +203,7 @@ fn index_is_as_specified() {
         "00000000",
         "05000000",
     );
-    assert_eq!(hex::encode(index.finish(Level::Blocks)), expected);
+    assert_eq!(hex::encode(index.finish(Level::Blocks, &[])), expected);
     let index = Index::decode(hex::decode(expected).unwrap(), 128..328).unwrap();
     assert_eq!((index.len(), index.entries()), (2, 10));
     assert_eq!((&index.first()[..], &index.last()[..]), (&b"a"[..], &b"e"[..]));
@@ -237,6 +237,7 @@ fn directory_record_and_footer_are_as_specified() {
         commitment: [4; 16],
         entries: 5,
         deletes: 6,
+        range_deletes: 0,
         seqno_min: SeqNo(7),
         seqno_max: SeqNo(8),
         start: 9,

@@ -19,7 +19,7 @@ fn a_destroyed_tenant_reads_as_empty_and_is_not_touched() {
     assert_eq!(table.get(TenantId(1), &entry.key, SeqNo::MAX).unwrap(), None);
     check_cursor(&mut table.cursor(TenantId(1)).unwrap(), &[], &mut random, 20);
     check_cursor(&mut table.sweep(TenantId(1)).unwrap(), &[], &mut random, 20);
-    assert!(table.bounds(TenantId(1)).unwrap().is_none());
+    assert!(table.span(TenantId(1)).unwrap().is_none());
     assert_eq!(place.fs.reads(), reads, "nothing of it was read");
     // The clear directory still knows its size, so that compaction can drop it undecrypted.
     assert_eq!(

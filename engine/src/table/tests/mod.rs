@@ -4,6 +4,7 @@
 mod damage;
 mod golden;
 mod keys;
+mod range_deletes;
 mod round_trip;
 
 use std::collections::BTreeMap;
@@ -183,7 +184,7 @@ fn read_all(place: &Place, meta: &TableMeta) -> Result<Vec<(TenantId, Vec<Entry>
             assert_eq!(found, Some(Found::from(entry)));
         }
         assert_eq!(collect(table.sweep(run.tenant)?)?, entries);
-        table.bounds(run.tenant)?;
+        table.span(run.tenant)?;
         out.push((run.tenant, entries));
     }
     Ok(out)

@@ -27,15 +27,13 @@ fn tables_agree_with_the_oracle() {
                 let (key, at) = (random.key(keys + 5), SeqNo(random.below(60)));
                 assert_eq!(table.get(*tenant, &key, at).unwrap(), oracle.get(&key, at));
             }
-            let bounds = table.bounds(*tenant).unwrap().unwrap();
-            assert_eq!(
-                (&bounds.0, &bounds.1),
-                (&entries[0].key, &entries[entries.len() - 1].key)
-            );
+            let (first, end) = table.span(*tenant).unwrap().unwrap();
+            let behind = [&entries[entries.len() - 1].key[..], &[0]].concat();
+            assert_eq!((&first[..], &end[..]), (&entries[0].key[..], &behind[..]));
         }
         check_cursor(&mut table.cursor(TenantId(3)).unwrap(), &[], &mut random, 10);
         assert_eq!(table.get(TenantId(5), b"\0\0\0\x001", SeqNo::MAX).unwrap(), None);
-        assert!(table.bounds(TenantId(5)).unwrap().is_none());
+        assert!(table.span(TenantId(5)).unwrap().is_none());
     }
 }
 

@@ -144,7 +144,7 @@ fn operations_read_back_and_a_wrong_count_is_refused() {
     let ops = parse_ops(&plain, 2).unwrap();
     assert_eq!(&ops[0].key[..], b"\0\0\0\x01k");
     assert_eq!(&ops[0].value[..], b"value");
-    assert!(ops[1].kind == EntryKind::Delete && ops[1].value.is_empty());
+    assert!(ops[1].kind == OpKind::Entry(EntryKind::Delete) && ops[1].value.is_empty());
     assert!(parse_ops(&plain, 1).is_none() && parse_ops(&plain, 3).is_none());
     assert!(parse_ops(&plain.slice(..plain.len() - 1), 2).is_none());
 }
@@ -170,10 +170,33 @@ fn an_operation_that_expires_has_its_moment_in_front_and_none_without() {
     push_expiring([0, 0, 0, 1], b"k", b"v", 0x0102, &mut plain);
     assert_eq!(plain, b"\x03\x05\0\x09\0\0\0\0\0\0\x01k\x02\x01\0\0\0\0\0\0v");
     let ops = parse_ops(&Bytes::from(plain), 1).unwrap();
-    assert!(ops[0].kind == EntryKind::Expiring && &ops[0].key[..] == b"\0\0\0\x01k");
+    assert!(ops[0].kind == OpKind::Entry(EntryKind::Expiring) && &ops[0].key[..] == b"\0\0\0\x01k");
     for (len, fits) in [(0, false), (7, false), (8, true)] {
         let mut plain = Vec::new();
         push_op(EntryKind::Expiring, [0; 4], b"k", &[1; 8][..len], &mut plain);
         assert_eq!(parse_ops(&Bytes::from(plain), 1).is_some(), fits, "{len} bytes");
+    }
+}
+
+#[test]
+fn a_range_delete_has_both_ends_in_one_keyspace() {
+    let mut plain = Vec::new();
+    push_range_delete(b"\0\0\0\x01a", b"\0\0\0\x01b", &mut plain);
+    assert_eq!(plain, b"\x05\x05\0\x05\0\0\0\0\0\0\x01a\0\0\0\x01b");
+    let ops = parse_ops(&Bytes::from(plain), 1).unwrap();
+    assert!(ops[0].kind == OpKind::DeleteRange);
+    assert_eq!(
+        (&ops[0].key[..], &ops[0].value[..]),
+        (&b"\0\0\0\x01a"[..], &b"\0\0\0\x01b"[..])
+    );
+    for (start, end) in [
+        (&b"\0\0\0\x01b"[..], &b"\0\0\0\x01a"[..]),
+        (b"\0\0\0\x01a", b"\0\0\0\x01a"),
+        (b"\0\0\0\x01a", b"\0\0\0\x03"),
+        (b"\0\0\0\x01a", b"\0\0"),
+    ] {
+        let mut plain = Vec::new();
+        push_range_delete(start, end, &mut plain);
+        assert!(parse_ops(&Bytes::from(plain), 1).is_none(), "{start:?} {end:?}");
     }
 }
