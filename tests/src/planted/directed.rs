@@ -120,16 +120,16 @@ pub(super) fn wrong_length() -> Check {
     let all = parsers::all();
     let block = all.iter().find(|parser| parser.name == "table_block");
     let block = block.ok_or("no parser of blocks")?;
-    // Codec 1, then entries and key bytes, then the length.
+    // Codec 3, then entries, then the length.
     let samples = (block.samples)();
-    let sample = samples.iter().find(|sample| sample.first() == Some(&1));
+    let sample = samples.iter().find(|sample| sample.first() == Some(&3));
     let sample = sample.ok_or("no compressed block among the samples")?;
     if !(block.check)(sample) {
         return Err("the sample is refused".to_string());
     }
     for change in [1, -1] {
         let mut other = sample.clone();
-        let length = &mut other[9..13];
+        let length = &mut other[5..9];
         let stated = u32::from_le_bytes([length[0], length[1], length[2], length[3]]);
         length.copy_from_slice(&stated.wrapping_add_signed(change).to_le_bytes());
         if (block.check)(&other) {
