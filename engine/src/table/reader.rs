@@ -159,18 +159,12 @@ impl Table {
             0
         };
         loop {
-            let held;
-            let head: &Head = match top.index.level() {
-                Level::Blocks if section == 0 => &top,
-                Level::Blocks => return Ok(None),
-                Level::Sections => {
-                    held = reader.section(&top, section)?;
-                    match &held {
-                        Some(head) => head,
-                        None => return Ok(None),
-                    }
-                }
+            let head = match top.index.level() {
+                Level::Blocks if section == 0 => Some(top.clone()),
+                Level::Blocks => None,
+                Level::Sections => reader.section(&top, section)?,
             };
+            let Some(head) = head else { return Ok(None) };
             if let Some(filter) = &head.filter {
                 let hash = *hash.get_or_insert_with(|| filter::hash(key, self.filter_seed));
                 if !filter.may_hold(hash) {
@@ -180,7 +174,7 @@ impl Table {
             }
             let mut part = head.index.find(key);
             while part < head.index.len() {
-                let Some(block) = reader.block(head, part)? else {
+                let Some(block) = reader.block(&head, part)? else {
                     return Ok(None);
                 };
                 let found = block.lower_bound(key, at);

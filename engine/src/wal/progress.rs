@@ -1,15 +1,11 @@
 //! How far the log is written and on stable storage, and who waits for that: group commit.
 //!
 //! One caller of [`Progress::sync_to`] syncs for all who wait; who appends during a sync is covered by the
-//! next one. When a sync is over and others wait, its leader goes on with the next for them, a few times: a
-//! thread that must be woken first leaves the disk idle for about as long as a sync takes. So that it does
-//! not wait for wake-ups either, it wakes one of those it covered, which wakes the others. After its last round it
-//! wakes one that it did not cover, which leads the next. Nobody else: appends go on during a sync, and no thread
-//! wakes for nothing.
+//! next one. When a sync is over, its leader wakes one that it did not cover, which leads the next, and
+//! those it covered; nobody else. So appends go on during a sync, and no thread wakes for nothing.
 //!
 //! Invariants: `durable <= written`; while somebody waits, a sync is going on or a thread is awake that will
-//! see to one; while `covered` has somebody, a thread is awake that will wake them; a failed sync is final
-//! (design E2).
+//! see to one; a failed sync is final (design E2).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -49,14 +45,9 @@ struct State {
     closed: bool,
     /// Committers that wait for a sync which covers their position.
     committers: Vec<(Lsn, Thread)>,
-    /// Committers whose wait is over, to be woken by the first of them.
-    covered: Vec<Thread>,
     /// Cursors that wait for something to read.
     cursors: usize,
 }
-
-/// Syncs that a committer leads one after the other, while others wait: what its own commit is held up by.
-const ROUNDS_MAX: u32 = 4;
 
 impl Progress {
     /// Of a log whose bytes up to `end` are on stable storage.
@@ -71,7 +62,6 @@ impl Progress {
                 failed: None,
                 closed: false,
                 committers: Vec::new(),
-                covered: Vec::new(),
                 cursors: 0,
             }),
             tailing: Condvar::new(),
@@ -161,63 +151,45 @@ impl Progress {
             return Ok(());
         }
         let mut state = self.state.lock();
-        let outcome = loop {
+        loop {
             if state.durable >= lsn {
-                break Ok(());
+                return Ok(());
             }
             if let Some(error) = &state.failed {
-                break Err(Error::new(
+                return Err(Error::new(
                     ErrorKind::Unknown,
                     format!("the write-ahead log could not be synced ({error}): reopen and read back"),
                 ));
             }
             if !state.syncing {
-                self.lead_syncs(&mut state, ROUNDS_MAX);
+                self.lead_sync(&mut state);
                 continue;
             }
             state.committers.push((lsn, std::thread::current()));
             MutexGuard::unlocked(&mut state, std::thread::park);
-        };
-        let covered = std::mem::take(&mut state.covered);
-        drop(state);
-        covered.into_iter().for_each(|thread| thread.unpark());
-        outcome
+        }
     }
 
-    /// Syncs, and goes on with what others wait for, at most `rounds` times in all.
-    fn lead_syncs(&self, state: &mut MutexGuard<'_, State>, rounds: u32) {
+    fn lead_sync(&self, state: &mut MutexGuard<'_, State>) {
+        let Some(file) = state.file.clone() else { return };
+        let target = state.written;
         state.syncing = true;
-        for round in 1..=rounds {
-            let Some(file) = state.file.clone() else { break };
-            let target = state.written;
-            let outcome = MutexGuard::unlocked(state, || file.sync());
-            let mut covered = match outcome {
-                Ok(()) => {
-                    self.syncs.fetch_add(1, Ordering::Relaxed);
-                    self.reach(state, target)
-                }
-                Err(_) if planted!(FailedSyncRetried) => Vec::new(),
-                Err(e) => {
-                    rare!(LogStoppedBySync);
-                    let error = Error::io("sync of the write-ahead log", &self.dir, e);
-                    self.fail(state, &error);
-                    break;
-                }
-            };
-            if round == rounds || state.committers.is_empty() || state.failed.is_some() {
-                state.covered.append(&mut covered);
-                break;
-            }
-            // Going on: who is woken first wakes the others.
-            let first = covered.pop();
-            state.covered.append(&mut covered);
-            if let Some(first) = first {
-                MutexGuard::unlocked(state, || first.unpark());
-            }
-        }
+        let outcome = MutexGuard::unlocked(state, || file.sync());
         state.syncing = false;
+        let covered = match outcome {
+            Ok(()) => {
+                self.syncs.fetch_add(1, Ordering::Relaxed);
+                self.reach(state, target)
+            }
+            Err(_) if planted!(FailedSyncRetried) => Vec::new(),
+            Err(e) => {
+                rare!(LogStoppedBySync);
+                let error = Error::io("sync of the write-ahead log", &self.dir, e);
+                self.fail(state, &error);
+                Vec::new()
+            }
+        };
         let next_leader = (!state.committers.is_empty()).then(|| state.committers.swap_remove(0).1);
-        let covered = std::mem::take(&mut state.covered);
         if next_leader.is_some() || !covered.is_empty() {
             // First who keeps the disk busy.
             let awake = next_leader.into_iter().chain(covered);
@@ -248,8 +220,7 @@ impl Progress {
                 return state.durable;
             }
             if state.written > at && !state.syncing {
-                // What is durable waits to be read.
-                self.lead_syncs(&mut state, 1);
+                self.lead_sync(&mut state);
                 continue;
             }
             state.cursors += 1;
@@ -337,59 +308,6 @@ mod tests {
         assert_eq!(log.durable(), Lsn(60));
         let creation_and_two_syncs = 3;
         assert_eq!(fs.ops(), creation_and_two_syncs);
-    }
-
-    #[test]
-    fn a_leader_goes_on_for_those_who_wait_and_all_it_covered_return_while_it_does() {
-        let (log, fs, begins, let_go) = slow_log();
-        let mut threads = committers(&log, &begins, &[10, 20, 30, 40]);
-        let_go.send(()).unwrap();
-        begins.recv().unwrap();
-        // The second sync is going on; these wait for a third.
-        for end in [50, 60].map(Lsn) {
-            log.wrote(end);
-            let log = log.clone();
-            threads.push(spawn(move || log.sync_to(end)));
-        }
-        while log.state.lock().committers.len() < 5 {
-            yield_now();
-        }
-        let_go.send(()).unwrap();
-        begins.recv().unwrap();
-        for thread in threads.drain(1..4) {
-            thread.join().unwrap().unwrap();
-        }
-        assert_eq!(log.durable(), Lsn(40), "the third sync is going on");
-        let_go.send(()).unwrap();
-        for thread in threads {
-            thread.join().unwrap().unwrap();
-        }
-        assert_eq!(log.durable(), Lsn(60));
-        let creation_and_three_syncs = 4;
-        assert_eq!(fs.ops(), creation_and_three_syncs);
-    }
-
-    #[test]
-    fn a_leader_that_led_its_rounds_leaves_the_next_to_one_who_waits() {
-        let (log, fs, begins, let_go) = slow_log();
-        let mut threads = committers(&log, &begins, &[10]);
-        for round in 1..=u64::from(ROUNDS_MAX) {
-            log.wrote(Lsn(10 + round));
-            let behind = log.clone();
-            threads.push(spawn(move || behind.sync_to(Lsn(10 + round))));
-            while log.state.lock().committers.is_empty() {
-                yield_now();
-            }
-            let_go.send(()).unwrap();
-            begins.recv().unwrap();
-        }
-        // The last of them leads: the first leader has returned.
-        threads.swap_remove(0).join().unwrap().unwrap();
-        let_go.send(()).unwrap();
-        for thread in threads {
-            thread.join().unwrap().unwrap();
-        }
-        assert_eq!(fs.ops(), 2 + u64::from(ROUNDS_MAX));
     }
 
     #[test]
