@@ -17,6 +17,7 @@ use crate::blocking;
 use crate::snapshots::Snapshots;
 use crate::stats;
 use crate::status;
+use crate::tenant_info;
 use crate::token_store::{TokenId, TokenStore};
 
 /// Calls at once; a backup or a compaction holds one for as long as it runs.
@@ -422,6 +423,41 @@ impl Admin for AdminService {
             Ok(pb::ListTenantsResponse { tenants, more })
         });
         Ok(Response::new(response.await?))
+    }
+
+    async fn show_tenant(
+        &self,
+        request: Request<pb::ShowTenantRequest>,
+    ) -> Result<Response<pb::ShowTenantResponse>, Status> {
+        let (engine, name) = (self.readable()?, request.into_inner().name);
+        let shown = self.run(move || tenant_info::show(&engine, &name)).await?;
+        Ok(Response::new(shown))
+    }
+
+    async fn set_quota(
+        &self,
+        request: Request<pb::SetQuotaRequest>,
+    ) -> Result<Response<pb::SetQuotaResponse>, Status> {
+        let request = request.into_inner();
+        let (engine, _) = self.primary()?;
+        self.run(move || engine.tenant(&request.name)?.set_quota(request.bytes))
+            .await?;
+        Ok(Response::new(pb::SetQuotaResponse {}))
+    }
+
+    async fn set_retention(
+        &self,
+        request: Request<pb::SetRetentionRequest>,
+    ) -> Result<Response<pb::SetRetentionResponse>, Status> {
+        let request = request.into_inner();
+        let (engine, _) = self.primary()?;
+        let keep = request.keep.map(tenant_info::retention);
+        self.run(move || {
+            let tenant = engine.tenant(&request.name)?;
+            tenant.set_retention(&tenant.keyspace(&request.keyspace)?, keep)
+        })
+        .await?;
+        Ok(Response::new(pb::SetRetentionResponse {}))
     }
 
     async fn delete_tenant(

@@ -286,13 +286,17 @@ impl Kv for KvService {
 
     async fn usage(&self, request: Request<pb::UsageRequest>) -> Result<Response<pb::UsageResponse>, Status> {
         let (access, _) = enter(request)?;
-        let usage = self.read(&access, |access| access.tenant.usage()).await?;
+        let told = self.read(&access, |access| {
+            Ok((access.tenant.usage()?, access.tenant.quota()?))
+        });
+        let (usage, quota) = told.await?;
         Ok(Response::new(pb::UsageResponse {
             entries: usage.entries,
             deletes: usage.deletes,
             table_bytes: usage.table_bytes,
             memtable_entries: usage.memtables.entries,
             memtable_bytes: usage.memtables.bytes,
+            quota,
         }))
     }
 
@@ -303,6 +307,7 @@ impl Kv for KvService {
             key: message.key,
             value: Some(message.value),
             ttl_ms: message.ttl_ms,
+            range: None,
         };
         self.write(access, alone(operation, message.durability)).await
     }
@@ -317,6 +322,7 @@ impl Kv for KvService {
             key: message.key,
             value: None,
             ttl_ms: None,
+            range: None,
         };
         self.write(access, alone(operation, message.durability)).await
     }

@@ -1,14 +1,16 @@
 //! What a tenant's write asks for: its limits, and the batch it becomes.
 
+use std::ops::Bound;
 use std::time::Duration;
 
+use bytes::Bytes;
 use strongroom::{Durability, Error, ErrorKind, Keyspace, Position, PutOptions};
 use strongroom_client::Kind;
 use strongroom_client::proto::kv as pb;
 use tonic::Status;
 
 use crate::auth::Access;
-use crate::kv_service::check_key;
+use crate::kv_service::{bound, check_key};
 use crate::status;
 
 /// `None`: the engine's default.
@@ -61,6 +63,10 @@ pub(crate) fn commit(
             Some(keyspace) if keyspace.name() == operation.keyspace => keyspace,
             other => other.insert(access.tenant.keyspace(&operation.keyspace)?),
         };
+        if let Some(range) = &operation.range {
+            batch = batch.delete_range(keyspace, ends(range)?);
+            continue;
+        }
         batch = match (&operation.value, operation.ttl_ms) {
             (Some(value), Some(ttl)) => {
                 let options = PutOptions::new().ttl(Duration::from_millis(ttl));
@@ -76,6 +82,14 @@ pub(crate) fn commit(
 /// Checks the limits of keys, values and times to live.
 pub(crate) fn check_operations(operations: &[pb::Operation]) -> strongroom::Result<()> {
     for operation in operations {
+        if let Some(range) = &operation.range {
+            ends(range)?;
+            if !operation.key.is_empty() || operation.value.is_some() || operation.ttl_ms.is_some() {
+                let text = "a delete of a range has neither key nor value";
+                return Err(Error::new(ErrorKind::Invalid, text));
+            }
+            continue;
+        }
         check_key(&operation.key)?;
         check_value(operation.value.as_deref())?;
         let what = match (operation.ttl_ms, &operation.value) {
@@ -95,6 +109,10 @@ pub(crate) fn check_conditions(conditions: &[pb::Condition]) -> strongroom::Resu
         check_value(condition.value.as_deref())?;
     }
     Ok(())
+}
+
+fn ends(range: &pb::KeyRange) -> strongroom::Result<(Bound<Bytes>, Bound<Bytes>)> {
+    Ok((bound(range.start.clone())?, bound(range.end.clone())?))
 }
 
 fn check_value(value: Option<&[u8]>) -> strongroom::Result<()> {

@@ -33,6 +33,7 @@ mod kv_service;
 mod kv_write;
 mod snapshots;
 mod stats;
+mod tenant_info;
 mod token_store;
 
 /// Makes aws-lc-rs the process's one TLS provider. Call it first thing in `main`, and in tests; fine to call

@@ -85,6 +85,7 @@ fn check_kv(bytes: &[u8]) -> bool {
                 key: put.key,
                 value: Some(put.value),
                 ttl_ms: put.ttl_ms,
+                range: None,
             };
             operations(&[operation], put.durability)
         }),
@@ -94,6 +95,7 @@ fn check_kv(bytes: &[u8]) -> bool {
                 key: delete.key,
                 value: None,
                 ttl_ms: None,
+                range: None,
             };
             operations(&[operation], delete.durability)
         }),
@@ -125,6 +127,11 @@ fn operations(operations: &[kv::Operation], number: i32) -> bool {
     );
     let accepted = check_operations(operations).is_ok();
     let fits = |operation: &kv::Operation| {
+        if let Some(range) = &operation.range {
+            let mut ends = range.start.iter().chain(&range.end);
+            let alone = operation.key.is_empty() && operation.value.is_none() && operation.ttl_ms.is_none();
+            return alone && ends.all(|end| end.key.len() <= strongroom::KEY_BYTES_MAX);
+        }
         (1..=strongroom::KEY_BYTES_MAX).contains(&operation.key.len())
             && operation.value.as_ref().map_or(0, |value| value.len()) <= strongroom::VALUE_BYTES_MAX
             && operation
@@ -139,7 +146,7 @@ fn check_admin(bytes: &[u8]) -> bool {
     let Some((method, bytes)) = bytes.split_first() else {
         return false;
     };
-    match method % 14 {
+    match method % 17 {
         0 => message::<admin::StatusRequest>(bytes).is_some(),
         1 => message::<admin::PromoteRequest>(bytes).is_some(),
         2 => message::<admin::FenceRequest>(bytes).is_some(),
@@ -159,6 +166,9 @@ fn check_admin(bytes: &[u8]) -> bool {
         10 => message::<admin::AcceptRestoredRequest>(bytes).is_some(),
         11 => message::<admin::FlushRequest>(bytes).is_some(),
         12 => message::<admin::StatsRequest>(bytes).is_some(),
+        13 => message::<admin::SetQuotaRequest>(bytes).is_some(),
+        14 => message::<admin::SetRetentionRequest>(bytes).is_some(),
+        15 => message::<admin::ShowTenantRequest>(bytes).is_some(),
         _ => message::<admin::CompactRequest>(bytes).is_some(),
     }
 }
@@ -278,6 +288,7 @@ fn kv_samples() -> Vec<Vec<u8>> {
         key: "o/1".into(),
         value: value.map(Into::into),
         ttl_ms: value.map(|_| 60_000),
+        range: None,
     };
     let put = kv::PutRequest {
         keyspace: "orders".into(),
@@ -304,6 +315,17 @@ fn kv_samples() -> Vec<Vec<u8>> {
         key: key.into(),
         exclusive,
     };
+    let cleared = kv::BatchRequest {
+        operations: vec![kv::Operation {
+            keyspace: "orders".into(),
+            range: Some(kv::KeyRange {
+                start: Some(edge("o/", false)),
+                end: Some(edge("o0", true)),
+            }),
+            ..kv::Operation::default()
+        }],
+        ..kv::BatchRequest::default()
+    };
     let range = kv::RangeRequest {
         keyspace: "orders".into(),
         start: Some(edge("o/", false)),
@@ -323,6 +345,7 @@ fn kv_samples() -> Vec<Vec<u8>> {
         request(4, &batch),
         request(5, &range),
         request(7, &many),
+        request(4, &cleared),
     ]
 }
 

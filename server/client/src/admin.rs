@@ -198,6 +198,41 @@ impl AdminClient {
             .await
     }
 
+    /// What a tenant takes, its quota, and its keyspaces with their retentions.
+    pub async fn show_tenant(&self, tenant: &str) -> Result<pb::ShowTenantResponse> {
+        let request = pb::ShowTenantRequest { name: tenant.into() };
+        self.call(false, request, async |mut s, r| s.show_tenant(r).await)
+            .await
+    }
+
+    /// Sets how many bytes a tenant may take before its puts are refused; `None`: any number.
+    pub async fn set_quota(&self, tenant: &str, bytes: Option<u64>) -> Result<()> {
+        let request = pb::SetQuotaRequest {
+            name: tenant.into(),
+            bytes,
+        };
+        self.call(true, request, async |mut s, r| s.set_quota(r).await)
+            .await?;
+        Ok(())
+    }
+
+    /// Sets how long a keyspace of a tenant keeps what is put into it; `None`: for ever.
+    pub async fn set_retention(
+        &self,
+        tenant: &str,
+        keyspace: &str,
+        keep: Option<pb::set_retention_request::Keep>,
+    ) -> Result<()> {
+        let request = pb::SetRetentionRequest {
+            name: tenant.into(),
+            keyspace: keyspace.into(),
+            keep,
+        };
+        self.call(true, request, async |mut s, r| s.set_retention(r).await)
+            .await?;
+        Ok(())
+    }
+
     /// Lets a restored database serve.
     pub async fn accept_restored(&self) -> Result<()> {
         let request = pb::AcceptRestoredRequest {};

@@ -1,11 +1,13 @@
 //! What is written together.
 
+use std::ops::RangeBounds;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::proto::kv as pb;
 use crate::proto::kv::Durability;
+use crate::range::RangeOptions;
 
 /// Frame of an operation or condition and its fields on the wire, at most.
 const FRAME_BYTES: usize = 36;
@@ -50,6 +52,31 @@ impl Batch {
         self.add(keyspace, key.into(), None, None)
     }
 
+    /// Adds a delete of every key in `range`, at the cost of one operation. What the batch put there before is deleted as
+    /// well; what it puts there later stays.
+    #[must_use]
+    pub fn delete_range<K: AsRef<[u8]>>(self, keyspace: &str, range: impl RangeBounds<K>) -> Batch {
+        self.add_range(keyspace, RangeOptions::keys(range))
+    }
+
+    /// Adds a delete of every key that starts with `prefix`; an empty one deletes all.
+    #[must_use]
+    pub fn delete_prefix(self, keyspace: &str, prefix: impl AsRef<[u8]>) -> Batch {
+        self.add_range(keyspace, RangeOptions::prefix(prefix))
+    }
+
+    fn add_range(mut self, keyspace: &str, range: RangeOptions) -> Batch {
+        let (start, end) = range.bounds();
+        let len = |bound: &Option<pb::Bound>| bound.as_ref().map_or(0, |bound| bound.key.len());
+        self.bytes += keyspace.len() + len(&start) + len(&end) + FRAME_BYTES;
+        self.operations.push(pb::Operation {
+            keyspace: keyspace.into(),
+            range: Some(pb::KeyRange { start, end }),
+            ..pb::Operation::default()
+        });
+        self
+    }
+
     /// Applies the batch only if `key` has exactly this value at that moment; `None`: only if it has none.
     /// Otherwise the batch ends in [`Kind::Conflict`](crate::Kind::Conflict), and nothing is written.
     #[must_use]
@@ -71,6 +98,7 @@ impl Batch {
             key,
             value,
             ttl_ms: ttl.map(milliseconds),
+            range: None,
         });
         self
     }

@@ -92,19 +92,28 @@ impl RangeOptions {
         self
     }
 
-    pub(crate) fn request(self, keyspace: &str, snapshot_id: u64) -> pb::RangeRequest {
-        let bound = |bound| match bound {
-            Bound::Unbounded => None,
-            Bound::Included(key) => Some(pb::Bound {
-                key,
-                exclusive: false,
-            }),
-            Bound::Excluded(key) => Some(pb::Bound { key, exclusive: true }),
+    /// Both ends.
+    pub(crate) fn bounds(&self) -> (Option<pb::Bound>, Option<pb::Bound>) {
+        let wire = |key: &Bytes, exclusive| {
+            Some(pb::Bound {
+                key: key.clone(),
+                exclusive,
+            })
         };
+        let bound = |bound: &Bound<Bytes>| match bound {
+            Bound::Unbounded => None,
+            Bound::Included(key) => wire(key, false),
+            Bound::Excluded(key) => wire(key, true),
+        };
+        (bound(&self.start), bound(&self.end))
+    }
+
+    pub(crate) fn request(self, keyspace: &str, snapshot_id: u64) -> pb::RangeRequest {
+        let (start, end) = self.bounds();
         pb::RangeRequest {
             keyspace: keyspace.into(),
-            start: bound(self.start),
-            end: bound(self.end),
+            start,
+            end,
             limit: self.limit,
             reverse: self.reverse,
             snapshot_id,

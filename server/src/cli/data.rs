@@ -1,6 +1,7 @@
 //! `get`, `put`, `del`: one entry, with the tenant's token only.
 
 use std::io::{IsTerminal, Read, Write};
+use std::ops::Bound;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -241,4 +242,55 @@ fn written(position: Position, format: Format) {
             ));
         }
     }
+}
+
+/// Flags of `del-range`.
+#[derive(Args, Debug)]
+pub struct DelRangeArgs {
+    /// Keyspace
+    keyspace: String,
+    /// Keys that begin so
+    #[arg(long, conflicts_with_all = ["from", "to", "all"])]
+    prefix: Option<String>,
+    /// First key (included)
+    #[arg(long, value_name = "KEY")]
+    from: Option<String>,
+    /// Last key (excluded)
+    #[arg(long, value_name = "KEY")]
+    to: Option<String>,
+    /// Every key of the keyspace
+    #[arg(long, conflicts_with_all = ["from", "to"], required_unless_present_any = ["prefix", "from", "to"])]
+    all: bool,
+    /// How keys are written
+    #[arg(long, value_enum, default_value_t)]
+    key_format: Form,
+    /// How far the write must have got before it is acknowledged
+    #[arg(long, value_enum, default_value_t)]
+    durability: Until,
+    #[command(flatten)]
+    connection: DataArgs,
+}
+
+/// Removes every key of a range, by one operation.
+pub async fn del_range(args: DelRangeArgs, format: Format) -> Outcome {
+    let bytes = |text: &Option<String>| {
+        text.as_deref()
+            .map(|text| args.key_format.decode("key", text))
+            .transpose()
+    };
+    let batch = match bytes(&args.prefix)? {
+        // An empty prefix would be all, which has a flag of its own.
+        Some(prefix) if prefix.is_empty() => {
+            return Err(Failure::usage("an empty prefix: --all deletes every key"));
+        }
+        Some(prefix) => Batch::new().delete_prefix(&args.keyspace, prefix),
+        None => {
+            let from = bytes(&args.from)?.map_or(Bound::Unbounded, Bound::Included);
+            let to = bytes(&args.to)?.map_or(Bound::Unbounded, Bound::Excluded);
+            Batch::new().delete_range::<Vec<u8>>(&args.keyspace, (from, to))
+        }
+    };
+    let client = args.connection.connect().await?;
+    written(client.batch_with(batch, args.durability.options()).await?, format);
+    Ok(())
 }

@@ -83,6 +83,8 @@ enum Verb {
     Put(data::PutArgs),
     /// Remove a key
     Del(data::DelArgs),
+    /// Remove every key of a range, by one operation
+    DelRange(data::DelRangeArgs),
     /// Print entries in key order
     Scan(scan::ScanArgs),
     /// Load NDJSON into a keyspace
@@ -144,6 +146,7 @@ async fn run(cli: Cli) -> Outcome {
         Verb::Get(args) => data::get(args, format).await,
         Verb::Put(args) => data::put(args, format).await,
         Verb::Del(args) => data::del(args, format).await,
+        Verb::DelRange(args) => data::del_range(args, format).await,
         Verb::Scan(args) => scan::scan(args, format).await,
         Verb::Load(args) => load::run(args, format).await,
         Verb::Dump(args) => scan::dump(args, format).await,

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
+use strongroom_client::proto::admin::Keyspace;
 use strongroom_client::proto::admin::delete_tenant_response::Root;
+use strongroom_client::proto::admin::keyspace::Keep as Kept;
+use strongroom_client::proto::admin::set_retention_request::Keep;
 
 use super::connect::AdminArgs;
 use super::exit::{Failure, Outcome};
@@ -26,6 +29,44 @@ pub enum TenantVerb {
     },
     /// List the tenants, in order of id
     List {
+        #[command(flatten)]
+        connection: AdminArgs,
+    },
+    /// What a tenant takes, its quota, and its keyspaces with their retentions
+    Show {
+        /// Name
+        name: String,
+        #[command(flatten)]
+        connection: AdminArgs,
+    },
+    /// Set how many bytes a tenant may take before its puts are refused
+    Quota {
+        /// Name
+        name: String,
+        /// So many bytes, in tables and in memory
+        #[arg(long, required_unless_present = "none")]
+        bytes: Option<u64>,
+        /// No quota
+        #[arg(long, conflicts_with = "bytes")]
+        none: bool,
+        #[command(flatten)]
+        connection: AdminArgs,
+    },
+    /// Set how long a keyspace keeps what is put into it; counts for what is there already
+    Retention {
+        /// Name of the tenant
+        name: String,
+        /// Keyspace, created if missing
+        keyspace: String,
+        /// So many days of 24 hours
+        #[arg(long, required_unless_present_any = ["months", "none"])]
+        days: Option<u32>,
+        /// So many calendar months, by UTC
+        #[arg(long, conflicts_with = "days")]
+        months: Option<u32>,
+        /// For ever; what an earlier retention has ended stays gone
+        #[arg(long, conflicts_with_all = ["days", "months"])]
+        none: bool,
         #[command(flatten)]
         connection: AdminArgs,
     },
@@ -75,6 +116,69 @@ pub async fn tenant(verb: TenantVerb, format: Format) -> Outcome {
                         tenants.into_iter().map(|t| vec![t.id.to_string(), t.name]),
                     );
                 }
+            }
+        }
+        TenantVerb::Show { name, connection } => {
+            let shown = connection.primary().await?.show_tenant(&name).await?;
+            let kept = |keyspace: &Keyspace| match keyspace.keep {
+                Some(Kept::Days(days)) => format!("{days} days"),
+                Some(Kept::Months(months)) => format!("{months} months"),
+                None => "for ever".to_owned(),
+            };
+            match format {
+                Format::Json => output::json(json!({
+                    "tenant_id": shown.id, "entries": shown.entries, "deletes": shown.deletes,
+                    "table_bytes": shown.table_bytes, "memtable_entries": shown.memtable_entries,
+                    "memtable_bytes": shown.memtable_bytes, "quota": shown.quota,
+                    "keyspaces": shown.keyspaces.iter()
+                        .map(|k| json!({"name": k.name, "kept": kept(k)})).collect::<Vec<_>>(),
+                })),
+                Format::Table => {
+                    let (tables, memory) = (
+                        output::bytes(shown.table_bytes),
+                        output::bytes(shown.memtable_bytes),
+                    );
+                    output::line(&format!(
+                        "id {}: {tables} in tables, {memory} in memory",
+                        shown.id
+                    ));
+                    output::line(&match shown.quota {
+                        Some(quota) => format!("quota {}", output::bytes(quota)),
+                        None => "no quota".to_owned(),
+                    });
+                    let rows = shown.keyspaces.iter().map(|k| vec![k.name.clone(), kept(k)]);
+                    output::table(&["keyspace", "kept"], rows);
+                }
+            }
+        }
+        TenantVerb::Quota {
+            name,
+            bytes,
+            none: _,
+            connection,
+        } => {
+            connection.primary().await?.set_quota(&name, bytes).await?;
+            match format {
+                Format::Json => output::json(json!({ "name": name, "quota": bytes })),
+                Format::Table => output::line("set"),
+            }
+        }
+        TenantVerb::Retention {
+            name,
+            keyspace,
+            days,
+            months,
+            none: _,
+            connection,
+        } => {
+            let keep = days.map(Keep::Days).or(months.map(Keep::Months));
+            let client = connection.primary().await?;
+            client.set_retention(&name, &keyspace, keep).await?;
+            match format {
+                Format::Json => output::json(json!({
+                    "name": name, "keyspace": keyspace, "days": days, "months": months,
+                })),
+                Format::Table => output::line("set"),
             }
         }
         TenantVerb::Delete {

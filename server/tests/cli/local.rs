@@ -102,8 +102,29 @@ fn wrong_usage_is_exit_2_and_help_is_0() {
     strongroom(&["doctor"]).exits(2).says("nothing to check");
     let help = strongroom(&["--help"]).exits(0);
     for verb in [
-        "drill", "dev", "serve", "standby", "status", "stats", "promote", "tenant", "token", "get", "put",
-        "del", "scan", "load", "dump", "backup", "restore", "accept", "doctor", "inspect", "verify", "keys",
+        "drill",
+        "dev",
+        "serve",
+        "standby",
+        "status",
+        "stats",
+        "promote",
+        "tenant",
+        "token",
+        "get",
+        "put",
+        "del",
+        "del-range",
+        "scan",
+        "load",
+        "dump",
+        "backup",
+        "restore",
+        "accept",
+        "doctor",
+        "inspect",
+        "verify",
+        "keys",
         "certs",
     ] {
         assert!(help.out.contains(&format!("\n  {verb} ")), "{verb}");

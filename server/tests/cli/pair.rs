@@ -90,6 +90,18 @@ fn a_condition_that_does_not_hold_is_exit_16_and_a_time_to_live_is_kept() {
     });
     dev.run(&["put", "ks", "a", "1", "--ttl", "0"]).exits(2);
     dev.run(&["put", "ks", "a", "1", "--ttl", "soon"]).exits(2);
+    for key in ["u/1", "u/2", "v/1"] {
+        dev.run(&["put", "ranges", key, "x"]).exits(0);
+    }
+    dev.run(&["del-range", "ranges"]).exits(2);
+    dev.run(&["del-range", "ranges", "--prefix", ""]).exits(2);
+    dev.run(&["del-range", "ranges", "--prefix", "u/"]).exits(0);
+    let left = || dev.run(&["scan", "ranges", "--keys-only"]).exits(0).out;
+    assert_eq!(left(), "v/1\n");
+    dev.run(&["del-range", "ranges", "--from", "b", "--to", "a"])
+        .exits(2);
+    dev.run(&["del-range", "ranges", "--all"]).exits(0);
+    assert_eq!(left(), "");
     dev.run(&["stats"]).exits(2).says("--node");
     let stats = dev.run(&["stats", "--node", "a", "-o", "json"]).exits(0).json();
     assert!(stats["commits"].as_u64() >= Some(4), "{stats}");

@@ -182,6 +182,76 @@ async fn many_keys_asked_for_then_answered_in_their_order_at_one_version_however
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn range_deleted_then_its_keys_are_absent_and_what_the_batch_puts_later_is_there() {
+    let node = TestNode::start("").await;
+    let (client, _) = node.tenant("acme").await;
+    let puts = ["a", "b", "c", "d"].into_iter();
+    let batch = puts
+        .clone()
+        .fold(Batch::new(), |batch, key| batch.put("k", key, "1"));
+    client.batch(batch).await.unwrap();
+    let snapshot = client.snapshot().await.unwrap();
+    let batch = Batch::new().delete_range("k", "b".."d").put("k", "c", "2");
+    client.batch(batch).await.unwrap();
+    assert_eq!(keys(&client, RangeOptions::all()).await, ["a", "c", "d"]);
+    assert_eq!(client.get("k", "c").await.unwrap().as_deref(), Some(&b"2"[..]));
+    assert_eq!(snapshot.get("k", "b").await.unwrap().as_deref(), Some(&b"1"[..]));
+    client.batch(Batch::new().delete_prefix("k", "c")).await.unwrap();
+    assert_eq!(keys(&client, RangeOptions::all()).await, ["a", "d"]);
+    for empty in [
+        Batch::new().delete_range("k", "b".."b"),
+        Batch::new().delete_range("k", ..""),
+    ] {
+        refused(client.batch(empty).await, Kind::Invalid);
+    }
+    client
+        .batch(Batch::new().delete_range::<&str>("k", ..))
+        .await
+        .unwrap();
+    assert!(keys(&client, RangeOptions::all()).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn quota_and_retention_set_by_the_operator_then_kept() {
+    let node = TestNode::start("").await;
+    let (client, _) = node.tenant("acme").await;
+    let admin = node.admin().await;
+    client.put("k", "a", vec![1; 5000]).await.unwrap();
+    assert_eq!(client.usage().await.unwrap().quota, None);
+    admin.set_quota("acme", Some(4000)).await.unwrap();
+    assert_eq!(client.usage().await.unwrap().quota, Some(4000));
+    refused(client.put("k", "b", "1").await, Kind::QuotaExceeded);
+    client.delete("k", "b").await.unwrap();
+    admin.set_quota("acme", None).await.unwrap();
+    client.put("k", "b", "1").await.unwrap();
+    refused(admin.set_quota("nobody", None).await, Kind::NotFound);
+
+    use strongroom_client::proto::admin::set_retention_request::Keep;
+    admin
+        .set_retention("acme", "k", Some(Keep::Months(2)))
+        .await
+        .unwrap();
+    let kept = admin.show_tenant("acme").await.unwrap();
+    use strongroom_client::proto::admin::keyspace::Keep as Kept;
+    assert_eq!(kept.keyspaces.len(), 1, "{kept:?}");
+    assert_eq!(
+        (&*kept.keyspaces[0].name, kept.keyspaces[0].keep),
+        ("k", Some(Kept::Months(2)))
+    );
+    admin.set_retention("acme", "k", None).await.unwrap();
+    let kept = admin.show_tenant("acme").await.unwrap();
+    assert_eq!((kept.keyspaces[0].keep, kept.quota), (None, None));
+    assert!(kept.memtable_bytes >= 5000, "{kept:?}");
+    refused(admin.show_tenant("nobody").await, Kind::NotFound);
+    refused(
+        admin.set_retention("acme", "k", Some(Keep::Days(0))).await,
+        Kind::Invalid,
+    );
+    refused(admin.set_retention("nobody", "k", None).await, Kind::NotFound);
+    assert!(client.get("k", "a").await.unwrap().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn usage_then_what_this_tenant_wrote_and_no_other() {
     let node = TestNode::start("").await;
     let (client, _) = node.tenant("acme").await;

@@ -440,6 +440,90 @@ pub struct FlushResponse {}
 pub struct CompactRequest {}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CompactResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetQuotaRequest {
+    /// Of the tenant.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Absent: no quota.
+    #[prost(uint64, optional, tag = "2")]
+    pub bytes: ::core::option::Option<u64>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetQuotaResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetRetentionRequest {
+    /// Of the tenant.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub keyspace: ::prost::alloc::string::String,
+    /// Absent: for ever. What an earlier retention has ended stays gone.
+    #[prost(oneof = "set_retention_request::Keep", tags = "3, 4")]
+    pub keep: ::core::option::Option<set_retention_request::Keep>,
+}
+/// Nested message and enum types in `SetRetentionRequest`.
+pub mod set_retention_request {
+    /// Absent: for ever. What an earlier retention has ended stays gone.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Keep {
+        /// Of 24 hours.
+        #[prost(uint32, tag = "3")]
+        Days(u32),
+        /// Calendar months, by UTC.
+        #[prost(uint32, tag = "4")]
+        Months(u32),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetRetentionResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ShowTenantRequest {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ShowTenantResponse {
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// Versions of entries in tables: deletes, and values that expired or that newer ones hide, are among them until
+    /// compaction drops them; deletes among them; sealed bytes in tables.
+    #[prost(uint64, tag = "2")]
+    pub entries: u64,
+    #[prost(uint64, tag = "3")]
+    pub deletes: u64,
+    #[prost(uint64, tag = "4")]
+    pub table_bytes: u64,
+    /// Not in tables yet, about.
+    #[prost(uint64, tag = "5")]
+    pub memtable_entries: u64,
+    #[prost(uint64, tag = "6")]
+    pub memtable_bytes: u64,
+    /// Absent: none. Compared with table_bytes and memtable_bytes together.
+    #[prost(uint64, optional, tag = "7")]
+    pub quota: ::core::option::Option<u64>,
+    #[prost(message, repeated, tag = "8")]
+    pub keyspaces: ::prost::alloc::vec::Vec<Keyspace>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Keyspace {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Its retention; absent: for ever.
+    #[prost(oneof = "keyspace::Keep", tags = "2, 3")]
+    pub keep: ::core::option::Option<keyspace::Keep>,
+}
+/// Nested message and enum types in `Keyspace`.
+pub mod keyspace {
+    /// Its retention; absent: for ever.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Keep {
+        #[prost(uint32, tag = "2")]
+        Days(u32),
+        #[prost(uint32, tag = "3")]
+        Months(u32),
+    }
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Role {
@@ -728,6 +812,82 @@ pub mod admin_client {
                 .insert(GrpcMethod::new("strongroom.admin.v1.Admin", "DeleteTenant"));
             self.inner.unary(req, path, codec).await
         }
+        /// What a tenant takes, its quota, and its keyspaces with their retentions. NOT_FOUND.
+        pub async fn show_tenant(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ShowTenantRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ShowTenantResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/strongroom.admin.v1.Admin/ShowTenant",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("strongroom.admin.v1.Admin", "ShowTenant"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Sets how many bytes a tenant may take before its puts are refused. NOT_FOUND.
+        pub async fn set_quota(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SetQuotaRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetQuotaResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/strongroom.admin.v1.Admin/SetQuota",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("strongroom.admin.v1.Admin", "SetQuota"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Sets how long a keyspace, which is created if missing, keeps what is put into it; counts for what is there
+        /// already. NOT_FOUND, INVALID_ARGUMENT (zero; too many changes shortly after one another).
+        pub async fn set_retention(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SetRetentionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetRetentionResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/strongroom.admin.v1.Admin/SetRetention",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("strongroom.admin.v1.Admin", "SetRetention"));
+            self.inner.unary(req, path, codec).await
+        }
         /// The answer holds the token: the only time it is shown.
         pub async fn create_token(
             &mut self,
@@ -960,6 +1120,31 @@ pub mod admin_server {
             request: tonic::Request<super::DeleteTenantRequest>,
         ) -> std::result::Result<
             tonic::Response<super::DeleteTenantResponse>,
+            tonic::Status,
+        >;
+        /// What a tenant takes, its quota, and its keyspaces with their retentions. NOT_FOUND.
+        async fn show_tenant(
+            &self,
+            request: tonic::Request<super::ShowTenantRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ShowTenantResponse>,
+            tonic::Status,
+        >;
+        /// Sets how many bytes a tenant may take before its puts are refused. NOT_FOUND.
+        async fn set_quota(
+            &self,
+            request: tonic::Request<super::SetQuotaRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetQuotaResponse>,
+            tonic::Status,
+        >;
+        /// Sets how long a keyspace, which is created if missing, keeps what is put into it; counts for what is there
+        /// already. NOT_FOUND, INVALID_ARGUMENT (zero; too many changes shortly after one another).
+        async fn set_retention(
+            &self,
+            request: tonic::Request<super::SetRetentionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetRetentionResponse>,
             tonic::Status,
         >;
         /// The answer holds the token: the only time it is shown.
@@ -1380,6 +1565,137 @@ pub mod admin_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DeleteTenantSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/strongroom.admin.v1.Admin/ShowTenant" => {
+                    #[allow(non_camel_case_types)]
+                    struct ShowTenantSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::ShowTenantRequest>
+                    for ShowTenantSvc<T> {
+                        type Response = super::ShowTenantResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ShowTenantRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::show_tenant(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ShowTenantSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/strongroom.admin.v1.Admin/SetQuota" => {
+                    #[allow(non_camel_case_types)]
+                    struct SetQuotaSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::SetQuotaRequest>
+                    for SetQuotaSvc<T> {
+                        type Response = super::SetQuotaResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SetQuotaRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::set_quota(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SetQuotaSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/strongroom.admin.v1.Admin/SetRetention" => {
+                    #[allow(non_camel_case_types)]
+                    struct SetRetentionSvc<T: Admin>(pub Arc<T>);
+                    impl<
+                        T: Admin,
+                    > tonic::server::UnaryService<super::SetRetentionRequest>
+                    for SetRetentionSvc<T> {
+                        type Response = super::SetRetentionResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SetRetentionRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::set_retention(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SetRetentionSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -92,6 +92,20 @@ pub struct Operation {
     /// Of a put, as in PutRequest.
     #[prost(uint64, optional, tag = "4")]
     pub ttl_ms: ::core::option::Option<u64>,
+    /// Present: deletes every key of the range, at the cost of one operation. Key and value are left out then. A range in
+    /// which no key can lie is refused.
+    #[prost(message, optional, tag = "5")]
+    pub range: ::core::option::Option<KeyRange>,
+}
+/// Keys between two ends.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KeyRange {
+    /// Lower end; absent: from the first key.
+    #[prost(message, optional, tag = "1")]
+    pub start: ::core::option::Option<Bound>,
+    /// Upper end; absent: to the last key.
+    #[prost(message, optional, tag = "2")]
+    pub end: ::core::option::Option<Bound>,
 }
 /// What must be so, when the batch is committed, of the newest value of a key.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -207,6 +221,10 @@ pub struct UsageResponse {
     pub memtable_entries: u64,
     #[prost(uint64, tag = "5")]
     pub memtable_bytes: u64,
+    /// The tenant's quota: puts are refused (RESOURCE_EXHAUSTED, kind `quota_exceeded`) while table_bytes and
+    /// memtable_bytes together reach it. Absent: none.
+    #[prost(uint64, optional, tag = "6")]
+    pub quota: ::core::option::Option<u64>,
 }
 /// How far a write must have got before it is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
