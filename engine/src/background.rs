@@ -97,8 +97,11 @@ impl Inner {
         if commit.mode == Mode::Closed {
             return Ok(());
         }
-        rare!(LogBegunAnew);
+        let before = commit.tail.end;
         self.leave_log_behind(&mut commit)?;
+        if commit.tail.end > before {
+            rare!(LogBegunAnew);
+        }
         self.log_expires.store(NEVER, Ordering::Release);
         Ok(())
     }
@@ -106,14 +109,11 @@ impl Inner {
     /// Hands the memtable over to the flush and, where this node writes the log, goes on in another segment: once
     /// that memtable is in tables, nothing before that segment is needed here.
     fn leave_log_behind(&self, commit: &mut CommitState) -> Result<()> {
-        let end = match commit.mode {
-            Mode::Standby => commit.follower.applied(),
-            Mode::Primary | Mode::AwaitingAcceptance if commit.tail.holds_records() => {
-                self.wal.start_segment(&mut commit.tail)?;
-                commit.tail.end
-            }
-            _ => commit.tail.end,
-        };
+        let writes = matches!(commit.mode, Mode::Primary | Mode::AwaitingAcceptance);
+        if writes && commit.tail.holds_records() {
+            self.wal.start_segment(&mut commit.tail)?;
+        }
+        let end = commit.inserted_to();
         let rotated = self.rotate_memtable(end, commit.seqno, true);
         if !rotated && self.mem.read().immutables.is_empty() && self.versions.state().flushed < end {
             // All that was in memory is in tables: nothing is left to replay.
@@ -350,10 +350,7 @@ impl Inner {
                     return Err(error);
                 }
                 // No room for a segment: what is in memory can be flushed all the same, and the log stays.
-                let end = match commit.mode {
-                    Mode::Standby => commit.follower.applied(),
-                    _ => commit.tail.end,
-                };
+                let end = commit.inserted_to();
                 self.rotate_memtable(end, commit.seqno, true);
             }
         }

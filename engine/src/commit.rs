@@ -23,13 +23,21 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::hooks::{planted, rare};
 use crate::inner::{CommitState, Inner, Mode};
 use crate::options::{BATCH_BYTES_MAX, Background};
-use crate::types::{Durability, Position, SeqNo, TenantId};
+use crate::types::{Durability, Lsn, Position, SeqNo, TenantId};
 use crate::wal::format::{Op, parse_ops};
 
 /// How often a writer yields before it sleeps for the commit lock.
 const YIELDS_MAX: u32 = 24;
 
 impl CommitState {
+    /// How far the log is in memtables: on a standby, what came and is not applied may wait for keys.
+    pub fn inserted_to(&self) -> Lsn {
+        match self.mode {
+            Mode::Standby => self.follower.applied(),
+            _ => self.tail.end,
+        }
+    }
+
     /// Ok while this node may order writes.
     pub fn check_writable(&self) -> Result<()> {
         match self.mode {
@@ -197,7 +205,7 @@ impl Inner {
     }
 
     /// The commit lock for a batch. Who holds it needs a few microseconds; a thread that goes to sleep for it, and must
-    /// be woken, loses fifty. So first it lets others run, some twenty times. It does not spin.
+    /// be woken, loses some tens. So first it lets others run, some twenty times. It does not spin.
     fn patient_lock(&self) -> MutexGuard<'_, CommitState> {
         for _ in 0..YIELDS_MAX {
             if let Some(commit) = self.commit.try_lock() {

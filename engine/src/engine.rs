@@ -218,12 +218,7 @@ impl Engine {
         let inner = self.inner();
         let (mode, epoch, applied) = {
             let commit = inner.commit.lock();
-            let applied = if commit.mode == Mode::Standby {
-                commit.follower.applied()
-            } else {
-                commit.tail.end
-            };
-            (commit.mode, commit.tail.epoch, applied)
+            (commit.mode, commit.tail.epoch, commit.inserted_to())
         };
         let state = inner.versions.state();
         let version = inner.versions.current();

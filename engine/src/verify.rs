@@ -138,13 +138,10 @@ pub(crate) fn verify(inner: &Inner) -> Result<Verified> {
     let pin = inner.pins.pin(inner.wal.start(), true);
     let (version, end) = {
         let commit = inner.commit.lock();
-        let end = match commit.mode {
-            Mode::Closed => return Err(crate::commit::closed()),
-            // What came and is not applied may wait for keys.
-            Mode::Standby => commit.follower.applied(),
-            _ => commit.tail.end,
-        };
-        (inner.versions.current(), end)
+        if commit.mode == Mode::Closed {
+            return Err(crate::commit::closed());
+        }
+        (inner.versions.current(), commit.inserted_to())
     };
     let mut verifier = Verifier::new(&inner.io, &inner.dir, inner.keys.clone());
     let keystore = inner.keystore.check_files();

@@ -225,7 +225,7 @@ pub(super) fn room(bytes: usize, entries: u32) -> usize {
 
 impl Block {
     /// Checks all of `held[plain]`; what stands around that does not count. Takes over `held`, which should have
-    /// [`room`], or what it unpacks to. Allocates at most four times the length of the entries, which are at most
+    /// [`room`], or what it unpacks to. Allocates at most five times the length of the entries, which are at most
     /// 255 times as long as `plain`, and of keys that were shortened 8 MiB.
     pub(super) fn decode(mut held: Vec<u8>, plain: Range<usize>) -> Result<Block, Malformed> {
         let short = Malformed("entries that fill the block");
