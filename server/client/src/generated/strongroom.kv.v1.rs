@@ -110,7 +110,7 @@ pub struct KeyRange {
 /// What must be so, when the batch is committed, of the newest value of a key.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Condition {
-    /// Created if missing and the batch is committed.
+    /// Created if missing, also when another condition then does not hold; not for a value that is asked of it.
     #[prost(string, tag = "1")]
     pub keyspace: ::prost::alloc::string::String,
     #[prost(bytes = "bytes", tag = "2")]
