@@ -102,8 +102,10 @@ impl World {
         let space = match tenant.open_keyspace(canary::KEYSPACE) {
             Ok(space) => space,
             Err(e) if e.kind() == ErrorKind::NotFound => {
-                // Creating one is a weaker commit, which shows earlier ones that wait (decision 0005).
-                if self.nature.strict && self.ctx.ledger.pending.iter().any(|p| p.node == node) {
+                // Creating one is a weaker commit, which shows earlier ones that wait, for clients that gave up
+                // too (decision 0005).
+                let status = engine.status();
+                if self.nature.strict && self.ctx.ledger.unconfirmed(status.epoch, status.replicated) {
                     return Ok(());
                 }
                 match tenant.keyspace(canary::KEYSPACE) {

@@ -313,6 +313,15 @@ impl Ledger {
         });
     }
 
+    /// Whether the log of `epoch` may hold a `Replicated` write behind what is confirmed. That its client gave up
+    /// does not take it out.
+    pub fn unconfirmed(&self, epoch: Epoch, confirmed: Lsn) -> bool {
+        self.writes.iter().any(|write| {
+            let behind = write.at.is_none_or(|at| at.lsn > confirmed);
+            write.epoch == epoch && write.replicated && write.outcome != Outcome::Refused && behind
+        })
+    }
+
     // ---- judging ----
 
     /// Content of a node on the path of `epoch` up to `upto`, by key; the write that is there.
