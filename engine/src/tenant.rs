@@ -286,14 +286,16 @@ impl Keyspace {
     /// The value, and when it expires, if it does.
     fn value(&self, view: &View, tree_key: &[u8], at: SeqNo) -> Result<Option<(Bytes, Option<u64>)>> {
         let inner = self.engine.inner();
-        let found = inner.find(view, self.tenant, tree_key, at)?;
+        let Some(found) = inner.find(view, self.tenant, tree_key, at)? else {
+            return Ok(None);
+        };
         let unseen = |e: &Found| {
             planted!(ExpiredSeenBySnapshots) && at < inner.visible() && e.kind == EntryKind::Expiring
         };
         let rule = inner.settings.rule_again(self.tenant, self.id, &self.seen);
         let times = inner.times.by(rule.as_deref());
         let shows = |e: &Found| times.shows(e.kind, &e.value) || unseen(e);
-        Ok(found.filter(shows).map(|e| {
+        Ok(Some(found).filter(shows).map(|e| {
             let ends = expiry::ends(rule.as_deref(), e.kind, &e.value);
             (expiry::value(e.kind, e.value), ends)
         }))

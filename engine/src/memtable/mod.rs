@@ -103,6 +103,11 @@ impl Memtable {
         self.range_deletes.add(tenant, ranges, seqno);
     }
 
+    /// Whether there are any range deletes, of whatever tenant.
+    pub(crate) fn deletes_ranges(&self) -> bool {
+        !self.range_deletes.is_empty()
+    }
+
     /// The newest range delete of `key` at or below `at`.
     pub(crate) fn deleted(&self, tenant: TenantId, key: &[u8], at: SeqNo) -> Option<SeqNo> {
         self.range_deletes.newest(tenant, key, at)
@@ -115,6 +120,9 @@ impl Memtable {
 
     /// The newest version of `key` (a tree key) at or below `at`, deletes included, range deletes not.
     pub(crate) fn get(&self, tenant: TenantId, key: &[u8], at: SeqNo) -> Option<Found> {
+        if self.tree.is_empty() {
+            return None;
+        }
         let item = self.item(self.from(&Place::new(tenant, key, at))?.get(0)?)?;
         let asked = item.tenant == tenant && item.key() == key;
         (asked || planted!(MemtableAnswerUnchecked)).then(|| item.found())

@@ -23,11 +23,19 @@ use crate::types::{SeqNo, TenantId};
 
 /// Newest version of `key` at or below `at`, deletes included; a range delete reads as a delete of its version.
 pub(crate) fn find(view: &View, tenant: TenantId, key: &[u8], at: SeqNo) -> Result<Option<Found>> {
-    let in_memtable =
-        |memtable: &Memtable| newer(memtable.get(tenant, key, at), memtable.deleted(tenant, key, at));
+    let in_memtable = |memtable: &Memtable| {
+        let entry = memtable.get(tenant, key, at);
+        match memtable.deletes_ranges() {
+            true => newer(entry, memtable.deleted(tenant, key, at)),
+            false => entry,
+        }
+    };
     let in_table = |table: &Table| -> Result<_> {
         let entry = table.get(tenant, key, at)?;
-        Ok(newer(entry, table.deleted(tenant, key, at)?))
+        match table.deletes_ranges() {
+            true => Ok(newer(entry, table.deleted(tenant, key, at)?)),
+            false => Ok(entry),
+        }
     };
     if let Some(entry) = in_memtable(&view.active) {
         return Ok(Some(entry));
@@ -44,7 +52,7 @@ pub(crate) fn find(view: &View, tenant: TenantId, key: &[u8], at: SeqNo) -> Resu
             return Ok(Some(entry));
         }
     }
-    for tables in levels {
+    for tables in levels.filter(|tables| !tables.is_empty()) {
         let Some(table) = level::table_for(tables, tenant, key)? else {
             continue;
         };

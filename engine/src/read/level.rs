@@ -32,6 +32,9 @@ pub(crate) fn table_for<'a>(
     tenant: TenantId,
     key: &[u8],
 ) -> Result<Option<&'a Arc<Table>>> {
+    if let [only] = tables {
+        return Ok(Some(only));
+    }
     match tables_of(tables, tenant) {
         [only] => Ok(Some(only)),
         several => Ok(several.get(search(several, tenant, key)?)),

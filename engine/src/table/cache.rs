@@ -9,12 +9,13 @@
 
 use std::sync::Arc;
 
-use quick_cache::sync::{Cache, DefaultLifecycle};
-use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
+use quick_cache::sync::Cache;
+use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
 
 use super::block::Block;
 use super::filter::Filter;
 use super::index::{Index, Level};
+use super::shown::{self, Shelf};
 use super::slot::{self, Slot};
 use crate::hooks::{planted, rare};
 use crate::types::TenantId;
@@ -34,14 +35,14 @@ pub(super) struct Head {
 /// Shortcuts to the parts of an index.
 enum Parts {
     Blocks(Box<[Slot<Block>]>),
-    Sections(Box<[Slot<Head>]>),
+    Sections(Shelf),
 }
 
 impl Head {
     pub(super) fn new(index: Index, filter: Option<Filter>) -> Head {
         let parts = match index.level() {
             Level::Blocks => Parts::Blocks((0..index.len()).map(|_| Slot::empty()).collect()),
-            Level::Sections => Parts::Sections((0..index.len()).map(|_| Slot::empty()).collect()),
+            Level::Sections => Parts::Sections(Shelf::new(index.len())),
         };
         Head { index, filter, parts }
     }
@@ -54,18 +55,18 @@ impl Head {
         }
     }
 
-    /// The shortcut to the head of section `part`; None past the last, and over blocks.
-    pub(super) fn section(&self, part: usize) -> Option<&Slot<Head>> {
+    /// Where the heads of sections are shown; None over blocks.
+    pub(super) fn sections(&self) -> Option<&Shelf> {
         match &self.parts {
             Parts::Blocks(_) => None,
-            Parts::Sections(slots) => slots.get(part),
+            Parts::Sections(shelf) => Some(shelf),
         }
     }
 
     fn memory(&self) -> usize {
         let parts = match &self.parts {
             Parts::Blocks(slots) => slots.len() * Slot::<Block>::BYTES,
-            Parts::Sections(slots) => slots.len() * Slot::<Head>::BYTES,
+            Parts::Sections(shelf) => shelf.len() * Shelf::PLACE_BYTES,
         };
         self.index.memory() + self.filter.as_ref().map_or(0, Filter::memory) + parts
     }
@@ -74,7 +75,8 @@ impl Head {
 #[derive(Clone)]
 enum Piece {
     Block(Arc<Block>),
-    Head(Arc<Head>),
+    /// With where it is shown, if it is.
+    Head(Arc<Head>, Option<shown::Place>),
 }
 
 #[derive(Clone)]
@@ -87,9 +89,28 @@ impl Item {
     fn memory(&self) -> u64 {
         let bytes = match &self.piece {
             Piece::Block(block) => block.memory(),
-            Piece::Head(head) => head.memory(),
+            Piece::Head(head, _) => head.memory(),
         };
         (bytes + ITEM_BYTES) as u64
+    }
+
+    /// It is no longer here, or soon will not be.
+    fn hide(&self) {
+        if let Piece::Head(_, Some(place)) = &self.piece {
+            place.clear();
+        }
+    }
+}
+
+/// What the cache lets go of is no longer shown.
+#[derive(Clone)]
+struct Hide;
+
+impl Lifecycle<Place, Item> for Hide {
+    type RequestState = ();
+
+    fn on_evict(&self, (): &mut (), _: Place, item: Item) {
+        item.hide();
     }
 }
 
@@ -112,7 +133,7 @@ impl Weighter<Place, Item> for Weigh {
     }
 }
 
-type Pieces = Cache<Place, Item, Weigh, DefaultHashBuilder, DefaultLifecycle<Place, Item>>;
+type Pieces = Cache<Place, Item, Weigh, DefaultHashBuilder, Hide>;
 
 /// Decrypted blocks, indexes and filters of all tables, in bounded memory.
 pub(crate) struct BlockCache {
@@ -145,14 +166,8 @@ impl BlockCache {
             .build()
             .ok()
             .filter(|_| bytes > 0);
-        let pieces = options.map(|options| {
-            Cache::with_options(
-                options,
-                Weigh,
-                DefaultHashBuilder::default(),
-                DefaultLifecycle::default(),
-            )
-        });
+        let pieces =
+            options.map(|options| Cache::with_options(options, Weigh, DefaultHashBuilder::default(), Hide));
         let piece_bytes_max = pieces.as_ref().map_or(0, |pieces| pieces.shard_capacity() / 4);
         BlockCache {
             pieces,
@@ -163,13 +178,14 @@ impl BlockCache {
     pub(super) fn block(&self, file: u64, offset: u64) -> Option<Arc<Block>> {
         match self.pieces.as_ref()?.get(&place(file, offset))?.piece {
             Piece::Block(block) => Some(block),
-            Piece::Head(_) => None,
+            Piece::Head(..) => None,
         }
     }
 
-    pub(super) fn head(&self, file: u64, offset: u64) -> Option<Arc<Head>> {
+    /// With where it is shown.
+    pub(super) fn head(&self, file: u64, offset: u64) -> Option<(Arc<Head>, Option<shown::Place>)> {
         match self.pieces.as_ref()?.get(&place(file, offset))?.piece {
-            Piece::Head(head) => Some(head),
+            Piece::Head(head, shown) => Some((head, shown)),
             Piece::Block(_) => None,
         }
     }
@@ -184,14 +200,28 @@ impl BlockCache {
         );
     }
 
-    pub(super) fn keep_head(&self, file: u64, offset: u64, tenant: TenantId, head: &Arc<Head>) {
+    /// Keeps a head, and shows it there while it is kept and `may_be_shown`.
+    pub(super) fn keep_head(
+        &self,
+        (file, offset): (u64, u64),
+        tenant: TenantId,
+        head: &Arc<Head>,
+        shown: Option<shown::Place>,
+        may_be_shown: impl FnOnce() -> bool,
+    ) {
         self.keep(
             place(file, offset),
             Item {
                 tenant,
-                piece: Piece::Head(head.clone()),
+                piece: Piece::Head(head.clone(), shown.clone()),
             },
         );
+        let Some(shown) = shown else { return };
+        let kept = || {
+            let there = self.head(file, offset).and_then(|(_, there)| there);
+            there.is_some_and(|there| there.is(&shown))
+        };
+        shown.show(head, || kept() && may_be_shown());
     }
 
     fn keep(&self, place: Place, item: Item) {
@@ -208,14 +238,22 @@ impl BlockCache {
 
     pub(super) fn forget(&self, file: u64, offset: u64) {
         if let Some(pieces) = &self.pieces {
-            pieces.remove(&place(file, offset));
+            if let Some((_, item)) = pieces.remove(&place(file, offset)) {
+                item.hide();
+            }
         }
     }
 
     /// Drops everything of the tenants that `gone` names, in one walk.
     pub(crate) fn purge_if(&self, gone: impl Fn(TenantId) -> bool) {
         if let Some(pieces) = &self.pieces {
-            pieces.retain(|_, item| !gone(item.tenant));
+            pieces.retain(|_, item| {
+                let stays = !gone(item.tenant);
+                if !stays {
+                    item.hide();
+                }
+                stays
+            });
         }
     }
 

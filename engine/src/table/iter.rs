@@ -16,6 +16,7 @@ use super::cache::Head;
 use super::format::Run;
 use super::index::Level;
 use super::reader::{RunReader, Table};
+use super::shown::Held;
 use crate::error::Result;
 use crate::hooks::{planted, rare};
 use crate::read::cursor::{Cursor, Entry, EntryRef};
@@ -117,7 +118,7 @@ impl TableCursor {
     fn top(&mut self) -> Result<Option<Arc<Head>>> {
         if self.top.is_none() {
             self.top = match self.reader() {
-                Some(mut reader) => reader.top()?,
+                Some(mut reader) => reader.top()?.map(Held::into_arc),
                 None => None,
             };
         }
@@ -138,7 +139,7 @@ impl TableCursor {
         }
         match (top.index.level(), self.reader()) {
             (Level::Blocks, _) if section == 0 => Ok(Some(top.clone())),
-            (Level::Sections, Some(mut reader)) => reader.section(top, section),
+            (Level::Sections, Some(mut reader)) => Ok(reader.section(top, section)?.map(Held::into_arc)),
             _ => Ok(None),
         }
     }

@@ -1,8 +1,8 @@
 //! Tables: immutable sorted files of sealed entries, many tenants in one.
 //!
 //! `builder` writes a table, `reader` opens it and finds single keys, `iter` walks one tenant's
-//! entries; `range_deletes` are those of a run; `block`, `index`, `filter` and `format` are the parts, `compress` makes blocks smaller, `cache`
-//! keeps the decrypted ones.
+//! entries; `range_deletes` are those of a run; `block`, `index`, `filter` and `format` are the parts, `compress`
+//! makes blocks smaller, `cache` keeps the decrypted ones, `shown` and `slot` are shortcuts to them.
 //!
 //! Invariant: a block, index or filter holds one tenant's entries only, is sealed under that tenant's
 //! file key of this table, and is bound to its offset in this file; the clear rest (header, tenant
@@ -21,6 +21,7 @@ mod iter;
 pub(crate) mod parsers;
 mod range_deletes;
 mod reader;
+mod shown;
 mod size;
 mod slot;
 mod tenant_run;

@@ -109,7 +109,7 @@ fn deletes_that_count(top: &Head) -> Option<(&Bytes, &Bytes)> {
 impl Table {
     /// The range deletes of `tenant`. None if it has none here, or its key is destroyed.
     pub(crate) fn range_deletes(&self, tenant: TenantId) -> Result<Option<Arc<Fragments>>> {
-        if !self.has_range_deletes() {
+        if !self.deletes_ranges() {
             return Ok(None);
         }
         let Some(run) = self.find(tenant).filter(|run| run.range_deletes > 0) else {
@@ -121,7 +121,7 @@ impl Table {
 
     /// Whether there are any of `tenant`.
     pub(crate) fn deletes_ranges_of(&self, tenant: TenantId) -> bool {
-        self.has_range_deletes() && self.find(tenant).is_some_and(|run| run.range_deletes > 0)
+        self.deletes_ranges() && self.find(tenant).is_some_and(|run| run.range_deletes > 0)
     }
 
     /// The newest range delete of `key` (a tree key) at or below `at`.

@@ -23,7 +23,7 @@ use super::format::{
 };
 use super::index::{Index, Level};
 use super::iter::TableCursor;
-use super::slot::Slot;
+use super::shown::{self, Held, Shelf};
 use super::tenant_run::TenantRun;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hooks::rare;
@@ -42,7 +42,7 @@ pub(crate) struct Table {
     directory: Directory,
     known: SeqNo,
     /// To the only head of a table that has one tenant.
-    top: Option<Slot<Head>>,
+    top: Option<Shelf>,
     filter_seed: u64,
     /// Whether there are any, of whatever tenant.
     range_deletes: bool,
@@ -128,7 +128,7 @@ impl Table {
             io: io.clone(),
             path: path.to_path_buf(),
             file,
-            top: (meta.tenant_min == meta.tenant_max).then(Slot::empty),
+            top: (meta.tenant_min == meta.tenant_max).then(|| Shelf::new(1)),
             filter_seed: filter::seed(&header.file_id),
             meta,
             header,
@@ -159,12 +159,16 @@ impl Table {
             0
         };
         loop {
-            let head = match top.index.level() {
-                Level::Blocks if section == 0 => Some(top.clone()),
-                Level::Blocks => None,
-                Level::Sections => reader.section(&top, section)?,
+            let of_section;
+            let head: &Head = match top.index.level() {
+                Level::Blocks if section == 0 => &top,
+                Level::Blocks => return Ok(None),
+                Level::Sections => {
+                    of_section = reader.section(&top, section)?;
+                    let Some(head) = &of_section else { return Ok(None) };
+                    head
+                }
             };
-            let Some(head) = head else { return Ok(None) };
             if let Some(filter) = &head.filter {
                 let hash = *hash.get_or_insert_with(|| filter::hash(key, self.filter_seed));
                 if !filter.may_hold(hash) {
@@ -174,7 +178,7 @@ impl Table {
             }
             let mut part = head.index.find(key);
             while part < head.index.len() {
-                let Some(block) = reader.block(&head, part)? else {
+                let Some(block) = reader.block(head, part)? else {
                     return Ok(None);
                 };
                 let found = block.lower_bound(key, at);
@@ -232,6 +236,12 @@ impl Table {
         &self.meta
     }
 
+    /// The head that readers find without asking the cache.
+    #[cfg(test)]
+    pub(super) fn shown_top(&self) -> Option<Arc<Head>> {
+        self.top.as_ref()?.peek(0)
+    }
+
     /// Where the file is.
     #[cfg(test)]
     pub(crate) fn path(&self) -> &Path {
@@ -253,7 +263,7 @@ impl Table {
         self.directory.iter()
     }
 
-    pub(super) fn has_range_deletes(&self) -> bool {
+    pub(crate) fn deletes_ranges(&self) -> bool {
         self.range_deletes
     }
 
@@ -399,15 +409,11 @@ impl<'a> RunReader<'a> {
     }
 
     /// The head of the run: of its only section, or over its sections. None if the key is destroyed.
-    pub(super) fn top(&mut self) -> Result<Option<Arc<Head>>> {
-        if let Some(top) = self.table.top.as_ref().and_then(Slot::get) {
+    pub(super) fn top(&mut self) -> Result<Option<Held>> {
+        if let Some(top) = self.table.top.as_ref().and_then(|shelf| shelf.get(0)) {
             return Ok(Some(top));
         }
-        let loaded = self.load_top()?;
-        if let (Some(slot), Some(top)) = (&self.table.top, &loaded) {
-            slot.set(top);
-        }
-        Ok(loaded)
+        Ok(self.load_top()?.map(Held::Own))
     }
 
     fn load_top(&mut self) -> Result<Option<Arc<Head>>> {
@@ -420,7 +426,8 @@ impl<'a> RunReader<'a> {
             range_deletes,
             ..
         } = self.run;
-        let loaded = self.head(start..head, filter_bytes, index_bytes, entries, None)?;
+        let shown = self.table.top.as_ref().map(|shelf| shelf.place(0));
+        let loaded = self.head(start..head, filter_bytes, index_bytes, entries, None, shown)?;
         match &loaded {
             Some(top) if top.index.level() == Level::Sections && filter_bytes != 0 => {
                 Err(self
@@ -436,18 +443,11 @@ impl<'a> RunReader<'a> {
     }
 
     /// The head of section `index` under `top`; None past the last, or if the key is destroyed.
-    pub(super) fn section(&mut self, top: &Head, index: usize) -> Result<Option<Arc<Head>>> {
-        let Some(slot) = top.section(index) else {
-            return Ok(None);
-        };
-        if let Some(head) = slot.get() {
-            return Ok(Some(head));
+    pub(super) fn section(&mut self, top: &Head, index: usize) -> Result<Option<Held>> {
+        match top.sections().and_then(|shelf| shelf.get(index)) {
+            Some(head) => Ok(Some(head)),
+            None => Ok(self.load_section(top, index)?.map(Held::Own)),
         }
-        let loaded = self.load_section(top, index)?;
-        if let Some(head) = &loaded {
-            slot.set(head);
-        }
-        Ok(loaded)
     }
 
     fn load_section(&mut self, top: &Head, index: usize) -> Result<Option<Arc<Head>>> {
@@ -460,7 +460,8 @@ impl<'a> RunReader<'a> {
             .map_or(&[][..], |before| top.index.separator(before));
         let within = Some((before, top.index.separator(index)));
         let entries = u64::from(handle.entries);
-        let loaded = self.head(span, handle.filter_bytes, handle.bytes, entries, within)?;
+        let shown = top.sections().map(|shelf| shelf.place(index));
+        let loaded = self.head(span, handle.filter_bytes, handle.bytes, entries, within, shown)?;
         match &loaded {
             Some(head) if head.index.level() != Level::Blocks || head.index.range_deletes().is_some() => {
                 Err(self
@@ -471,8 +472,14 @@ impl<'a> RunReader<'a> {
         }
     }
 
+    /// Where the head of section `index` is.
+    #[cfg(test)]
+    pub(super) fn section_offset(&self, top: &Head, index: usize) -> Option<u64> {
+        top.index.span(index).map(|span| span.end)
+    }
+
     /// Loads the filter and index at `span.end`, which cover the file bytes `span` and hold keys
-    /// `within` two separators.
+    /// `within` two separators. It is shown in the place given, while the cache has it.
     fn head(
         &mut self,
         span: Range<u64>,
@@ -480,10 +487,26 @@ impl<'a> RunReader<'a> {
         index_bytes: u32,
         entries: u64,
         within: Option<(&[u8], &[u8])>,
+        shown: Option<shown::Place>,
     ) -> Result<Option<Arc<Head>>> {
         let (table, tenant) = (self.table, self.run.tenant);
         let offset = span.end;
-        if let Some(head) = table.cache.head(table.meta.number, offset) {
+        let at = (table.meta.number, offset);
+        let keep = |head: &Arc<Head>| {
+            let is_live = || table.keys.is_live(tenant);
+            table.cache.keep_head(at, tenant, head, shown.clone(), is_live);
+        };
+        if let Some((head, there)) = table.cache.head(at.0, at.1) {
+            // The shelf it was shown on went with the head over it.
+            let shown_here = match (&there, &shown) {
+                (Some(there), Some(shown)) => there.is(shown),
+                (_, None) => true,
+                (None, Some(_)) => false,
+            };
+            if !shown_here {
+                keep(&head);
+                self.forget_if_dead(offset);
+            }
             return Ok(Some(head));
         }
         let Some(key) = self.key()? else { return Ok(None) };
@@ -510,7 +533,7 @@ impl<'a> RunReader<'a> {
             return Err(table.damage(index_at, "table index", Malformed("keys between separators")));
         }
         let head = Arc::new(Head::new(index, filter));
-        table.cache.keep_head(table.meta.number, offset, tenant, &head);
+        keep(&head);
         self.forget_if_dead(offset);
         Ok(Some(head))
     }

@@ -25,6 +25,13 @@ pub(super) fn start_counting() {
     LOOKS.set(0);
 }
 
+/// Whether this look is one that goes to the cache.
+pub(super) fn time_to_ask() -> bool {
+    let looks = LOOKS.get().wrapping_add(1);
+    LOOKS.set(looks);
+    looks.is_multiple_of(ASK_EVERY)
+}
+
 /// A shortcut to one piece.
 pub(super) struct Slot<T>(ArcSwapWeak<T>);
 
@@ -38,9 +45,7 @@ impl<T> Slot<T> {
 
     /// The piece, if somebody still has it and it is not time to ask the cache.
     pub(super) fn get(&self) -> Option<Arc<T>> {
-        let looks = LOOKS.get().wrapping_add(1);
-        LOOKS.set(looks);
-        if looks.is_multiple_of(ASK_EVERY) {
+        if time_to_ask() {
             return None;
         }
         self.0.load().upgrade()

@@ -17,6 +17,7 @@ use super::format::{Malformed, Run};
 use super::index::Level;
 use super::range_deletes::span_under;
 use super::reader::{RunReader, Table};
+use super::shown::Held;
 use crate::error::{Error, Result};
 use crate::expiry;
 use crate::hooks::planted;
@@ -93,7 +94,9 @@ impl Table {
             return Ok(None);
         };
         let mut reader = RunReader::with_key(self, run, key.clone());
-        let Some(top) = reader.top()? else { return Ok(None) };
+        let Some(top) = reader.top()?.map(Held::into_arc) else {
+            return Ok(None);
+        };
         let mut walk = Walk {
             key,
             head: top.clone(),
@@ -112,7 +115,7 @@ impl Table {
                 for section in 0..top.index.len() {
                     match reader.section(&top, section) {
                         Ok(Some(head)) => {
-                            walk.head = head;
+                            walk.head = head.into_arc();
                             walk.section(self, &reader);
                         }
                         Ok(None) => walk.whole = false,

@@ -85,7 +85,7 @@ fn range_deletes_read_back_beside_entries_and_alone() {
         let meta = build(&place, shape, &content, &deletes);
         assert_eq!(verified(&place, &meta).len(), 0);
         let table = place.open(&meta).unwrap();
-        assert!(table.has_range_deletes());
+        assert!(table.deletes_ranges());
         for tenant in (1..=5).map(TenantId) {
             let (own, oracle) = (deletes.get(&tenant), content.get(&tenant));
             let run = table.run(tenant);
