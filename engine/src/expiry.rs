@@ -137,6 +137,7 @@ pub(crate) struct Shows<'a> {
 
 impl Shows<'_> {
     /// Whether an entry has a value that may be read now. Looks at the time only for one that ends.
+    #[inline]
     pub fn shows(&self, kind: EntryKind, stored: &[u8]) -> bool {
         match kind {
             EntryKind::Delete => return false,

@@ -215,6 +215,7 @@ impl Inner {
     }
 
     /// The same for a handle that asks often: looks again only after a tenant was deleted.
+    #[inline]
     pub fn check_tenant_again(&self, tenant: TenantId, seen: &Seen) -> Result<()> {
         // First the count, then the look: a deletion in between shows in the next count.
         let losses = self.keystore.losses().saturating_add(1);
@@ -227,6 +228,7 @@ impl Inner {
     }
 
     /// Whether a read at `at` finds the keyspace; None asks for a write, which comes after everything.
+    #[inline]
     pub fn check_keyspace(&self, tenant: TenantId, keyspace: KeyspaceId, at: Option<SeqNo>) -> Result<()> {
         if !self.any_dropped.load(Ordering::Acquire) {
             return Ok(());

@@ -213,6 +213,7 @@ impl Settings {
     }
 
     /// The same for a handle that asks often and most often has none: looks again only after a change, whosever.
+    #[inline]
     pub fn rule_again(&self, tenant: TenantId, keyspace: KeyspaceId, seen: &Seen) -> Option<Arc<Rule>> {
         // First the version, then the look: a change in between shows in the next version.
         let newest = self.newest().0;

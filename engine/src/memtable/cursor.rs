@@ -16,9 +16,6 @@ use crate::hooks::rare;
 use crate::read::cursor::{Cursor, Entry, EntryRef};
 use crate::types::{SeqNo, TenantId};
 
-/// Steps over versions of one key before it is cheaper to search.
-const STEPS_MAX: u32 = 8;
-
 pub(super) struct MemtableCursor {
     memtable: Arc<Memtable>,
     tenant: TenantId,
@@ -108,12 +105,22 @@ impl Cursor for MemtableCursor {
 
     fn next_key(&mut self) -> Result<()> {
         let Some(left) = self.item else { return Ok(()) };
-        for _ in 0..STEPS_MAX {
-            self.next()?;
-            let key = |index: Option<u32>| self.memtable.item(index?).map(Item::key);
-            if self.item.is_none() || key(self.item) != key(Some(left)) {
-                return Ok(());
-            }
+        self.next()?;
+        let Some(key) = self.memtable.item(left).map(Item::key) else {
+            return Ok(());
+        };
+        let same = |index: &u32| {
+            let item = self.memtable.item(*index);
+            item.is_some_and(|item| item.tenant == self.tenant && item.key() == key)
+        };
+        if !self.item.is_some_and(|index| same(&index)) {
+            return Ok(());
+        }
+        // Versions of one key stand side by side: past those of this leaf by halving.
+        let after = self.at + self.run.from(self.at).partition_point(same);
+        if after < self.run.len {
+            self.settle(after);
+            return Ok(());
         }
         rare!(ManyVersionsSkipped);
         let memtable = self.memtable.clone();

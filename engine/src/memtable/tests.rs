@@ -282,3 +282,30 @@ fn readers_beside_writers_see_every_published_entry() {
         1000,
     );
 }
+
+#[test]
+fn the_next_key_comes_after_all_versions_and_never_of_another_tenant() {
+    for versions in [1, 2, 3, 8, 31, 32, 33, 200] {
+        let memtable = Arc::new(Memtable::new());
+        for tenant in [TENANT, TenantId(TENANT.0 + 1)] {
+            for seqno in 1..=versions {
+                for key in [b"\0\0\0\x01a", b"\0\0\0\x01b", b"\0\0\0\x01c"] {
+                    insert(&memtable, tenant, &put(key, seqno, b"v"));
+                }
+            }
+        }
+        for from in 1..=versions {
+            let mut cursor = memtable.cursor(TENANT);
+            cursor.seek(b"\0\0\0\x01a", SeqNo(from)).unwrap();
+            for key in [b"a", b"b", b"c"] {
+                let entry = cursor.entry().unwrap();
+                assert_eq!(
+                    (&entry.key[4..], entry.seqno),
+                    (&key[..], if key == b"a" { SeqNo(from) } else { SeqNo(versions) })
+                );
+                cursor.next_key().unwrap();
+            }
+            assert!(cursor.entry().is_none(), "{versions} versions: the next tenant's");
+        }
+    }
+}

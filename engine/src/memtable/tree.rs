@@ -214,6 +214,11 @@ impl Run {
     pub(super) fn get(&self, at: usize) -> Option<u32> {
         self.items.get(..self.len)?.get(at).copied()
     }
+
+    /// Those from `at` on.
+    pub(super) fn from(&self, at: usize) -> &[u32] {
+        self.items.get(at..self.len).unwrap_or_default()
+    }
 }
 
 /// A change was in the way: look again.

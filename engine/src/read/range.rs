@@ -128,10 +128,10 @@ impl Range {
             }
         };
         // Nothing at or above the upper bound comes out of a bounded cursor.
-        let back = self.back.as_ref().and_then(|back| back.entry());
-        Ok(cursor
-            .entry()
-            .is_some_and(|entry| back.is_none_or(|back| entry.key < back.key)))
+        let Some(back) = self.back.as_ref().and_then(|back| back.entry()) else {
+            return Ok(cursor.is_positioned());
+        };
+        Ok(cursor.entry().is_some_and(|entry| entry.key < back.key))
     }
 
     fn retreat(&mut self) -> Result<bool> {
@@ -152,10 +152,10 @@ impl Range {
                 self.back.insert(cursor)
             }
         };
-        let front = self.front.as_ref().and_then(|front| front.entry());
-        Ok(cursor
-            .entry()
-            .is_some_and(|entry| front.is_none_or(|front| entry.key > front.key)))
+        let Some(front) = self.front.as_ref().and_then(|front| front.entry()) else {
+            return Ok(cursor.is_positioned());
+        };
+        Ok(cursor.entry().is_some_and(|entry| entry.key > front.key))
     }
 
     /// One step with `step`; None when the range has ended.

@@ -124,6 +124,11 @@ impl<C: Cursor> VisibleCursor<C> {
         self.settle_backward(times)
     }
 
+    /// Whether it is on an entry.
+    pub(crate) fn is_positioned(&self) -> bool {
+        !matches!(self.current, Current::None)
+    }
+
     /// The visible entry, always with a value to read, if positioned.
     pub(crate) fn entry(&self) -> Option<EntryRef<'_>> {
         match &self.current {

@@ -322,10 +322,13 @@ impl Block {
 
     /// Where entry `index` begins, and whether its key is that of the one before; None past the end.
     fn place(&self, index: usize) -> Option<u32> {
-        // The places are the last there is in the block.
-        let places = self.bytes.get(self.digits + self.entries * 8..)?;
-        let (places, _) = places.as_chunks();
-        places.get(index).map(|place| u32::from_le_bytes(*place))
+        self.places().get(index).map(|place| u32::from_le_bytes(*place))
+    }
+
+    fn places(&self) -> &[[u8; 4]] {
+        // They are the last there is in the block.
+        let places = self.bytes.get(self.digits + self.entries * 8..);
+        places.unwrap_or_default().as_chunks().0
     }
 
     fn digits(&self) -> &[[u8; 8]] {
@@ -343,9 +346,21 @@ impl Block {
         self.place(index).is_some_and(|place| place & SAME_KEY != 0)
     }
 
+    /// The first entry from `index` on whose key is not that of the one before it, and where it is.
+    pub(super) fn next_key(&self, index: usize) -> Option<(usize, Parts)> {
+        let places = self.places().get(index..)?.iter();
+        let mut places = places.map(|place| u32::from_le_bytes(*place)).enumerate();
+        let (further, place) = places.find(|(_, place)| place & SAME_KEY == 0)?;
+        Some((index + further, self.parts_at(place)?))
+    }
+
     /// Where entry `index` is; None past the end.
     pub(super) fn parts(&self, index: usize) -> Option<Parts> {
-        let start = (self.place(index)? & !SAME_KEY) as usize;
+        self.parts_at(self.place(index)?)
+    }
+
+    fn parts_at(&self, place: u32) -> Option<Parts> {
+        let start = (place & !SAME_KEY) as usize;
         let all = self.bytes.len();
         let mut fields = Fields(self.bytes.get(start..)?);
         let key_len = length(&mut fields)?;

@@ -364,11 +364,8 @@ impl Cursor for TableCursor {
         let Some(place) = &mut self.place else {
             return Ok(());
         };
-        let mut next = place.index + 1;
-        while place.block.same_key(next) {
-            next += 1;
-        }
-        if place.step(next) {
+        if let Some((index, parts)) = place.block.next_key(place.index + 1) {
+            (place.index, place.parts) = (index, parts);
             return Ok(());
         }
         let (section, part) = (place.section, place.part);

@@ -20,6 +20,9 @@ use crate::hooks::{planted, rare};
 use crate::io::File;
 use crate::types::Lsn;
 
+/// How often a leader lets others run before it syncs.
+const GATHER_YIELDS_MAX: u32 = 32;
+
 pub(super) struct Progress {
     /// For error messages.
     dir: PathBuf,
@@ -45,6 +48,8 @@ struct State {
     closed: bool,
     /// Committers that wait for a sync which covers their position.
     committers: Vec<(Lsn, Thread)>,
+    /// How many committers the last sync was for.
+    together: usize,
     /// Cursors that wait for something to read.
     cursors: usize,
 }
@@ -62,6 +67,7 @@ impl Progress {
                 failed: None,
                 closed: false,
                 committers: Vec::new(),
+                together: 0,
                 cursors: 0,
             }),
             tailing: Condvar::new(),
@@ -170,16 +176,38 @@ impl Progress {
         }
     }
 
+    /// Who was on its way when the last sync ended comes along with this one: those that it woke append their next
+    /// records at about the same time, and a sync for each handful of them costs more than the wait. It is over when
+    /// nobody came, and where one writer is alone there is none.
+    fn gather(&self, state: &mut MutexGuard<'_, State>) {
+        for _ in 0..GATHER_YIELDS_MAX {
+            let before = state.written;
+            MutexGuard::unlocked(state, std::thread::yield_now);
+            if state.written == before {
+                return;
+            }
+        }
+    }
+
     fn lead_sync(&self, state: &mut MutexGuard<'_, State>) {
-        let Some(file) = state.file.clone() else { return };
-        let target = state.written;
         state.syncing = true;
+        if state.together > 1 {
+            self.gather(state);
+        }
+        let Some(file) = state.file.clone().filter(|_| state.failed.is_none()) else {
+            state.syncing = false;
+            return;
+        };
+        let target = state.written;
         let outcome = MutexGuard::unlocked(state, || file.sync());
         state.syncing = false;
         let covered = match outcome {
             Ok(()) => {
                 self.syncs.fetch_add(1, Ordering::Relaxed);
-                self.reach(state, target)
+                let covered = self.reach(state, target);
+                // And its leader.
+                state.together = covered.len() + 1;
+                covered
             }
             Err(_) if planted!(FailedSyncRetried) => Vec::new(),
             Err(e) => {
