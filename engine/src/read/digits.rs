@@ -97,6 +97,8 @@ fn rank_from<'a>(
 
 /// So many numbers are counted through rather than halved.
 const COUNTED: usize = 64;
+/// So many numbers share a line of memory, about.
+const LINE: usize = 8;
 /// One number of so many stands for its neighbours as well.
 const FENCE_EVERY: usize = 32;
 
@@ -116,11 +118,12 @@ fn below(digits: &[[u8; 8]], wanted: u64) -> usize {
             rest = low;
         }
     }
-    start
-        + rest
-            .iter()
-            .map(|other| usize::from(is_below(other)))
-            .sum::<usize>()
+    // First one number of each line, then those of the line where it is.
+    let (lines, _) = rest.as_chunks::<LINE>();
+    let before = |line: &[[u8; 8]; LINE]| usize::from(line.last().is_some_and(is_below));
+    let before = LINE * lines.iter().map(before).sum::<usize>();
+    let line = rest.get(before..).unwrap_or_default().iter().take(LINE);
+    start + before + line.map(|other| usize::from(is_below(other))).sum::<usize>()
 }
 
 /// The digits of keys in order, to search by.

@@ -40,6 +40,8 @@ pub(crate) struct Table {
     meta: TableMeta,
     header: FileHeader,
     directory: Directory,
+    /// Of a table that has one tenant: all there is in the directory.
+    only: Option<Run>,
     known: SeqNo,
     /// To the only head of a table that has one tenant.
     top: Option<Shelf>,
@@ -133,6 +135,7 @@ impl Table {
             meta,
             header,
             range_deletes,
+            only: directory.at(0).filter(|_| directory.len() == 1),
             directory,
             known: footer.known,
             keys,
@@ -147,7 +150,7 @@ impl Table {
     /// Errors: `Corruption` for damage, `KeyRefused` if the tenant's key is another than the one that
     /// sealed this table.
     pub(crate) fn get(&self, tenant: TenantId, key: &[u8], at: SeqNo) -> Result<Option<Found>> {
-        let Some(run) = self.directory.find(tenant).filter(|run| run.seqno_min <= at) else {
+        let Some(run) = self.find(tenant).filter(|run| run.seqno_min <= at) else {
             return Ok(None);
         };
         let mut reader = RunReader::new(self, run);
@@ -218,12 +221,12 @@ impl Table {
 
     /// Whether the table has entries of `tenant`.
     pub(crate) fn contains(&self, tenant: TenantId) -> bool {
-        self.directory.find(tenant).is_some()
+        self.find(tenant).is_some()
     }
 
     /// `tenant`'s share.
     pub(crate) fn run(&self, tenant: TenantId) -> Option<TenantRun> {
-        self.directory.find(tenant).map(TenantRun::from)
+        self.find(tenant).map(TenantRun::from)
     }
 
     /// The shares of all tenants, ids ascending. Needs no keys.
@@ -272,7 +275,10 @@ impl Table {
     }
 
     pub(super) fn find(&self, tenant: TenantId) -> Option<Run> {
-        self.directory.find(tenant)
+        match self.only {
+            Some(only) => Some(only).filter(|run| run.tenant == tenant),
+            None => self.directory.find(tenant),
+        }
     }
 
     /// The key that opens `run`; None if it is destroyed.
