@@ -1,4 +1,5 @@
-//! The one cache of decrypted pieces: data blocks and section heads (index and filter) of all tables.
+//! The one cache of decrypted pieces: data blocks and section heads (index and filter) of all tables, and separated
+//! values.
 //!
 //! Keyed by file number and offset; the tenant stands inside, so that all of one tenant's pieces can
 //! be dropped when its key is destroyed. Weighed by the bytes a piece holds in memory. Scan resistant
@@ -9,6 +10,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
@@ -75,6 +77,7 @@ impl Head {
 enum Piece {
     Block(Arc<Block>),
     Head(Arc<Head>),
+    Value(Bytes),
 }
 
 #[derive(Clone)]
@@ -88,6 +91,7 @@ impl Item {
         let bytes = match &self.piece {
             Piece::Block(block) => block.memory(),
             Piece::Head(head) => head.memory(),
+            Piece::Value(value) => value.len(),
         };
         (bytes + ITEM_BYTES) as u64
     }
@@ -114,7 +118,7 @@ impl Weighter<Place, Item> for Weigh {
 
 type Pieces = Cache<Place, Item, Weigh, DefaultHashBuilder, DefaultLifecycle<Place, Item>>;
 
-/// Decrypted blocks, indexes and filters of all tables, in bounded memory.
+/// Decrypted blocks, indexes and filters of all tables, and separated values, in bounded memory.
 pub(crate) struct BlockCache {
     /// None when turned off.
     pieces: Option<Pieces>,
@@ -163,14 +167,21 @@ impl BlockCache {
     pub(super) fn block(&self, file: u64, offset: u64) -> Option<Arc<Block>> {
         match self.pieces.as_ref()?.get(&place(file, offset))?.piece {
             Piece::Block(block) => Some(block),
-            Piece::Head(_) => None,
+            Piece::Head(_) | Piece::Value(_) => None,
         }
     }
 
     pub(super) fn head(&self, file: u64, offset: u64) -> Option<Arc<Head>> {
         match self.pieces.as_ref()?.get(&place(file, offset))?.piece {
             Piece::Head(head) => Some(head),
-            Piece::Block(_) => None,
+            Piece::Block(_) | Piece::Value(_) => None,
+        }
+    }
+
+    pub(super) fn value(&self, file: u64, offset: u64) -> Option<Bytes> {
+        match self.pieces.as_ref()?.get(&place(file, offset))?.piece {
+            Piece::Value(value) => Some(value),
+            Piece::Block(_) | Piece::Head(_) => None,
         }
     }
 
@@ -190,6 +201,16 @@ impl BlockCache {
             Item {
                 tenant,
                 piece: Piece::Head(head.clone()),
+            },
+        );
+    }
+
+    pub(super) fn keep_value(&self, file: u64, offset: u64, tenant: TenantId, value: &Bytes) {
+        self.keep(
+            place(file, offset),
+            Item {
+                tenant,
+                piece: Piece::Value(value.clone()),
             },
         );
     }

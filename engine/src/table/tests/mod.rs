@@ -6,6 +6,7 @@ mod golden;
 mod keys;
 mod range_deletes;
 mod round_trip;
+mod values;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
