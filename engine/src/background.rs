@@ -33,9 +33,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// What a job did.
 #[derive(Clone, Copy)]
 pub(crate) struct Done {
-    /// Bytes of tables it read.
+    /// Bytes of tables it read, values apart left out.
     pub bytes_read: u64,
-    /// Bytes of tables it wrote.
+    /// Bytes of tables and value files it wrote.
     pub bytes_written: u64,
 }
 
@@ -54,6 +54,7 @@ impl Done {
             bytes_written: added
                 .filter(|meta| !was_there(meta.number))
                 .map(|meta| meta.bytes)
+                .chain(edit.values.iter().map(|meta| meta.bytes))
                 .sum(),
         }
     }
@@ -266,6 +267,7 @@ impl Inner {
             .iter()
             .flatten()
             .filter_map(|table| table.expires)
+            .chain(shape.values.iter().filter_map(|file| file.expires))
             .min();
         self.tables_expire
             .store(first.unwrap_or(NEVER), Ordering::Release);

@@ -12,6 +12,7 @@ use crate::expiry;
 use crate::hooks::{planted, rare};
 use crate::inner::Inner;
 use crate::read::cursor::Found;
+use crate::table::Owner;
 use crate::tenant::Snapshot;
 use crate::types::{SeqNo, TenantId};
 
@@ -52,7 +53,17 @@ impl Inner {
                 Holds::Value(expected) => {
                     let times = self.times.by(rule.as_deref());
                     let shows = |e: &Found| times.shows(e.kind, &e.value);
-                    let value = newest.filter(shows).map(|e| expiry::value(e.kind, e.value));
+                    let value = match newest.filter(shows) {
+                        Some(e) => {
+                            let owner = Owner {
+                                tenant,
+                                key: &condition.tree_key,
+                                seqno: e.seqno,
+                            };
+                            view.version.value(owner, e.kind, e.value)?
+                        }
+                        None => None,
+                    };
                     value == *expected
                 }
                 Holds::Unchanged { since, until } => {

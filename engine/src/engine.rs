@@ -244,7 +244,8 @@ impl Engine {
             tenants: inner.keystore.len() as u64,
             read_only: inner.wal.failure(),
             wal_start: inner.wal.start(),
-            table_bytes: tables().map(|t| t.meta().bytes).sum(),
+            table_bytes: tables().map(|t| t.meta().bytes).sum::<u64>()
+                + version.values.values().map(|file| file.meta().bytes).sum::<u64>(),
             tables_per_level: version.levels.iter().map(|l| l.len() as u64).collect(),
             first_expiry_ms: Some(inner.tables_expire.load(Ordering::Acquire)).filter(|at| *at != NEVER),
             memtable_bytes: (mem.active.bytes()

@@ -51,7 +51,7 @@ pub(crate) fn expires(kind: EntryKind, stored: &[u8]) -> Option<u64> {
             let (at, _) = split(split(stored)?.1)?;
             Some(at).filter(|at| *at != NEVER)
         }
-        EntryKind::Put | EntryKind::Delete => None,
+        EntryKind::Put | EntryKind::Delete | EntryKind::Separated => None,
     }
 }
 
@@ -141,7 +141,7 @@ impl Shows<'_> {
     pub fn shows(&self, kind: EntryKind, stored: &[u8]) -> bool {
         match kind {
             EntryKind::Delete => return false,
-            EntryKind::Put if self.rule.is_none() => return true,
+            EntryKind::Put | EntryKind::Separated if self.rule.is_none() => return true,
             _ if stored.len() < kind.stamp_bytes() => return false,
             _ => {}
         }
@@ -154,7 +154,7 @@ impl Shows<'_> {
 
     fn count(&self, kind: EntryKind, stored: &[u8]) {
         match kind {
-            EntryKind::Put => {
+            EntryKind::Put | EntryKind::Separated => {
                 rare!(UndatedNotShown);
             }
             EntryKind::Dated if expires(kind, stored).is_none() => {

@@ -10,6 +10,7 @@
 
 use std::sync::Arc;
 
+use crate::compaction::apart::{self, Place};
 use crate::compaction::output::{Outputs, cancelled};
 use crate::compaction::range_deletes::RangeDeletes;
 use crate::compaction::retention::{Retention, Verdict};
@@ -68,19 +69,29 @@ pub(crate) fn flush(work: &Work<'_>, memtable: &Arc<Memtable>, flushed: Lsn, seq
             } else {
                 (entry, ends)
             };
-            if verdict != Verdict::Drop && !outputs.add(tenant, entry, ends)? {
-                break;
+            if verdict != Verdict::Drop {
+                // No memtable has references.
+                let separation = Terms::separation(terms.as_ref(), work.options);
+                let there = match apart::place(entry, separation, |_| false) {
+                    Place::Apart => outputs.add_apart(tenant, entry, entry.value)?,
+                    _ => outputs.add(tenant, entry, ends)?,
+                };
+                if !there {
+                    break;
+                }
             }
             cursor.next()?;
         }
         outputs.end_tenant(tenant, &mut deletes)?;
     }
-    let added: Vec<_> = outputs.finish()?.into_iter().map(|meta| (0, meta)).collect();
+    let written = outputs.finish()?;
+    let added: Vec<_> = written.tables.into_iter().map(|meta| (0, meta)).collect();
     if added.is_empty() {
         rare!(FlushedNothing);
     }
     Ok(Edit {
         added,
+        values: written.values,
         flushed: Some(flushed),
         seqno: Some(seqno),
         ..Edit::default()

@@ -102,8 +102,13 @@ pub struct Options {
     pub block_bytes: usize,
     /// Compression of blocks. `None`: larger files, and sizes that tell less (docs/guarantees.md).
     pub compression: Compression,
-    /// Target size of a table's file, 64 KiB to 4 GiB.
+    /// Target size of a table's file, and of a value file, 64 KiB to 4 GiB.
     pub table_bytes: u64,
+    /// Values of so many bytes and more are kept in value files, apart from the tree, so that compaction moves
+    /// references to them: 64 B to 64 MiB, or 0 for none. Less: cheaper writes; a range reads such values one by one.
+    /// Values that expire, and those of keyspaces with a retention, stay in the tree. Values that are in tables
+    /// already move when those are compacted.
+    pub separate_bytes: usize,
     /// Level-0 tables that start a compaction, 2 to 64.
     pub level0_tables: usize,
     /// Level-0 tables at which writers wait for compaction. At least twice `level0_tables`.
@@ -130,6 +135,7 @@ impl Default for Options {
             block_bytes: 4 << 10,
             compression: Compression::Lz4,
             table_bytes: 64 << 20,
+            separate_bytes: 8 << 10,
             level0_tables: 4,
             level0_tables_stop: 20,
             level1_bytes: 256 << 20,
@@ -154,6 +160,10 @@ impl Options {
             ("segment_bytes", (4 << 10..=4 << 30).contains(&self.segment_bytes)),
             ("block_bytes", (256..=1 << 20).contains(&self.block_bytes)),
             ("table_bytes", (64 << 10..=4 << 30).contains(&self.table_bytes)),
+            (
+                "separate_bytes",
+                self.separate_bytes == 0 || (64..=VALUE_BYTES_MAX).contains(&self.separate_bytes),
+            ),
             ("level0_tables", (2..=64).contains(&self.level0_tables)),
             (
                 "level0_tables_stop",
@@ -181,6 +191,7 @@ impl Options {
             segment_bytes: 16 << 10,
             block_bytes: 256,
             table_bytes: 64 << 10,
+            separate_bytes: 512,
             level0_tables: 2,
             level0_tables_stop: 4,
             level1_bytes: 128 << 10,

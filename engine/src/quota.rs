@@ -1,14 +1,14 @@
 //! Quotas: how much a tenant may take before its commits are refused.
 //!
-//! Compared is what [`Usage::bytes`](crate::Usage::bytes) tells: the tenant's sealed bytes in tables and its keys and
-//! values in memtables. Tables are counted when the version changes, run by run of those that came or went;
+//! Compared is what [`Usage::bytes`](crate::Usage::bytes) tells: the tenant's sealed bytes in tables and value files and
+//! its keys and values in memtables. Tables are counted when the version changes, run by run of those that came or went;
 //! memtables count what is put into them. So a commit looks up two or three numbers, and walks nothing.
 //!
 //! Invariants: the numbers are those of the current version and of the memtables that are not in it; between the two
 //! steps in which a flush is installed they may lack what it wrote. Only a primary compares: what is in the log
 //! is applied everywhere.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -25,36 +25,26 @@ use crate::types::{Position, TenantId};
 use crate::version::Version;
 use crate::wal::format::{Op, OpKind, push_op};
 
-/// Bytes that tenants have in tables.
+/// Bytes that tenants have in tables and value files.
 #[derive(Default)]
 pub(crate) struct Accounts(Mutex<HashMap<TenantId, u64>>);
 
 impl Accounts {
     /// The version has changed.
     pub fn follow(&self, before: &Version, now: &Version) {
-        let numbers = |version: &Version| -> std::collections::HashSet<u64> {
+        let numbers = |version: &Version| -> HashSet<u64> {
             version.tables().map(|(_, table)| table.meta().number).collect()
         };
         let (old, new) = (numbers(before), numbers(now));
         let mut bytes = self.0.lock();
-        for (_, table) in now
-            .tables()
-            .filter(|(_, table)| !old.contains(&table.meta().number))
-        {
-            for run in table.tenants() {
-                *bytes.entry(run.tenant).or_default() += run.bytes;
-            }
+        for (tenant, more) in shares_beyond(now, before, &old) {
+            *bytes.entry(tenant).or_default() += more;
         }
-        for (_, table) in before
-            .tables()
-            .filter(|(_, table)| !new.contains(&table.meta().number))
-        {
-            for run in table.tenants() {
-                if let Some(has) = bytes.get_mut(&run.tenant) {
-                    *has = has.saturating_sub(run.bytes);
-                    if *has == 0 {
-                        bytes.remove(&run.tenant);
-                    }
+        for (tenant, less) in shares_beyond(before, now, &new) {
+            if let Some(has) = bytes.get_mut(&tenant) {
+                *has = has.saturating_sub(less);
+                if *has == 0 {
+                    bytes.remove(&tenant);
                 }
             }
         }
@@ -63,6 +53,24 @@ impl Accounts {
     fn of(&self, tenant: TenantId) -> u64 {
         self.0.lock().get(&tenant).copied().unwrap_or(0)
     }
+}
+
+/// What tenants have in the files of `version` that `other`, which has the tables `tables`, lacks.
+fn shares_beyond<'a>(
+    version: &'a Version,
+    other: &'a Version,
+    tables: &'a HashSet<u64>,
+) -> impl Iterator<Item = (TenantId, u64)> + 'a {
+    let in_tables = version
+        .tables()
+        .filter(|(_, table)| !tables.contains(&table.meta().number))
+        .flat_map(|(_, table)| table.tenants().map(|run| (run.tenant, run.bytes)));
+    let apart = version
+        .values
+        .iter()
+        .filter(|(number, _)| !other.values.contains_key(number) && !planted!(ValuesNotCounted))
+        .flat_map(|(_, file)| file.runs().iter().map(|run| (run.tenant, run.bytes)));
+    in_tables.chain(apart)
 }
 
 /// Keys and values of a tenant in memtables.
@@ -80,7 +88,7 @@ pub(crate) fn cost(op: &Op) -> u64 {
 fn adds(op: &Op) -> bool {
     match op.kind {
         OpKind::Entry(EntryKind::Delete) | OpKind::DeleteRange => planted!(QuotaRefusesDeletes),
-        OpKind::Entry(EntryKind::Put | EntryKind::Expiring | EntryKind::Dated) => drop_marker(op).is_none(),
+        OpKind::Entry(_) => drop_marker(op).is_none(),
     }
 }
 

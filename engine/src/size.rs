@@ -21,7 +21,8 @@ pub struct Size {
     /// Versions of entries: deletes, and values that expired or that newer ones hide, are among them until
     /// compaction drops them.
     pub entries: u64,
-    /// Bytes: sealed blocks in tables, keys and values in memtables. Indexes and filters are not counted.
+    /// Bytes: sealed blocks in tables, values apart from them, keys and values in memtables. Indexes and filters are
+    /// not counted.
     pub bytes: u64,
 }
 
@@ -36,14 +37,21 @@ pub struct Usage {
     pub deletes: u64,
     /// Sealed bytes in tables: blocks, filters, indexes.
     pub table_bytes: u64,
+    /// Sealed bytes in value files: those that newer ones hide are among them until compaction empties their file.
+    pub value_bytes: u64,
     /// In memtables, not in tables yet: counted as in [`Keyspace::approximate_size`], but all bytes.
     pub memtables: Size,
 }
 
 impl Usage {
-    /// What a quota is compared with: sealed bytes in tables, and keys and values in memtables.
+    /// Sealed bytes in tables and value files together: all that the tenant has on disk but its log.
+    pub fn file_bytes(&self) -> u64 {
+        self.table_bytes.saturating_add(self.value_bytes)
+    }
+
+    /// What a quota is compared with: sealed bytes in tables and value files, and keys and values in memtables.
     pub fn bytes(&self) -> u64 {
-        self.table_bytes.saturating_add(self.memtables.bytes)
+        self.file_bytes().saturating_add(self.memtables.bytes)
     }
 }
 
@@ -65,6 +73,7 @@ impl Tenant {
             usage.deletes += run.deletes;
             usage.table_bytes += run.bytes;
         }
+        usage.value_bytes = apart(&view, self.id);
         let all = KeyRange {
             lower: &[],
             upper: None,
@@ -83,7 +92,8 @@ impl Keyspace {
     /// About how much lies in `range`, without reading it.
     ///
     /// - Accuracy: of each table up to two blocks too much (blocks at the range's ends count in full) and never too
-    ///   little; of each memtable the first 10,000 entries of the range.
+    ///   little; of each memtable the first 10,000 entries of the range. Values that stand apart (`separate_bytes`) count
+    ///   by the entries: as if each of the tenant's had as much of them as any other.
     /// - Cost: the indexes of the keyspace's tables, most often from the cache; no data block is read.
     /// - Errors: as for [`get`](Keyspace::get).
     pub fn approximate_size<K: AsRef<[u8]>>(&self, range: impl RangeBounds<K>) -> Result<Size> {
@@ -104,14 +114,29 @@ fn size(view: &View, tenant: TenantId, range: KeyRange<'_>) -> Result<Size> {
     for memtable in std::iter::once(&view.active).chain(&view.immutables) {
         add_memtable(&mut size, memtable, tenant, range)?;
     }
+    let mut entries = 0;
     let mut levels = view.version.levels.iter();
     let level0 = levels.next().into_iter().flatten();
     for table in level0.chain(levels.flat_map(|tables| level::tables_of(tables, tenant))) {
         let share = table.share(tenant, range)?;
-        size.entries += share.entries;
+        entries += share.entries;
         size.bytes += share.bytes;
     }
+    size.entries += entries;
+    let apart = apart(view, tenant);
+    if apart > 0 {
+        let runs = view.version.tables().filter_map(|(_, table)| table.run(tenant));
+        let all: u64 = runs.map(|run| run.entries).sum();
+        let part = u128::from(apart) * u128::from(entries.min(all)) / u128::from(all.max(1));
+        size.bytes += u64::try_from(part).unwrap_or(u64::MAX);
+    }
     Ok(size)
+}
+
+/// A tenant's sealed bytes in value files.
+fn apart(view: &View, tenant: TenantId) -> u64 {
+    let runs = view.version.values.values().filter_map(|file| file.run(tenant));
+    runs.map(|run| run.bytes).sum()
 }
 
 fn add_memtable(

@@ -19,7 +19,9 @@ use crate::wal::format::{Op, OpKind};
 pub struct Stats {
     /// Tables, level by level; the last level is the oldest data.
     pub levels: Vec<LevelStats>,
-    /// Sealed bytes of destroyed tenants in tables, until compaction drops them.
+    /// Values that stand apart from tables.
+    pub values: ValueStats,
+    /// Sealed bytes of destroyed tenants in tables and value files, until compaction drops them.
     pub dead_bytes: u64,
     /// Memtables.
     pub memtables: MemtableStats,
@@ -65,6 +67,20 @@ pub struct LevelStats {
     pub deletes: u64,
 }
 
+/// The value files.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct ValueStats {
+    /// Files.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Values in them.
+    pub values: u64,
+    /// Sealed bytes that no table needs any more, until compaction empties their file.
+    pub garbage_bytes: u64,
+}
+
 /// The memtables.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
@@ -107,7 +123,7 @@ pub struct JobStats {
     pub failed: u64,
     /// Bytes of tables read: 0 for flushes, and for tables that only changed their level.
     pub bytes_read: u64,
-    /// Bytes of tables written.
+    /// Bytes of tables and value files written.
     pub bytes_written: u64,
     /// Time they took, with failed ones.
     pub time: Duration,
@@ -239,6 +255,18 @@ pub(crate) fn stats(inner: &Inner) -> Stats {
         }
         levels.push(level);
     }
+    let referred = version.referred();
+    let mut values = ValueStats::default();
+    for (number, file) in &version.values {
+        values.files += 1;
+        values.bytes += file.meta().bytes;
+        values.values += file.meta().values;
+        let needed = referred.get(number).copied().unwrap_or(0);
+        let has: u64 = file.runs().iter().map(|run| run.bytes).sum();
+        values.garbage_bytes += has.saturating_sub(needed);
+        let dead = file.runs().iter().filter(|run| !inner.keys.is_live(run.tenant));
+        dead_bytes += dead.map(|run| run.bytes).sum::<u64>();
+    }
     let memtables = {
         let mem = inner.mem.read();
         let most = inner.options.immutable_memtables_max as u64 + 1;
@@ -263,6 +291,7 @@ pub(crate) fn stats(inner: &Inner) -> Stats {
         .map(|e| e.to_string());
     Stats {
         levels,
+        values,
         dead_bytes,
         memtables,
         cache_bytes: cache.bytes,

@@ -45,7 +45,7 @@ pub struct Status {
     pub read_only: Option<String>,
     /// Oldest WAL position still kept.
     pub wal_start: Lsn,
-    /// Bytes in tables.
+    /// Bytes in tables, and in the value files beside them.
     pub table_bytes: u64,
     /// Tables in each level.
     pub tables_per_level: Vec<u64>,

@@ -20,6 +20,7 @@ use crate::inner::{Seen, View};
 use crate::options::{BATCH_BYTES_MAX, KEY_BYTES_MAX, PutOptions, VALUE_BYTES_MAX};
 use crate::read::cursor::{EntryKind, Found};
 use crate::read::range::Range;
+use crate::table::Owner;
 use crate::transaction::Transaction;
 use crate::types::{Durability, KeyspaceId, Position, SeqNo, TenantId};
 use crate::wal::format::{push_expiring, push_op};
@@ -295,10 +296,17 @@ impl Keyspace {
         let rule = inner.settings.rule_again(self.tenant, self.id, &self.seen);
         let times = inner.times.by(rule.as_deref());
         let shows = |e: &Found| times.shows(e.kind, &e.value) || unseen(e);
-        Ok(Some(found).filter(shows).map(|e| {
-            let ends = expiry::ends(rule.as_deref(), e.kind, &e.value);
-            (expiry::value(e.kind, e.value), ends)
-        }))
+        if !shows(&found) {
+            return Ok(None);
+        }
+        let ends = expiry::ends(rule.as_deref(), found.kind, &found.value);
+        let owner = Owner {
+            tenant: self.tenant,
+            key: tree_key,
+            seqno: found.seqno,
+        };
+        let value = view.version.value(owner, found.kind, found.value)?;
+        Ok(value.map(|value| (value, ends)))
     }
 
     /// Entries whose key lies in `range`, in key order, from both ends: `range("a"..).rev().take(10)`.

@@ -5,8 +5,9 @@
 //! keystore   base and log: checksums, tags, the root's wrapping
 //! CURRENT    and the manifest it names: checksums, tags, digest if closed; in a running engine also that they
 //!            say what is in use
+//! values     digest of the clear parts of value files
 //! tables     digest of the clear parts; every piece of every tenant whose key lives (table/verify.rs); counts
-//!            against the manifest; order within each level
+//!            against the manifest; order within each level; every value that stands apart
 //! log        every segment's header, every record's checksum, position and chain; every section's tag and
 //!            operations, of tenants whose keys live
 //! ```
@@ -28,9 +29,9 @@ use crate::io::Io;
 use crate::keys::KeyProvider;
 use crate::keystore::Keystore;
 use crate::seal::FileKeys;
-use crate::table::{BlockCache, Table, TableMeta};
+use crate::table::{BlockCache, Table, TableMeta, ValueFile, ValueFiles, ValueMeta};
 use crate::types::Lsn;
-use crate::version::{LEVELS, NodeState, OnDisk, table_path};
+use crate::version::{LEVELS, NodeState, OnDisk, table_path, values_path};
 use crate::wal::reader::{SegmentFile, list_segments};
 use log::End;
 
@@ -53,6 +54,10 @@ pub struct Verified {
     pub blocks: u64,
     /// Versions in them, deletes included.
     pub entries: u64,
+    /// Value files.
+    pub value_files: u64,
+    /// Values in them that a table needs, and that opened.
+    pub values: u64,
     /// Segments of the log.
     pub segments: u64,
     /// Records in them.
@@ -122,6 +127,7 @@ struct Verifier<'a> {
     io: &'a Io,
     dir: &'a Path,
     keys: Arc<FileKeys>,
+    values: ValueFiles,
     done: Verified,
 }
 
@@ -149,6 +155,7 @@ pub(crate) fn verify(inner: &Inner) -> Result<Verified> {
     verifier.take(keystore.map(|read| read.paths));
     let manifest = inner.versions.check_files();
     verifier.take(manifest);
+    verifier.value_files(version.values.values().map(|file| *file.meta()));
     for (level, tables) in version.levels.iter().enumerate() {
         verifier.level(level, tables.iter().map(|table| table.meta().clone()));
     }
@@ -213,6 +220,7 @@ pub(crate) fn verify_closed(io: &Io, dir: &Path, provider: Arc<dyn KeyProvider>)
                     "an older one",
                 ));
             }
+            verifier.value_files(found.values.iter().copied());
             for level in 0..LEVELS {
                 let of_level = found.tables.iter().filter(|(l, _)| usize::from(*l) == level);
                 verifier.level(level, of_level.map(|(_, meta)| meta.clone()));
@@ -249,7 +257,13 @@ impl<'a> Verifier<'a> {
             complete: true,
             ..Verified::default()
         };
-        Verifier { io, dir, keys, done }
+        Verifier {
+            io,
+            dir,
+            keys,
+            values: ValueFiles::new(),
+            done,
+        }
     }
 
     /// Counts files that were read whole, or says what is wrong with one.
@@ -268,6 +282,22 @@ impl<'a> Verifier<'a> {
     fn count(&mut self, bytes: u64) {
         self.done.files += 1;
         self.done.bytes += bytes;
+    }
+
+    /// Opens value files anew. Their values are read from tables.
+    fn value_files(&mut self, metas: impl Iterator<Item = ValueMeta>) {
+        for meta in metas {
+            self.count(meta.bytes);
+            self.done.value_files += 1;
+            let path = values_path(self.dir, meta.number);
+            let no_cache = Arc::new(BlockCache::new(0));
+            match ValueFile::open(self.io, &path, meta, self.keys.clone(), no_cache) {
+                Ok(file) => {
+                    self.values.insert(meta.number, file);
+                }
+                Err(e) => self.done.add(&e),
+            }
+        }
     }
 
     /// The tables of one level, each and against each other.
@@ -314,9 +344,10 @@ impl<'a> Verifier<'a> {
             }
         };
         let done = &mut self.done;
-        let checked = table.verify(&mut |e| done.add(&e));
+        let checked = table.verify(&self.values, &mut |e| done.add(&e));
         done.blocks += checked.blocks;
         done.entries += checked.entries;
+        done.values += checked.values;
         done.skipped += checked.skipped;
         Some(Bounds {
             meta,

@@ -321,6 +321,8 @@ pub struct EngineConfig {
     pub compression: Compression,
     /// Target size of a table.
     pub table_bytes: u64,
+    /// Values of so many bytes and more are kept apart from the tree; 0: none.
+    pub separate_bytes: usize,
     /// Level-0 tables that start a compaction.
     pub level0_tables: usize,
     /// Level-0 tables at which writers wait.
@@ -347,6 +349,7 @@ impl Default for EngineConfig {
             block_bytes: o.block_bytes,
             compression: Compression::default(),
             table_bytes: o.table_bytes,
+            separate_bytes: o.separate_bytes,
             level0_tables: o.level0_tables,
             level0_tables_stop: o.level0_tables_stop,
             level1_bytes: o.level1_bytes,
@@ -370,6 +373,7 @@ impl EngineConfig {
         o.block_bytes = self.block_bytes;
         o.compression = self.compression.into();
         o.table_bytes = self.table_bytes;
+        o.separate_bytes = self.separate_bytes;
         o.level0_tables = self.level0_tables;
         o.level0_tables_stop = self.level0_tables_stop;
         o.level1_bytes = self.level1_bytes;

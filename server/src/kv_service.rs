@@ -293,7 +293,7 @@ impl Kv for KvService {
         Ok(Response::new(pb::UsageResponse {
             entries: usage.entries,
             deletes: usage.deletes,
-            table_bytes: usage.table_bytes,
+            table_bytes: usage.file_bytes(),
             memtable_entries: usage.memtables.entries,
             memtable_bytes: usage.memtables.bytes,
             quota,

@@ -21,7 +21,7 @@ pub(crate) fn show(engine: &Engine, name: &str) -> strongroom::Result<pb::ShowTe
         id: tenant.id().0,
         entries: usage.entries,
         deletes: usage.deletes,
-        table_bytes: usage.table_bytes,
+        table_bytes: usage.file_bytes(),
         memtable_entries: usage.memtables.entries,
         memtable_bytes: usage.memtables.bytes,
         quota: tenant.quota()?,

@@ -41,6 +41,8 @@ pub fn options() -> Options {
     let mut options = Options::tiny();
     options.segment_bytes = 4 << 10;
     options.wal_keep_bytes = 0;
+    // One value of the fixture.
+    options.separate_bytes = 64;
     options
 }
 
@@ -87,6 +89,9 @@ impl Fixture {
                     world.put(&name_of_tenant(n), "a", key, 30)?;
                     world.put(&name_of_tenant(n), "b", key, 10)?;
                 }
+            }
+            if round == 0 {
+                world.put(&name_of_tenant(1), "a", 20, 70)?;
             }
             if round < 2 {
                 world.flush()?;

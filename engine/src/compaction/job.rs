@@ -2,7 +2,7 @@
 //!
 //! Tenant after tenant in the union of the inputs' directories: the inputs' cursors are merged, each
 //! key's versions are judged by [`Retention`], survivors go to the outputs; of a value that has ended a delete
-//! survives, which hides what the value hid. What range deletes hide from everybody is left out, for the most part
+//! survives, which hides what the value hid. Values that stand apart are not read, unless their file is to be emptied. What range deletes hide from everybody is left out, for the most part
 //! unread. A destroyed tenant's cursors
 //! are empty, so its data is left out without being decrypted; a tenant whose key should exist and does
 //! not is an error, never silently dropped.
@@ -16,14 +16,15 @@ use crate::expiry;
 use crate::hooks::{planted, rare};
 use crate::range_delete::{Fragment, Fragments};
 use crate::read::cover::Cover;
-use crate::read::cursor::{Cursor, EntryKind};
+use crate::read::cursor::{Cursor, EntryKind, EntryRef};
 use crate::read::level::{LevelCursor, table_for, tables_of};
 use crate::read::merge::MergeCursor;
 use crate::read::uncovered::Uncovered;
-use crate::table::Table;
+use crate::table::{Owner, Table};
 use crate::types::{SeqNo, TenantId};
 use crate::version::{Edit, Version};
 
+use super::apart::{self, Place};
 use super::output::{Outputs, cancelled};
 use super::picker::{Action, Plan};
 use super::range_deletes::RangeDeletes;
@@ -74,7 +75,9 @@ pub(crate) fn compact(work: &Work<'_>, version: &Version, plan: &Plan) -> Result
         outputs.at_tenant(bytes)?;
         job.tenant(tenant, &sources, &mut outputs)
     })?;
-    edit.added = outputs.finish()?.into_iter().map(|meta| (output, meta)).collect();
+    let written = outputs.finish()?;
+    edit.added = written.tables.into_iter().map(|meta| (output, meta)).collect();
+    edit.values = written.values;
     Ok(edit)
 }
 
@@ -233,13 +236,53 @@ impl Job<'_> {
                 } else {
                     (entry, ends)
                 };
-                if !outputs.add(tenant, entry, ends)? {
+                if !self.put_down(tenant, entry, ends, terms.as_ref(), outputs)? {
                     return Ok(());
                 }
             }
             cursor.next()?;
         }
         outputs.end_tenant(tenant, &mut deletes)
+    }
+
+    /// Adds an entry to the outputs, its value where it belongs. False if the tenant's key was destroyed meanwhile.
+    fn put_down(
+        &mut self,
+        tenant: TenantId,
+        entry: EntryRef<'_>,
+        ends: Option<u64>,
+        terms: Option<&Terms>,
+        outputs: &mut Outputs<'_>,
+    ) -> Result<bool> {
+        let separation = Terms::separation(terms, self.work.options);
+        let emptied = |file: u64| self.plan.emptied.binary_search(&file).is_ok();
+        let moved = match apart::place(entry, separation, emptied) {
+            Place::Stay => return outputs.add(tenant, entry, ends),
+            Place::Apart => return outputs.add_apart(tenant, entry, entry.value),
+            Place::Move(_) => true,
+            Place::Inside(_) => false,
+        };
+        let (file, reference) = self.version.find_value(entry.value)?;
+        self.look(reference.bytes as usize)?;
+        let owner = Owner {
+            tenant,
+            key: entry.key,
+            seqno: entry.seqno,
+        };
+        let Some(value) = file.read(owner, &reference)? else {
+            return Ok(false);
+        };
+        if moved {
+            rare!(ValueMoved);
+            return outputs.add_apart(tenant, entry, &value);
+        }
+        rare!(ValueTakenBack);
+        let entry = EntryRef {
+            kind: EntryKind::Put,
+            value: &value,
+            ..entry
+        };
+        outputs.add(tenant, entry, ends)
     }
 
     fn look(&mut self, bytes: usize) -> Result<()> {

@@ -1,13 +1,14 @@
 //! Compaction: tables into tables, so that reads look at few and dropped data gives its space back.
 //!
 //! [`picker`] decides what to do from a [`picker::Shape`], [`job`] does it, [`retention`] decides which
-//! versions survive; the first and last are pure. [`range_deletes`] carries those through. Nothing here changes the database: a job writes and
+//! versions survive, [`apart`] where values go; all but `job` are pure. [`range_deletes`] carries those through. Nothing here changes the database: a job writes and
 //! syncs tables and returns an [`Edit`](crate::version::Edit), which
 //! [`VersionSet::log_and_apply`](crate::version::VersionSet::log_and_apply) makes count.
 //!
 //! One compaction runs at a time. Flushes may run beside it: they only add tables to level 0 that are
 //! newer than all its inputs. Tables of destroyed tenants' data are never decrypted, only left out.
 
+pub(crate) mod apart;
 pub(crate) mod job;
 pub(crate) mod output;
 pub(crate) mod picker;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::expiry;
+use crate::hooks::planted;
 use crate::io::Io;
 use crate::options::Options;
 use crate::read::cursor::EntryRef;
@@ -30,6 +32,7 @@ use crate::seal::FileKeys;
 use crate::settings::Known;
 use crate::types::{Epoch, KeyspaceId, SeqNo, TenantId};
 
+use self::apart::Separation;
 #[allow(unused_imports)] // The engine takes these from here.
 pub(crate) use job::compact;
 #[allow(unused_imports)]
@@ -94,6 +97,17 @@ impl Work<'_> {
 }
 
 impl Terms {
+    /// Which values of the keyspace go apart.
+    pub fn separation(terms: Option<&Terms>, options: &Options) -> Separation {
+        let catalog = terms.is_none_or(|terms| terms.keyspace == KeyspaceId::CATALOG);
+        let ruled = terms.is_some_and(|terms| terms.rule.is_some()) && !planted!(RuledValuesApart);
+        let from = options.separate_bytes;
+        Separation {
+            from: (from > 0 && !catalog).then_some(from),
+            ruled,
+        }
+    }
+
     /// When nothing but a delete is left of an entry of the keyspace.
     pub fn ends(terms: Option<&Terms>, entry: EntryRef<'_>) -> Option<u64> {
         expiry::ends(

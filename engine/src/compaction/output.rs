@@ -1,20 +1,21 @@
-//! New tables of a flush or a compaction, cut to size.
+//! New tables of a flush or a compaction, and value files beside them, cut to size.
 //!
 //! Cuts fall between keys, so that all versions of a key stay in one table, and range deletes are cut there too; and
 //! rather between tenants than inside one, so that a large tenant has tables of its own. Until [`Outputs::finish`] has synced
 //! the directory everything is removed again on drop.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::hooks::{planted, rare};
 use crate::io::durable;
 use crate::range_delete::Fragment;
-use crate::read::cursor::EntryRef;
+use crate::read::cursor::{EntryKind, EntryRef};
 use crate::seal::{FileHeader, FileKind};
-use crate::table::{TableBuilder, TableMeta};
+use crate::table::{Owner, Reference, TableBuilder, TableMeta, ValueMeta, ValueWriter};
 use crate::types::{Chain, TenantId};
-use crate::version::{table_path, tables_dir};
+use crate::version::{table_path, tables_dir, values_path};
 
 use super::Work;
 use super::range_deletes::RangeDeletes;
@@ -27,8 +28,24 @@ pub(crate) struct Outputs<'a> {
     work: &'a Work<'a>,
     /// Size at which a table is cut. `u64::MAX`: never.
     table_bytes: u64,
-    building: Option<(PathBuf, TableBuilder)>,
+    building: Option<Building>,
     done: Vec<(PathBuf, TableMeta)>,
+    values: Option<(PathBuf, ValueWriter)>,
+    values_done: Vec<(PathBuf, ValueMeta)>,
+}
+
+/// A table that is not complete.
+struct Building {
+    path: PathBuf,
+    builder: TableBuilder,
+    /// Sealed bytes that it refers to, by value file.
+    refers: BTreeMap<u64, u64>,
+}
+
+/// What was written.
+pub(crate) struct Written {
+    pub tables: Vec<TableMeta>,
+    pub values: Vec<ValueMeta>,
 }
 
 impl<'a> Outputs<'a> {
@@ -39,19 +56,91 @@ impl<'a> Outputs<'a> {
             table_bytes,
             building: None,
             done: Vec::new(),
+            values: None,
+            values_done: Vec::new(),
         }
     }
 
     /// Adds the next entry, which ends then. False if the tenant's key was destroyed meanwhile: go on with the next.
     pub fn add(&mut self, tenant: TenantId, entry: EntryRef<'_>, ends: Option<u64>) -> Result<bool> {
-        is_there(self.builder()?.add_until(tenant, entry, ends))
+        let reference = match entry.kind {
+            EntryKind::Separated => Reference::decode(entry.value),
+            _ => None,
+        };
+        let building = self.building()?;
+        let there = is_there(building.builder.add_until(tenant, entry, ends))?;
+        if let Some(reference) = reference.filter(|_| there) {
+            *building.refers.entry(reference.file).or_default() += u64::from(reference.bytes);
+        }
+        Ok(there)
+    }
+
+    /// The same of an entry that has no end, with its value apart.
+    pub fn add_apart(&mut self, tenant: TenantId, entry: EntryRef<'_>, value: &[u8]) -> Result<bool> {
+        let owner = Owner {
+            tenant,
+            key: entry.key,
+            seqno: entry.seqno,
+        };
+        let mut added = None;
+        if !is_there(
+            self.value_writer()?
+                .add(owner, value)
+                .map(|reference| added = Some(reference)),
+        )? {
+            return Ok(false);
+        }
+        let Some(reference) = added else { return Ok(false) };
+        let stored = reference.encode();
+        let entry = EntryRef {
+            kind: EntryKind::Separated,
+            value: &stored,
+            ..entry
+        };
+        rare!(ValueSeparated);
+        self.add(tenant, entry, None)
+    }
+
+    /// The open value file, or the next where that is full.
+    fn value_writer(&mut self) -> Result<&mut ValueWriter> {
+        let full = |(_, writer): &(PathBuf, ValueWriter)| writer.bytes() >= self.work.options.table_bytes;
+        if self.values.as_ref().is_some_and(full) {
+            rare!(ValueFileCut);
+            self.cut_values()?;
+        }
+        let values = match self.values.take() {
+            Some(values) => values,
+            None => self.start_values()?,
+        };
+        Ok(&mut self.values.insert(values).1)
+    }
+
+    fn start_values(&self) -> Result<(PathBuf, ValueWriter)> {
+        let Work {
+            io, keys, options, ..
+        } = *self.work;
+        let number = (self.work.next_number)();
+        let path = values_path(self.work.db, number);
+        let header = FileHeader::new(io, FileKind::Values, self.work.epoch, number, Chain::default())?;
+        let known = self.work.settings.newest;
+        let writer = ValueWriter::new(io, &path, header, keys, options.compression, known)?;
+        Ok((path, writer))
+    }
+
+    fn cut_values(&mut self) -> Result<()> {
+        if let Some((path, writer)) = self.values.take()
+            && let Some(meta) = writer.finish()?
+        {
+            self.values_done.push((path, meta));
+        }
+        Ok(())
     }
 
     /// The same for a range delete. Outputs that are cut at a size are cut before it if too many came together and
     /// it begins behind all entries.
     fn add_range_delete(&mut self, tenant: TenantId, fragment: Fragment) -> Result<bool> {
         let many = RANGE_DELETE_BYTES.min(self.table_bytes) as usize;
-        if let Some((_, builder)) = &self.building
+        if let Some(Building { builder, .. }) = &self.building
             && self.table_bytes != u64::MAX
             && builder.range_delete_bytes() >= many
             && builder.entries_before(tenant, &fragment.start)
@@ -59,21 +148,23 @@ impl<'a> Outputs<'a> {
             rare!(CutBetweenRangeDeletes);
             self.cut()?;
         }
-        is_there(self.builder()?.add_range_delete(tenant, fragment))
+        is_there(self.building()?.builder.add_range_delete(tenant, fragment))
     }
 
-    fn builder(&mut self) -> Result<&mut TableBuilder> {
+    fn building(&mut self) -> Result<&mut Building> {
         let building = match self.building.take() {
             Some(building) => building,
             None => self.start()?,
         };
-        Ok(&mut self.building.insert(building).1)
+        Ok(self.building.insert(building))
     }
 
     /// The next entry is of another tenant, whose inputs have `bytes`.
     pub fn at_tenant(&mut self, bytes: u64) -> Result<()> {
         match &self.building {
-            Some((_, builder)) if cut_at_tenant(builder.bytes_estimate(), bytes, self.table_bytes) => {
+            Some(Building { builder, .. })
+                if cut_at_tenant(builder.bytes_estimate(), bytes, self.table_bytes) =>
+            {
                 rare!(CutBetweenTenants);
                 self.cut()
             }
@@ -90,7 +181,7 @@ impl<'a> Outputs<'a> {
             }
         }
         match &self.building {
-            Some((_, builder)) if builder.bytes_estimate() >= self.table_bytes => {}
+            Some(Building { builder, .. }) if builder.bytes_estimate() >= self.table_bytes => {}
             _ => return Ok(true),
         }
         rare!(CutInsideTenant);
@@ -113,19 +204,27 @@ impl<'a> Outputs<'a> {
         Ok(())
     }
 
-    /// Completes the last table and makes all of them durable, names included.
-    pub fn finish(mut self) -> Result<Vec<TableMeta>> {
+    /// Completes the last files and makes all of them durable, names included.
+    pub fn finish(mut self) -> Result<Written> {
+        self.cut_values()?;
         self.cut()?;
-        if !self.done.is_empty() && !planted!(TableNameNotSynced) {
+        let anything = !self.done.is_empty() || !self.values_done.is_empty();
+        if anything && !planted!(TableNameNotSynced) {
             durable::sync_dir(self.work.io, &tables_dir(self.work.db))?;
         }
-        Ok(std::mem::take(&mut self.done)
-            .into_iter()
-            .map(|(_, meta)| meta)
-            .collect())
+        Ok(Written {
+            tables: std::mem::take(&mut self.done)
+                .into_iter()
+                .map(|(_, meta)| meta)
+                .collect(),
+            values: std::mem::take(&mut self.values_done)
+                .into_iter()
+                .map(|(_, meta)| meta)
+                .collect(),
+        })
     }
 
-    fn start(&self) -> Result<(PathBuf, TableBuilder)> {
+    fn start(&self) -> Result<Building> {
         let Work {
             io,
             keys,
@@ -146,14 +245,23 @@ impl<'a> Outputs<'a> {
             options.filter_bits,
         )?;
         builder.set_known(self.work.settings.newest);
-        Ok((path, builder))
+        Ok(Building {
+            path,
+            builder,
+            refers: BTreeMap::new(),
+        })
     }
 
     fn cut(&mut self) -> Result<()> {
-        if let Some((path, builder)) = self.building.take()
+        if let Some(Building {
+            path,
+            builder,
+            refers,
+        }) = self.building.take()
             && !builder.is_empty()
         {
-            let meta = builder.finish()?;
+            let mut meta = builder.finish()?;
+            meta.values = refers.into_iter().collect();
             self.done.push((path, meta));
         }
         Ok(())
@@ -162,7 +270,8 @@ impl<'a> Outputs<'a> {
 
 impl Drop for Outputs<'_> {
     fn drop(&mut self) {
-        for (path, _) in &self.done {
+        let values = self.values_done.iter().map(|(path, _)| path);
+        for path in self.done.iter().map(|(path, _)| path).chain(values) {
             rare!(FinishedTablesRemoved);
             // The job failed. If this does too, the next open removes the file.
             let _ = durable::remove_if_exists(self.work.io, path);

@@ -7,11 +7,15 @@
 //!    their level (those of level 0 go down with all of it).
 //! 4. Tables with values that expired longer than the grace ago are written anew in their level, the oldest first:
 //!    before any of the work that never ends, so that it cannot put them off.
-//! 5. The level that is most over its size: level 0 by number of tables, level n by bytes, `level1_bytes`
+//! 5. Value files that are almost all garbage are emptied: tables that refer to them are written anew where they are.
+//! 6. The level that is most over its size: level 0 by number of tables, level n by bytes, `level1_bytes`
 //!    times 10^(n-1). Level 0 goes down whole; of another level the table that overlaps least below
 //!    among the oldest few, which is cheap to tell and comes around to every table.
-//! 6. Tables that are mostly deletes, so that ranges of deleted keys do not slow down scans; and tables with range
+//! 7. Value files of which half is garbage.
+//! 8. Tables that are mostly deletes, so that ranges of deleted keys do not slow down scans; and tables with range
 //!    deletes, so that what those hide goes.
+//!
+//! Whatever is written anew takes along what it needs of value files that are worth emptying, or small.
 //!
 //! A table that overlaps nothing below moves without being written, unless something in it can be
 //! dropped. Small tables beside the output are taken along, so that small tables grow.
@@ -30,8 +34,9 @@ use crate::types::TenantId;
 use crate::version::LEVELS;
 
 mod shape;
+mod values;
 
-pub(crate) use shape::{Edges, Limits, Shape, TableShape};
+pub(crate) use shape::{Edges, Limits, Shape, TableShape, ValueShape};
 
 /// Growth from one level's target size to the next.
 const LEVEL_FACTOR: u64 = 10;
@@ -53,6 +58,8 @@ pub(crate) struct Plan {
     pub output: usize,
     /// Why.
     pub reason: Reason,
+    /// Value files, by number: what the results still need of them they take into others.
+    pub emptied: Vec<u64>,
 }
 
 /// How a plan is carried out.
@@ -81,6 +88,8 @@ pub(crate) enum Reason {
     Size,
     /// Mostly deletes.
     Deletes,
+    /// Much garbage in a value file.
+    Values,
     /// The user asked.
     Asked,
 }
@@ -88,24 +97,8 @@ pub(crate) enum Reason {
 /// What to do next, if anything.
 pub(crate) fn pick(shape: &Shape, edges: &dyn Edges, limits: &Limits) -> Result<Option<Plan>> {
     let picker = Picker { shape, edges, limits };
-    if let Some(plan) = picker.erase() {
-        return Ok(Some(plan));
-    }
-    let level0 = shape.levels.first().map_or(0, Vec::len);
-    if level0 >= limits.level0_tables.saturating_mul(2) {
-        return picker.level0(Reason::Level0, true);
-    }
-    if let Some(plan) = picker.garbage()? {
-        return Ok(Some(plan));
-    }
-    if let Some(plan) = picker.expired()? {
-        return Ok(Some(plan));
-    }
-    match picker.fullest() {
-        Some(0) => picker.level0(Reason::Level0, true),
-        Some(level) => picker.level(level),
-        None => picker.deletes(),
-    }
+    let plan = picker.pick()?;
+    Ok(plan.map(|plan| picker.emptying(plan, |file| values::worth_emptying(file, shape.now, limits))))
 }
 
 /// What to do next so that in the end everything is in one level, and every table numbered below
@@ -117,18 +110,8 @@ pub(crate) fn pick_everything(
     before: u64,
 ) -> Result<Option<Plan>> {
     let picker = Picker { shape, edges, limits };
-    if let Some(plan) = picker.erase() {
-        return Ok(Some(plan));
-    }
-    if picker.tables(0).iter().any(|table| table.number < before) {
-        return picker.level0(Reason::Asked, false);
-    }
-    let mut filled = (1..LEVELS).filter(|level| !picker.tables(*level).is_empty());
-    match (filled.next(), filled.next()) {
-        (Some(level), Some(_)) => picker.push(level),
-        (Some(level), None) => Ok(picker.rewrite_old(level, before)),
-        _ => Ok(None),
-    }
+    let plan = picker.pick_everything(before)?;
+    Ok(plan.map(|plan| picker.emptying(plan, |file| file.number < before)))
 }
 
 /// A stretch of the tree, its end excluded. A None key stands for all of the tenant.
@@ -144,6 +127,49 @@ struct Picker<'a> {
 }
 
 impl Picker<'_> {
+    fn pick(&self) -> Result<Option<Plan>> {
+        if let Some(plan) = self.erase() {
+            return Ok(Some(plan));
+        }
+        let level0 = self.tables(0).len();
+        if level0 >= self.limits.level0_tables.saturating_mul(2) {
+            return self.level0(Reason::Level0, true);
+        }
+        if let Some(plan) = self.garbage()? {
+            return Ok(Some(plan));
+        }
+        if let Some(plan) = self.expired()? {
+            return Ok(Some(plan));
+        }
+        if let Some(plan) = self.values(values::URGENT_PERCENT)? {
+            return Ok(Some(plan));
+        }
+        match self.fullest() {
+            Some(0) => return self.level0(Reason::Level0, true),
+            Some(level) => return self.level(level),
+            None => {}
+        }
+        match self.values(values::GARBAGE_PERCENT)? {
+            Some(plan) => Ok(Some(plan)),
+            None => self.deletes(),
+        }
+    }
+
+    fn pick_everything(&self, before: u64) -> Result<Option<Plan>> {
+        if let Some(plan) = self.erase() {
+            return Ok(Some(plan));
+        }
+        if self.tables(0).iter().any(|table| table.number < before) {
+            return self.level0(Reason::Asked, false);
+        }
+        let mut filled = (1..LEVELS).filter(|level| !self.tables(*level).is_empty());
+        match (filled.next(), filled.next()) {
+            (Some(level), Some(_)) => self.push(level),
+            (Some(level), None) => Ok(self.rewrite_old(level, before)),
+            _ => Ok(None),
+        }
+    }
+
     fn tables(&self, level: usize) -> &[TableShape] {
         self.shape.levels.get(level).map_or(&[], Vec::as_slice)
     }
@@ -164,6 +190,7 @@ impl Picker<'_> {
             inputs,
             output,
             reason: Reason::Destroyed,
+            emptied: Vec::new(),
         })
     }
 
@@ -263,6 +290,11 @@ impl Picker<'_> {
         let due = |table: &TableShape| {
             let due = table.expires?.checked_add(self.limits.expiry_grace)?;
             (due <= self.shape.now && !planted!(ExpiredTablesForgotten)).then_some(due)
+        };
+        let values = self.values_due();
+        let due = |table: &TableShape| {
+            let of_values = table.values.iter().filter_map(|file| values.get(file).copied());
+            due(table).into_iter().chain(of_values).min()
         };
         let levels = self.shape.levels.iter().enumerate();
         let tables = levels.flat_map(|(level, tables)| {
@@ -541,6 +573,7 @@ fn plan(action: Action, inputs: &[(usize, &[&TableShape])], output: usize, reaso
         inputs: inputs.collect(),
         output,
         reason,
+        emptied: Vec::new(),
     }
 }
 

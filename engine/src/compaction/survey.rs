@@ -14,11 +14,11 @@ use crate::range_delete::Fragment;
 use crate::read::cursor::Cursor;
 use crate::seal::FileKeys;
 use crate::settings::Known;
-use crate::table::Table;
+use crate::table::{Table, ValueFile};
 use crate::types::{KeyspaceId, SeqNo, TenantId};
 use crate::version::Version;
 
-use super::picker::{Edges, Shape, TableShape};
+use super::picker::{Edges, Shape, TableShape, ValueShape};
 
 /// A keyspace that was dropped and may still have entries in tables.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,6 +37,14 @@ pub(crate) struct Survey {
     /// Destructions counted when `facts` was gathered, and the newest setting known then.
     as_of: (u64, SeqNo),
     facts: HashMap<u64, Facts>,
+    values: HashMap<u64, ValueFacts>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct ValueFacts {
+    bytes: u64,
+    live_bytes: u64,
+    expires: Option<u64>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -70,6 +78,7 @@ impl Survey {
         if self.as_of != as_of {
             self.as_of = as_of;
             self.facts.clear();
+            self.values.clear();
         }
         let oldest_snapshot = snapshots.first().copied().unwrap_or(SeqNo::MAX);
         let mut shape = Shape {
@@ -92,7 +101,29 @@ impl Survey {
             }
         }
         self.facts = facts;
+        shape.values = self.values(version, keys, settings);
         Ok(shape)
+    }
+
+    fn values(&mut self, version: &Version, keys: &FileKeys, settings: Known<'_>) -> Vec<ValueShape> {
+        let referred = version.referred();
+        let mut all = HashMap::new();
+        let mut shapes = Vec::with_capacity(version.values.len());
+        for (number, file) in &version.values {
+            let known = self.values.get(number).copied();
+            let facts = known.unwrap_or_else(|| gather_values(file, keys, settings));
+            all.insert(*number, facts);
+            let needed = referred.get(number).copied().unwrap_or(0);
+            shapes.push(ValueShape {
+                number: *number,
+                bytes: facts.bytes,
+                // What tables refer to may be a destroyed tenant's.
+                garbage: facts.bytes.saturating_sub(needed.min(facts.live_bytes)),
+                expires: facts.expires,
+            });
+        }
+        self.values = all;
+        shapes
     }
 }
 
@@ -119,6 +150,20 @@ fn gather(table: &Arc<Table>, keys: &FileKeys, settings: Known<'_>) -> Facts {
     facts
 }
 
+fn gather_values(file: &ValueFile, keys: &FileKeys, settings: Known<'_>) -> ValueFacts {
+    let mut facts = ValueFacts::default();
+    for run in file.runs() {
+        facts.bytes += run.bytes;
+        if keys.is_live(run.tenant) {
+            facts.live_bytes += run.bytes;
+            // Whose keyspace a value is of only its key tells.
+            let ends = settings.ends_first(run.tenant, file.known(), |_| true);
+            facts.expires = facts.expires.into_iter().chain(ends).min();
+        }
+    }
+    facts
+}
+
 fn table_shape(table: &Table, facts: Facts, dropped: bool) -> TableShape {
     let meta = table.meta();
     TableShape {
@@ -134,6 +179,7 @@ fn table_shape(table: &Table, facts: Facts, dropped: bool) -> TableShape {
         all_dead: facts.all_dead,
         dropped,
         expires: facts.expires,
+        values: meta.values.iter().map(|(file, _)| *file).collect(),
     }
 }
 

@@ -42,6 +42,8 @@ crate::named_states! {
         CurrentNameNotSynced,
         /// tables that were compacted go before the edit is durable
         InputsRemovedBeforeEdit,
+        /// the bytes of a new value file are not synced
+        ValuesNotSynced,
         // ---- keystore
         /// the bytes of a new base are not synced
         KeystoreBaseNotSynced,
@@ -90,6 +92,16 @@ crate::named_states! {
         RetentionTablesForgotten,
         /// flush and compaction go by a retention that is not durable yet
         RetentionNotSynced,
+        /// values of keyspaces with a retention go apart
+        RuledValuesApart,
+        /// value files are not emptied for what has ended in them
+        ValueFilesForgotten,
+        /// a value file goes with the first table that referred to it
+        ValueFilesGoneEarly,
+        /// value files are not emptied for their garbage
+        ValueGarbageKept,
+        /// what stands apart does not count for a quota
+        ValuesNotCounted,
         /// quotas in tables are not read at opening
         QuotaForgotten,
         /// a tenant that has its quota writes on
@@ -130,6 +142,8 @@ crate::named_states! {
         AnswersInKeyOrder,
         /// verifying a table reads its indexes and not its blocks
         VerifySkipsBlocks,
+        /// verifying a table does not read the values that stand apart
+        VerifySkipsValues,
         // ---- sealing
         /// the associated data leaves out where a piece stands
         OffsetNotBound,
@@ -140,6 +154,8 @@ crate::named_states! {
         /// files share identity and salt
         SaltReused,
         // ---- copies
+        /// a checkpoint leaves the value files out
+        ValuesNotCopied,
         /// a checkpoint's names are not synced
         CheckpointNamesNotSynced,
         /// a base copy's bytes are not synced before it may be opened

@@ -43,10 +43,11 @@ impl Parser {
 
 /// The parsers of this crate.
 pub fn all() -> Vec<Parser> {
-    let lists: [&[Parser]; 8] = [
+    let lists: [&[Parser]; 9] = [
         crate::seal::parsers::PARSERS,
         crate::wal::parsers::PARSERS,
         crate::table::parsers::PARSERS,
+        crate::table::values::parsers::PARSERS,
         crate::version::parsers::PARSERS,
         crate::keystore::parsers::PARSERS,
         crate::keys::parsers::PARSERS,
@@ -142,6 +143,7 @@ fn base_copy_samples() -> Vec<Vec<u8>> {
     };
     let whole = [
         piece("tables/0000000000000002.table", 0, b"table"),
+        piece("tables/0000000000000004.values", 0, b"values"),
         piece("wal/0000000000000000.wal", 0, b"log"),
         piece("wal/0000000000000000.wal", 3, b"more"),
         piece("manifest-0000000000000003", 0, b"manifest"),

@@ -135,6 +135,18 @@ crate::named_states! {
         BlockCompressed,
         /// a block was stored as it is, because compressing it saves too little
         BlockNotWorthCompressing,
+        /// a value went into a value file
+        ValueSeparated,
+        /// a value went from one value file into another
+        ValueMoved,
+        /// a value that stood apart went back into a table
+        ValueTakenBack,
+        /// a value file was full and another one begun
+        ValueFileCut,
+        /// tables were written anew to empty a value file
+        ValueFileEmptied,
+        /// a value file that no table needs was removed
+        ValueFileGone,
         // ---- manifest
         /// a torn edit was cut off the manifest at opening
         ManifestEditTorn,
@@ -174,6 +186,8 @@ crate::named_states! {
         /// a full disk postponed the fold at opening
         FoldPostponed,
         // ---- reads
+        /// a value was read from a value file
+        SeparatedValueRead,
         /// a filter spared a table
         FilterSaidNo,
         /// a filter let a key through that the table does not have

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use crate::error::Result;
 use crate::expiry::{DATE_BYTES, STAMP_BYTES};
 use crate::hooks::rare;
+use crate::table::Reference;
 use crate::types::SeqNo;
 
 /// What an entry says about its key. 0 is unused, so zeroed bytes never decode.
@@ -30,6 +31,8 @@ pub(crate) enum EntryKind {
     /// The key has the entry's value, in front of which stand the moment at which it was written and one at which it
     /// expires: of keyspaces with a retention, see `retention`.
     Dated = 4,
+    /// The key has the value that the entry's stands for, in a value file: as a put otherwise. Only in tables.
+    Separated = 6,
 }
 
 impl EntryKind {
@@ -40,6 +43,7 @@ impl EntryKind {
             2 => Some(EntryKind::Delete),
             3 => Some(EntryKind::Expiring),
             4 => Some(EntryKind::Dated),
+            6 => Some(EntryKind::Separated),
             _ => None,
         }
     }
@@ -48,6 +52,7 @@ impl EntryKind {
     pub(crate) fn admits(self, len: usize) -> bool {
         match self {
             EntryKind::Delete => len == 0,
+            EntryKind::Separated => len == Reference::BYTES,
             _ => len >= self.stamp_bytes(),
         }
     }
@@ -55,7 +60,7 @@ impl EntryKind {
     /// What stands in front of the user's value.
     pub(crate) fn stamp_bytes(self) -> usize {
         match self {
-            EntryKind::Put | EntryKind::Delete => 0,
+            EntryKind::Put | EntryKind::Delete | EntryKind::Separated => 0,
             EntryKind::Expiring => STAMP_BYTES,
             EntryKind::Dated => DATE_BYTES,
         }
@@ -85,7 +90,7 @@ impl EntryRef<'_> {
             EntryKind::Dated => {
                 rare!(DatedMadeDelete);
             }
-            EntryKind::Put => {
+            EntryKind::Put | EntryKind::Separated => {
                 rare!(UndatedMadeDelete);
             }
             EntryKind::Delete => {}

@@ -1,5 +1,6 @@
 //! Reading: cursors over one tenant, merged and made visible at a snapshot.
 
+pub(crate) mod apart;
 pub(crate) mod cover;
 pub(crate) mod cursor;
 pub(crate) mod digits;

@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 
-use super::cursor::Cursor;
+use super::cursor::{Cursor, EntryKind, EntryRef};
 use super::visible::VisibleCursor;
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::expiry;
 use crate::inner::{Seen, View};
 use crate::retention::Rule;
+use crate::table::Owner;
 use crate::types::{KeyspaceId, SeqNo, TenantId};
 
 /// Entries of a keyspace in key order, from both ends. Each is `(key, value)`.
@@ -41,6 +42,8 @@ pub struct Range {
     done: bool,
     /// Told first, instead of any entry.
     broken: Option<Error>,
+    /// The value that stands apart from the entry that was yielded last, if one does.
+    apart: Bytes,
 }
 
 impl Range {
@@ -66,6 +69,7 @@ impl Range {
             back: None,
             done,
             broken: None,
+            apart: Bytes::new(),
         }
     }
 
@@ -102,13 +106,13 @@ impl Range {
     /// [`next`](Iterator::next), with which it takes turns.
     pub fn next_ref(&mut self) -> Option<Result<(&[u8], &[u8])>> {
         let step = self.step(Range::advance);
-        lent(&self.front, step)
+        lent(&self.front, &self.apart, step)
     }
 
     /// The last entry not yet yielded, lent until the next call; as [`next_back`](DoubleEndedIterator::next_back).
     pub fn next_back_ref(&mut self) -> Option<Result<(&[u8], &[u8])>> {
         let step = self.step(Range::retreat);
-        lent(&self.back, step)
+        lent(&self.back, &self.apart, step)
     }
 
     /// Whether the front stands on an entry that is still to be yielded.
@@ -116,46 +120,59 @@ impl Range {
         self.check()?;
         let (inner, rule) = (self.engine.inner(), self.rule());
         let times = inner.times.by(rule.as_deref());
-        let cursor = match &mut self.front {
-            Some(cursor) => {
-                cursor.next(&times)?;
-                cursor
-            }
+        match &mut self.front {
+            Some(cursor) => cursor.next(&times)?,
             None => {
                 let mut cursor = self.cursor()?;
                 cursor.seek(&times, &self.lower)?;
-                self.front.insert(cursor)
+                self.front = Some(cursor);
             }
-        };
+        }
         // Nothing at or above the upper bound comes out of a bounded cursor.
-        let Some(back) = self.back.as_ref().and_then(|back| back.entry()) else {
-            return Ok(cursor.is_positioned());
-        };
-        Ok(cursor.entry().is_some_and(|entry| entry.key < back.key))
+        self.arrive(true)
     }
 
     fn retreat(&mut self) -> Result<bool> {
         self.check()?;
         let (inner, rule) = (self.engine.inner(), self.rule());
         let times = inner.times.by(rule.as_deref());
-        let cursor = match &mut self.back {
-            Some(cursor) => {
-                cursor.prev(&times)?;
-                cursor
-            }
+        match &mut self.back {
+            Some(cursor) => cursor.prev(&times)?,
             None => {
                 let mut cursor = self.cursor()?;
                 match &self.upper {
                     Some(upper) => cursor.seek_before(&times, upper)?,
                     None => cursor.seek_last(&times)?,
                 }
-                self.back.insert(cursor)
+                self.back = Some(cursor);
             }
+        }
+        self.arrive(false)
+    }
+
+    /// Whether the side that moved stands on an entry, before the one where the other side stands. Reads its value, if
+    /// that stands apart.
+    fn arrive(&mut self, forward: bool) -> Result<bool> {
+        let (here, other) = match forward {
+            true => (&self.front, &self.back),
+            false => (&self.back, &self.front),
         };
-        let Some(front) = self.front.as_ref().and_then(|front| front.entry()) else {
-            return Ok(cursor.is_positioned());
+        let Some(here) = here else { return Ok(false) };
+        let other = other.as_ref().and_then(|other| other.entry());
+        if other.is_none() && self.view.version.values.is_empty() {
+            return Ok(here.is_positioned());
+        }
+        let is_between = |entry: &EntryRef<'_>| match other {
+            None => true,
+            Some(other) if forward => entry.key < other.key,
+            Some(other) => entry.key > other.key,
         };
-        Ok(cursor.entry().is_some_and(|entry| entry.key > front.key))
+        match here.entry().filter(is_between) {
+            Some(entry) if entry.kind == EntryKind::Separated => self.apart = self.read_apart(entry)?,
+            Some(_) => {}
+            None => return Ok(false),
+        }
+        Ok(true)
     }
 
     /// One step with `step`; None when the range has ended.
@@ -171,29 +188,60 @@ impl Range {
             Err(error) => Some(Err(error)),
         }
     }
+
+    /// The value that stands apart from `entry`.
+    fn read_apart(&self, entry: EntryRef<'_>) -> Result<Bytes> {
+        let owner = Owner {
+            tenant: self.tenant,
+            key: entry.key,
+            seqno: entry.seqno,
+        };
+        let (file, reference) = self.view.version.find_value(entry.value)?;
+        match file.get(owner, &reference)? {
+            // Deleted while it was read: what the cache had may be a destroyed tenant's.
+            Some(value) => self.check().map(|()| value),
+            None => {
+                self.engine.inner().check_tenant(self.tenant)?;
+                let text = "the tenant's key went while its value was read";
+                Err(Error::new(ErrorKind::NotFound, text))
+            }
+        }
+    }
 }
 
 type Side = Option<VisibleCursor<Box<dyn Cursor>>>;
 
-/// What a side stands on after a step of its own, lent.
-fn lent(side: &Side, step: Option<Result<()>>) -> Option<Result<(&[u8], &[u8])>> {
+/// What a side stands on after a step of its own, lent; with the value that stands apart from it, if one does.
+fn lent<'a>(
+    side: &'a Side,
+    apart: &'a Bytes,
+    step: Option<Result<()>>,
+) -> Option<Result<(&'a [u8], &'a [u8])>> {
     if let Err(error) = step? {
         return Some(Err(error));
     }
     let entry = side.as_ref()?.entry()?;
     // The keyspace id is the first four bytes of every tree key in range.
     let key = entry.key.get(4..).unwrap_or_default();
-    Some(Ok((key, expiry::lent(entry.kind, entry.value))))
+    let value = match entry.kind {
+        EntryKind::Separated => apart,
+        kind => expiry::lent(kind, entry.value),
+    };
+    Some(Ok((key, value)))
 }
 
 /// The same, taken out.
-fn taken(side: &Side, step: Option<Result<()>>) -> Option<Result<(Bytes, Bytes)>> {
+fn taken(side: &Side, apart: &Bytes, step: Option<Result<()>>) -> Option<Result<(Bytes, Bytes)>> {
     if let Err(error) = step? {
         return Some(Err(error));
     }
     let mut entry = side.as_ref()?.owned()?;
     entry.key.advance(4.min(entry.key.len()));
-    Some(Ok((entry.key, expiry::value(entry.kind, entry.value))))
+    let value = match entry.kind {
+        EntryKind::Separated => apart.clone(),
+        kind => expiry::value(kind, entry.value),
+    };
+    Some(Ok((entry.key, value)))
 }
 
 impl Iterator for Range {
@@ -201,13 +249,13 @@ impl Iterator for Range {
 
     fn next(&mut self) -> Option<Self::Item> {
         let step = self.step(Range::advance);
-        taken(&self.front, step)
+        taken(&self.front, &self.apart, step)
     }
 }
 
 impl DoubleEndedIterator for Range {
     fn next_back(&mut self) -> Option<Self::Item> {
         let step = self.step(Range::retreat);
-        taken(&self.back, step)
+        taken(&self.back, &self.apart, step)
     }
 }

@@ -144,7 +144,7 @@ impl Oracle {
             if last.as_ref() != Some(&entry.key) {
                 last = Some(entry.key.clone());
                 let shows = match entry.kind {
-                    EntryKind::Put => true,
+                    EntryKind::Put | EntryKind::Separated => true,
                     EntryKind::Delete => false,
                     EntryKind::Expiring => u64::from_le_bytes(*entry.value.first_chunk().unwrap()) > now,
                     EntryKind::Dated => u64::from_le_bytes(*entry.value[8..].first_chunk().unwrap()) > now,

@@ -54,6 +54,8 @@ pub(crate) enum Piece {
     Edit = 6,
     /// A keystore chunk or log frame: a = ordinal, b = 1 for the last chunk of a base.
     Keys = 7,
+    /// A separated value: a = seqno, b = hash of the tree key.
+    Value = 8,
 }
 
 /// Where a piece belongs: sealed pieces open there and nowhere else.

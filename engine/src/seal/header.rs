@@ -4,13 +4,14 @@
 //! offset size field     (little-endian)
 //!      0    8 magic      "STRGROOM"
 //!      8    2 format     1; a newer one is refused by name
-//!     10    1 kind       1 wal, 2 table, 3 manifest, 4 keystore, 5 escrow, 6 current
+//!     10    1 kind       1 wal, 2 table, 3 manifest, 4 keystore, 5 escrow, 6 current,
+//!                        7 values
 //!     11    1 suite      1 = AES-256-GCM with HKDF-SHA256; 255 = no cipher (null.rs), refused by all others
 //!     12    4 crc32      IEEE, over bytes [0, 12) then [16, 128)
 //!     16   16 file id    random
 //!     32   32 salt       random
 //!     64    8 epoch      of the writer; 0 in keystore files and escrows
-//!     72    8 number     wal: start Lsn; table, manifest, current: file number; keystore: generation;
+//!     72    8 number     wal: start Lsn; table, values, manifest, current: file number; keystore: generation;
 //!                        escrow: keystore version
 //!     80    8 created    milliseconds since 1970
 //!     88   16 chain      wal: chain up to the start; else zero
@@ -60,6 +61,8 @@ pub(crate) enum FileKind {
     Escrow = 5,
     /// The file that names the manifest.
     Current = 6,
+    /// Values that stand apart from tables.
+    Values = 7,
 }
 
 impl FileKind {
@@ -71,6 +74,7 @@ impl FileKind {
             FileKind::Keystore => "keystore",
             FileKind::Escrow => "escrow",
             FileKind::Current => "CURRENT",
+            FileKind::Values => "value file",
         }
     }
 }

@@ -513,6 +513,7 @@ impl TableBuilder {
             tenant_max: totals.tenant_max,
             seqno_min: totals.seqno_min,
             seqno_max: totals.seqno_max,
+            values: Vec::new(),
         })
     }
 }

@@ -1,4 +1,5 @@
-//! The one cache of decrypted pieces: data blocks and section heads (index and filter) of all tables.
+//! The one cache of decrypted pieces: data blocks and section heads (index and filter) of all tables, and separated
+//! values.
 //!
 //! Keyed by file number and offset; the tenant stands inside, so that all of one tenant's pieces can
 //! be dropped when its key is destroyed. Weighed by the bytes a piece holds in memory. Scan resistant
@@ -9,6 +10,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
 
@@ -77,6 +79,7 @@ enum Piece {
     Block(Arc<Block>),
     /// With where it is shown, if it is.
     Head(Arc<Head>, Option<shown::Place>),
+    Value(Bytes),
 }
 
 #[derive(Clone)]
@@ -90,6 +93,7 @@ impl Item {
         let bytes = match &self.piece {
             Piece::Block(block) => block.memory(),
             Piece::Head(head, _) => head.memory(),
+            Piece::Value(value) => value.len(),
         };
         (bytes + ITEM_BYTES) as u64
     }
@@ -135,7 +139,7 @@ impl Weighter<Place, Item> for Weigh {
 
 type Pieces = Cache<Place, Item, Weigh, DefaultHashBuilder, Hide>;
 
-/// Decrypted blocks, indexes and filters of all tables, in bounded memory.
+/// Decrypted blocks, indexes and filters of all tables, and separated values, in bounded memory.
 pub(crate) struct BlockCache {
     /// None when turned off.
     pieces: Option<Pieces>,
@@ -178,7 +182,7 @@ impl BlockCache {
     pub(super) fn block(&self, file: u64, offset: u64) -> Option<Arc<Block>> {
         match self.pieces.as_ref()?.get(&place(file, offset))?.piece {
             Piece::Block(block) => Some(block),
-            Piece::Head(..) => None,
+            Piece::Head(..) | Piece::Value(_) => None,
         }
     }
 
@@ -186,7 +190,14 @@ impl BlockCache {
     pub(super) fn head(&self, file: u64, offset: u64) -> Option<(Arc<Head>, Option<shown::Place>)> {
         match self.pieces.as_ref()?.get(&place(file, offset))?.piece {
             Piece::Head(head, shown) => Some((head, shown)),
-            Piece::Block(_) => None,
+            Piece::Block(_) | Piece::Value(_) => None,
+        }
+    }
+
+    pub(super) fn value(&self, file: u64, offset: u64) -> Option<Bytes> {
+        match self.pieces.as_ref()?.get(&place(file, offset))?.piece {
+            Piece::Value(value) => Some(value),
+            Piece::Block(_) | Piece::Head(..) => None,
         }
     }
 
@@ -222,6 +233,16 @@ impl BlockCache {
             there.is_some_and(|there| there.is(&shown))
         };
         shown.show(head, || kept() && may_be_shown());
+    }
+
+    pub(super) fn keep_value(&self, file: u64, offset: u64, tenant: TenantId, value: &Bytes) {
+        self.keep(
+            place(file, offset),
+            Item {
+                tenant,
+                piece: Piece::Value(value.clone()),
+            },
+        );
     }
 
     fn keep(&self, place: Place, item: Item) {

@@ -14,7 +14,7 @@ use lz4_flex::block::{
     get_maximum_output_size,
 };
 
-use super::block::{HEAD_BYTES, TREE_KEY_BYTES_MAX, room};
+use super::block::{TREE_KEY_BYTES_MAX, room};
 use super::builder::VALUE_MARGIN_BYTES;
 use super::format::{Fields, Malformed};
 use crate::hooks::{planted, rare};
@@ -27,7 +27,6 @@ const GROWTH_MAX: usize = 255;
 /// What compression must save: one part in so many.
 const SAVED_PART: usize = 8;
 const LENGTH_BYTES: usize = 4;
-const BEFORE_BYTES: usize = HEAD_BYTES + LENGTH_BYTES;
 /// Buffers above this are not kept for the next block.
 const KEPT_BYTES: usize = 4 << 20;
 
@@ -53,8 +52,9 @@ impl Compressor {
     }
 
     /// `head`, then `entries` compressed; None where that does not save an eighth.
-    pub(super) fn pack(&mut self, head: &[u8; HEAD_BYTES], entries: &[u8]) -> Option<&[u8]> {
-        let most = BEFORE_BYTES + get_maximum_output_size(entries.len());
+    pub(super) fn pack(&mut self, head: &[u8], entries: &[u8]) -> Option<&[u8]> {
+        let before_bytes = head.len() + LENGTH_BYTES;
+        let most = before_bytes + get_maximum_output_size(entries.len());
         if most <= KEPT_BYTES && self.packed.len() > KEPT_BYTES {
             *self = Compressor::new();
         }
@@ -65,9 +65,9 @@ impl Compressor {
         if self.packed.len() < most {
             self.packed.resize(most, 0);
         }
-        let (before, rest) = self.packed.split_first_chunk_mut::<BEFORE_BYTES>()?;
-        let (place, length) = before.split_first_chunk_mut::<HEAD_BYTES>()?;
-        *place = *head;
+        let (place, rest) = self.packed.split_at_mut_checked(head.len())?;
+        let (length, rest) = rest.split_first_chunk_mut::<LENGTH_BYTES>()?;
+        place.copy_from_slice(head);
         length.copy_from_slice(&u32::try_from(entries.len()).ok()?.to_le_bytes());
         let len = match carried.is_empty() {
             true => compress_into_with_table(entries, rest, &mut self.table),
@@ -80,7 +80,7 @@ impl Compressor {
             return None;
         }
         rare!(BlockCompressed);
-        self.packed.get(..BEFORE_BYTES + len)
+        self.packed.get(..before_bytes + len)
     }
 }
 
@@ -106,6 +106,7 @@ pub(super) fn decompress(packed: &[u8], count: u32) -> Result<Vec<u8>, Malformed
 mod tests {
     use super::*;
     use crate::read::testing::Random;
+    use crate::table::block::HEAD_BYTES;
 
     const HEAD: [u8; HEAD_BYTES] = [9; HEAD_BYTES];
 

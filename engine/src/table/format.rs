@@ -119,13 +119,15 @@ pub(crate) struct TableMeta {
     pub seqno_min: SeqNo,
     /// Newest version inside.
     pub seqno_max: SeqNo,
+    /// Value files that it refers to, by number, ascending, and how many sealed bytes of each.
+    pub values: Vec<(u64, u64)>,
 }
 
 impl TableMeta {
-    /// Encoded length.
+    /// Encoded length, without `values`.
     pub(crate) const BYTES: usize = 8 + 16 + 8 + 8 + 32 + 8 * 4;
 
-    /// Appends the encoding, [`BYTES`](TableMeta::BYTES) long, fields in order, little-endian.
+    /// Appends the encoding, [`BYTES`](TableMeta::BYTES) long, fields in order, little-endian, without `values`.
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         out.reserve(TableMeta::BYTES);
         out.extend_from_slice(&self.number.to_le_bytes());
@@ -152,6 +154,7 @@ impl TableMeta {
             tenant_max: TenantId(fields.u64()?),
             seqno_min: SeqNo(fields.u64()?),
             seqno_max: SeqNo(fields.u64()?),
+            values: Vec::new(),
         };
         let sane =
             fields.0.is_empty() && meta.tenant_min <= meta.tenant_max && meta.seqno_min <= meta.seqno_max;

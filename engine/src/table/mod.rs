@@ -2,7 +2,8 @@
 //!
 //! `builder` writes a table, `reader` opens it and finds single keys, `iter` walks one tenant's
 //! entries; `range_deletes` are those of a run; `block`, `index`, `filter` and `format` are the parts, `compress`
-//! makes blocks smaller, `cache` keeps the decrypted ones, `shown` and `slot` are shortcuts to them.
+//! makes blocks smaller, `cache` keeps the decrypted ones, `shown` and `slot` are shortcuts to them. `values` are the
+//! files of values that stand apart.
 //!
 //! Invariant: a block, index or filter holds one tenant's entries only, is sealed under that tenant's
 //! file key of this table, and is bound to its offset in this file; the clear rest (header, tenant
@@ -27,6 +28,10 @@ mod slot;
 mod tenant_run;
 #[cfg(test)]
 mod tests;
+#[cfg(any(test, feature = "sim"))]
+pub(crate) mod values;
+#[cfg(not(any(test, feature = "sim")))]
+mod values;
 mod verify;
 
 pub(crate) use builder::TableBuilder;
@@ -35,3 +40,5 @@ pub(crate) use format::TableMeta;
 pub(crate) use iter::TableCursor;
 pub(crate) use reader::Table;
 pub(crate) use size::KeyRange;
+pub(crate) use values::{Owner, Reference, ValueFile, ValueMeta, ValueWriter};
+pub(crate) use verify::ValueFiles;

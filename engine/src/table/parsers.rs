@@ -340,6 +340,7 @@ fn meta_samples() -> Vec<Vec<u8>> {
         tenant_max: TenantId(7),
         seqno_min: SeqNo(1),
         seqno_max: SeqNo(90),
+        values: Vec::new(),
     };
     let mut out = Vec::new();
     meta.encode(&mut out);

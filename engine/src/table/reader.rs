@@ -626,7 +626,7 @@ impl<'a> RunReader<'a> {
     }
 }
 
-fn read(file: &dyn File, path: &Path, offset: u64, len: usize) -> Result<Vec<u8>> {
+pub(super) fn read(file: &dyn File, path: &Path, offset: u64, len: usize) -> Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(len);
     read_into(file, path, offset, len, &mut bytes)?;
     Ok(bytes)

@@ -2,9 +2,10 @@
 //!
 //! Of each tenant whose key lives: that every piece opens under its key and decodes, that blocks ascend and
 //! lie between their index's separators, that entries are as many as the levels above say, that the filter
-//! knows every key, that range deletes are in order, and that the run's counts and versions are those of its record. A damaged piece is told
+//! knows every key, that values apart from it open, that range deletes are in order, and that the run's counts and versions are those of its record. A damaged piece is told
 //! and left out; what cannot be found without it (a section without its index) is left out with it.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -18,12 +19,13 @@ use super::index::Level;
 use super::range_deletes::span_under;
 use super::reader::{RunReader, Table};
 use super::shown::Held;
+use super::values::{Owner, Reference, ValueFile};
 use crate::error::{Error, Result};
 use crate::expiry;
 use crate::hooks::planted;
-use crate::read::cursor::{EntryKind, internal_order};
+use crate::read::cursor::{EntryKind, EntryRef, internal_order};
 use crate::seal::FileKey;
-use crate::types::SeqNo;
+use crate::types::{SeqNo, TenantId};
 
 /// Bytes read at a time; a larger block is read alone.
 const WINDOW_BYTES: u64 = 256 << 10;
@@ -35,16 +37,27 @@ pub(crate) struct Checked {
     pub blocks: u64,
     /// Versions in them.
     pub entries: u64,
+    /// Values apart that opened.
+    pub values: u64,
     /// Tenants whose keys are destroyed, and their part therefore unread.
     pub skipped: u64,
     /// First key of the first tenant, and where the last one ends, if those live: copies. See [`Table::span`].
     pub first: Option<Bytes>,
     /// See `first`.
     pub end: Option<Bytes>,
+    /// Sealed bytes that were referred to, by value file.
+    refers: BTreeMap<u64, u64>,
+    /// A piece was left out.
+    partial: bool,
 }
+
+/// Value files that could be opened, by number.
+pub(crate) type ValueFiles = BTreeMap<u64, Arc<ValueFile>>;
 
 /// One run, walked.
 struct Walk<'a> {
+    tenant: TenantId,
+    values: &'a ValueFiles,
     key: Arc<FileKey>,
     head: Arc<Head>,
     checked: &'a mut Checked,
@@ -63,11 +76,11 @@ struct Walk<'a> {
 impl Table {
     /// Checks everything; each damage goes to `found`. The table must have been opened for this, with a cache
     /// that is turned off. Memory: one section's index and filter, and one window of blocks.
-    pub(crate) fn verify(&self, found: &mut dyn FnMut(Error)) -> Checked {
+    pub(crate) fn verify(&self, values: &ValueFiles, found: &mut dyn FnMut(Error)) -> Checked {
         let mut checked = Checked::default();
         let (first, last) = (self.meta().tenant_min, self.meta().tenant_max);
         for run in self.runs() {
-            match self.verify_run(run, &mut checked, found) {
+            match self.verify_run(run, values, &mut checked, found) {
                 Ok(Some((low, high))) => {
                     if run.tenant == first {
                         checked.first = Some(low);
@@ -77,8 +90,16 @@ impl Table {
                     }
                 }
                 Ok(None) => checked.skipped += 1,
-                Err(e) => found(e),
+                Err(e) => {
+                    checked.partial = true;
+                    found(e);
+                }
             }
+        }
+        let stated = self.meta().values.iter().copied();
+        if !checked.partial && checked.skipped == 0 && !stated.eq(std::mem::take(&mut checked.refers)) {
+            let what = Malformed("the references to value files that the manifest knows");
+            found(self.damage(0, "table", what));
         }
         checked
     }
@@ -87,6 +108,7 @@ impl Table {
     fn verify_run(
         &self,
         run: Run,
+        values: &ValueFiles,
         checked: &mut Checked,
         found: &mut dyn FnMut(Error),
     ) -> Result<Option<(Bytes, Bytes)>> {
@@ -98,6 +120,8 @@ impl Table {
             return Ok(None);
         };
         let mut walk = Walk {
+            tenant: run.tenant,
+            values,
             key,
             head: top.clone(),
             checked,
@@ -158,7 +182,39 @@ impl Walk<'_> {
 
     fn damaged(&mut self, e: Error) {
         self.whole = false;
+        self.checked.partial = true;
         (self.found)(e);
+    }
+
+    /// The value that stands apart from `entry`. What its file lacks of itself was told when that was opened.
+    fn value(&mut self, table: &Table, offset: u64, entry: EntryRef<'_>) {
+        let Some(reference) = Reference::decode(entry.value) else {
+            return;
+        };
+        *self.checked.refers.entry(reference.file).or_default() += u64::from(reference.bytes);
+        let Some(file) = self.values.get(&reference.file) else {
+            if !table
+                .meta()
+                .values
+                .iter()
+                .any(|(file, _)| *file == reference.file)
+            {
+                let what = Malformed("references to value files that the manifest knows");
+                self.damaged(table.damage(offset, "table block", what));
+            }
+            return;
+        };
+        let owner = Owner {
+            tenant: self.tenant,
+            key: entry.key,
+            seqno: entry.seqno,
+        };
+        match file.read(owner, &reference) {
+            Ok(Some(_)) => self.checked.values += 1,
+            Ok(None) => {}
+            // The table itself is whole.
+            Err(e) => (self.found)(e),
+        }
     }
 
     /// All blocks under `head`, in windows of neighbours.
@@ -206,6 +262,9 @@ impl Walk<'_> {
             self.entries += 1;
             self.deletes += u64::from(entry.kind == EntryKind::Delete);
             self.version(entry.seqno);
+            if entry.kind == EntryKind::Separated && !planted!(VerifySkipsValues) {
+                self.value(table, offset, entry);
+            }
             if let Some(at) = expiry::expires(entry.kind, entry.value).map(expiry::seconds) {
                 self.expires = if self.expires == 0 {
                     at

@@ -19,16 +19,21 @@
 //!   9  node state u8                               at most once    once
 //!  10  WAL reach, Lsn                              at most once    once
 //!  11  next file number                            never           once
+//!  12  value file meta                             any number      any number
+//!  13  table number u64, then for each value file  once for each   once for each
+//!      that the table refers to, ascending: its    such table
+//!      number u64, bytes u64
 //! ```
 //!
 //! Valid if and only if: (1) fields fill the bytes exactly; (2) every tag is known (else the file was
 //! written by a newer version: `Unsupported`); (3) every value has exactly its length; (4) levels are
-//! below `LEVELS` and the node state is known; (5) the counts of the table above hold.
+//! below `LEVELS` and the node state is known; (5) the counts of the table above hold; (6) a field of tag 13 comes after
+//! its table's and says something.
 //!
 //! [`ManifestState::apply`] is the one place that says what an edit does to the state, at run time
 //! and at replay alike.
 
-use crate::table::TableMeta;
+use crate::table::{TableMeta, ValueMeta};
 use crate::types::{Chain, Epoch, EpochStart, Lsn, SeqNo};
 
 use super::LEVELS;
@@ -46,6 +51,8 @@ mod tag {
     pub const STATE: u8 = 9;
     pub const REACH: u8 = 10;
     pub const NEXT_NUMBER: u8 = 11;
+    pub const VALUE_FILE: u8 = 12;
+    pub const REFERS: u8 = 13;
 }
 
 /// Whether this copy of the database may serve.
@@ -151,6 +158,8 @@ pub(crate) struct Edit {
     pub added: Vec<(u8, TableMeta)>,
     /// Tables that leave a level, by number.
     pub removed: Vec<(u8, u64)>,
+    /// Value files that added tables refer to. They leave with the last table that refers to them.
+    pub values: Vec<ValueMeta>,
     /// New flushed position.
     pub flushed: Option<Lsn>,
     /// Newest version the added tables bring.
@@ -178,6 +187,8 @@ pub(crate) struct Full {
     pub next_number: u64,
     /// All tables, level by level, each level in its order.
     pub tables: Vec<(u8, TableMeta)>,
+    /// All value files, by number.
+    pub values: Vec<ValueMeta>,
 }
 
 /// Why bytes are no edit.
@@ -201,6 +212,7 @@ impl Edit {
             value.extend_from_slice(&number.to_le_bytes());
             put(&mut out, tag::REMOVED, &value);
         }
+        put_value_files(&mut out, &self.values);
         let mut scalar = |tag, value: Option<u64>| {
             if let Some(value) = value {
                 put(&mut out, tag, &value.to_le_bytes());
@@ -232,6 +244,8 @@ impl Edit {
             match tag {
                 tag::ADDED => edit.added.push(value.table()?),
                 tag::REMOVED => edit.removed.push((value.level()?, value.last_u64()?)),
+                tag::VALUE_FILE => edit.values.push(value.value_file()?),
+                tag::REFERS => value.refers(&mut edit.added)?,
                 tag::FLUSHED => once(&mut edit.flushed, Lsn(value.last_u64()?))?,
                 tag::SEQNO => once(&mut edit.seqno, SeqNo(value.last_u64()?))?,
                 tag::EPOCH => once(&mut edit.epoch, value.epoch()?)?,
@@ -255,6 +269,7 @@ impl Full {
         for (level, meta) in &self.tables {
             put_table(&mut out, *level, meta);
         }
+        put_value_files(&mut out, &self.values);
         let state = &self.state;
         put(&mut out, tag::FLUSHED, &state.flushed.0.to_le_bytes());
         put(&mut out, tag::SEQNO, &state.seqno.0.to_le_bytes());
@@ -279,11 +294,14 @@ impl Full {
         let (mut flushed, mut seqno, mut highest, mut fenced) = (None, None, None, None);
         let (mut id, mut node, mut reach, mut next_number) = (None, None, None, None);
         let (mut epochs, mut tables) = (Vec::<EpochStart>::new(), Vec::new());
+        let mut values = Vec::new();
         let mut fields = Take(bytes);
         while let Some((tag, mut value)) = fields.field()? {
             let value = &mut value;
             match tag {
                 tag::ADDED => tables.push(value.table()?),
+                tag::VALUE_FILE => values.push(value.value_file()?),
+                tag::REFERS => value.refers(&mut tables)?,
                 tag::REMOVED => return Err(BadEdit::Malformed("removed table in a full state")),
                 tag::FLUSHED => once(&mut flushed, Lsn(value.last_u64()?))?,
                 tag::SEQNO => once(&mut seqno, SeqNo(value.last_u64()?))?,
@@ -320,12 +338,13 @@ impl Full {
             state,
             next_number: next_number.ok_or(missing)?,
             tables,
+            values,
         })
     }
 }
 
 fn put(out: &mut Vec<u8>, tag: u8, value: &[u8]) {
-    // A value is a table's meta at most: far below 4 GiB.
+    // A value is a table's meta, or 16 bytes for each value file, at most: far below 4 GiB.
     let len = u32::try_from(value.len()).unwrap_or(u32::MAX);
     out.push(tag);
     out.extend_from_slice(&len.to_le_bytes());
@@ -336,6 +355,22 @@ fn put_table(out: &mut Vec<u8>, level: u8, meta: &TableMeta) {
     let mut value = vec![level];
     meta.encode(&mut value);
     put(out, tag::ADDED, &value);
+    if !meta.values.is_empty() {
+        let mut value = meta.number.to_le_bytes().to_vec();
+        for (file, bytes) in &meta.values {
+            value.extend_from_slice(&file.to_le_bytes());
+            value.extend_from_slice(&bytes.to_le_bytes());
+        }
+        put(out, tag::REFERS, &value);
+    }
+}
+
+fn put_value_files(out: &mut Vec<u8>, metas: &[ValueMeta]) {
+    for meta in metas {
+        let mut value = Vec::with_capacity(ValueMeta::BYTES);
+        meta.encode(&mut value);
+        put(out, tag::VALUE_FILE, &value);
+    }
 }
 
 fn put_epoch(out: &mut Vec<u8>, epoch: &EpochStart) {
@@ -401,6 +436,29 @@ impl<'a> Take<'a> {
         let level = self.level()?;
         let meta = TableMeta::decode(self.0).ok_or(BadEdit::Malformed("table meta"))?;
         Ok((level, meta))
+    }
+
+    fn value_file(&mut self) -> std::result::Result<ValueMeta, BadEdit> {
+        ValueMeta::decode(self.0).ok_or(BadEdit::Malformed("value file meta"))
+    }
+
+    /// What one of `tables`, most often the last, refers to.
+    fn refers(&mut self, tables: &mut [(u8, TableMeta)]) -> std::result::Result<(), BadEdit> {
+        let number = u64::from_le_bytes(self.array()?);
+        let table = tables.iter_mut().rev().find(|(_, meta)| meta.number == number);
+        let (_, meta) = table.ok_or(BadEdit::Malformed("references of no table"))?;
+        if !meta.values.is_empty() || self.0.is_empty() {
+            return Err(BadEdit::Malformed("references of a table twice, or none"));
+        }
+        while !self.0.is_empty() {
+            let file = u64::from_le_bytes(self.array()?);
+            let bytes = u64::from_le_bytes(self.array()?);
+            if meta.values.last().is_some_and(|(before, _)| *before >= file) || bytes == 0 {
+                return Err(BadEdit::Malformed("references in order"));
+            }
+            meta.values.push((file, bytes));
+        }
+        Ok(())
     }
 
     fn epoch(&mut self) -> std::result::Result<EpochStart, BadEdit> {

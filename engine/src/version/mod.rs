@@ -8,6 +8,7 @@
 //! <db>/CURRENT                     names the manifest; says whether the database was closed
 //! <db>/manifest-<number:016x>      sealed edits, the full state first
 //! <db>/tables/<number:016x>.table  tables
+//! <db>/tables/<number:016x>.values the large values of some of them
 //! ```
 //!
 //! Invariants of a version:
@@ -16,6 +17,7 @@
 //! 2. In every other level tables are ordered by (tenant, key) and disjoint, range deletes included: no two
 //!    share a key, so all versions of a key in that level are in one table. A tenant may span several tables.
 //! 3. A key's versions, and its range deletes, in a lower level number are newer than those in a higher one.
+//! 4. Its value files are those that its tables refer to.
 //!
 //! Where tables meet inside one tenant their order needs the tenant's key. When that key is destroyed
 //! the order inside the tenant no longer matters and is whatever it was.
@@ -32,12 +34,13 @@ pub(crate) mod testing;
 mod tests;
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::table::{Table, TableMeta};
+use crate::hooks::planted;
+use crate::table::{Table, TableMeta, ValueFile};
 
 #[allow(unused_imports)] // The engine takes these from here.
 pub(crate) use edit::{Edit, ManifestState, NodeState};
@@ -52,6 +55,15 @@ pub(crate) const LEVELS: usize = 7;
 pub(crate) struct Version {
     /// Level 0 newest first, the others in order and disjoint.
     pub levels: [Vec<Arc<Table>>; LEVELS],
+    /// By number.
+    pub values: BTreeMap<u64, Arc<ValueFile>>,
+}
+
+/// Files that were opened for a version to come, by number.
+#[derive(Default)]
+pub(crate) struct Files {
+    pub tables: HashMap<u64, Arc<Table>>,
+    pub values: HashMap<u64, Arc<ValueFile>>,
 }
 
 impl Version {
@@ -63,12 +75,12 @@ impl Version {
             .flat_map(|(level, tables)| tables.iter().map(move |t| (level, t)))
     }
 
-    /// The version after `edit`. `opened` holds the tables that are new; tables that only move
-    /// between levels are taken from this version.
+    /// The version after `edit`. `opened` holds the files that are new; tables that only move
+    /// between levels are taken from this version. Value files without a table that refers to them are left out.
     ///
     /// `Invalid` when the edit does not fit: it removes what is not there, adds what is there, or
-    /// would make tables of one level overlap. Nothing has happened then.
-    pub fn apply(&self, edit: &Edit, opened: &HashMap<u64, Arc<Table>>) -> Result<Version> {
+    /// would make tables of one level overlap, or a table refer to no value file. Nothing has happened then.
+    pub fn apply(&self, edit: &Edit, opened: &Files) -> Result<Version> {
         let mut next = self.clone();
         let mut taken = HashMap::new();
         for (level, number) in &edit.removed {
@@ -79,7 +91,10 @@ impl Version {
             taken.insert(*number, tables.remove(at));
         }
         for (level, meta) in &edit.added {
-            let table = opened.get(&meta.number).or_else(|| taken.get(&meta.number));
+            let table = opened
+                .tables
+                .get(&meta.number)
+                .or_else(|| taken.get(&meta.number));
             let Some(table) = table.filter(|table| table.meta() == meta) else {
                 return Err(misfit(format!(
                     "table {} is not the one that was opened",
@@ -97,7 +112,43 @@ impl Version {
                 insert_ordered(tables, table)?;
             }
         }
+        for meta in &edit.values {
+            let file = opened.values.get(&meta.number).filter(|file| file.meta() == meta);
+            let Some(file) = file else {
+                return Err(misfit(format!(
+                    "value file {} is not the one that was opened",
+                    meta.number
+                )));
+            };
+            if next.values.insert(meta.number, Arc::clone(file)).is_some() {
+                return Err(misfit(format!("value file {} is there already", meta.number)));
+            }
+        }
+        let referred = next.referred();
+        if let Some(file) = referred.keys().find(|file| !next.values.contains_key(file)) {
+            return Err(misfit(format!(
+                "a table refers to value file {file}, which is not there"
+            )));
+        }
+        let lost = |number: &u64| {
+            let of = |table: &Arc<Table>| table.meta().values.iter().any(|(file, _)| file == number);
+            planted!(ValueFilesGoneEarly) && taken.values().any(of)
+        };
+        next.values
+            .retain(|number, _| referred.contains_key(number) && !lost(number));
         Ok(next)
+    }
+
+    /// Value files that tables refer to, and how many bytes of each they need.
+    pub fn referred(&self) -> HashMap<u64, u64> {
+        let mut referred: HashMap<u64, u64> = HashMap::new();
+        for (_, table) in self.tables() {
+            for (file, bytes) in &table.meta().values {
+                let needed = referred.entry(*file).or_default();
+                *needed = needed.saturating_add(*bytes);
+            }
+        }
+        referred
     }
 
     fn level_mut(&mut self, level: u8) -> Result<&mut Vec<Arc<Table>>> {
@@ -179,6 +230,21 @@ pub(crate) fn table_path(db: &Path, number: u64) -> PathBuf {
     tables_dir(db).join(table_name(number))
 }
 
+/// Where value file `number` of the database in `db` is.
+pub(crate) fn values_path(db: &Path, number: u64) -> PathBuf {
+    tables_dir(db).join(values_name(number))
+}
+
+/// File name of a value file inside [`tables_dir`].
+pub(crate) fn values_name(number: u64) -> String {
+    format!("{number:016x}.values")
+}
+
+/// The number in a value file's name. None if it is no such name.
+pub(crate) fn parse_values_name(name: &str) -> Option<u64> {
+    parse_number(name.strip_suffix(".values")?)
+}
+
 /// The number in a table's file name. None if it is no such name.
 pub(crate) fn parse_table_name(name: &str) -> Option<u64> {
     parse_number(name.strip_suffix(".table")?)
@@ -191,8 +257,14 @@ fn parse_number(digits: &str) -> Option<u64> {
     (format!("{number:016x}") == digits && number < 1 << 63).then_some(number)
 }
 
-/// The tables of `version`, as names relative to the database directory with '/', and lengths.
+/// The tables and value files of `version`, as names relative to the database directory with '/', and lengths.
 pub(crate) fn referenced_files(version: &Version) -> Vec<(String, u64)> {
     let name = |meta: &TableMeta| (format!("tables/{}", table_name(meta.number)), meta.bytes);
-    version.tables().map(|(_, table)| name(table.meta())).collect()
+    let tables = version.tables().map(|(_, table)| name(table.meta()));
+    if planted!(ValuesNotCopied) {
+        return tables.collect();
+    }
+    let values = version.values.values().map(|file| file.meta());
+    let values = values.map(|meta| (format!("tables/{}", values_name(meta.number)), meta.bytes));
+    tables.chain(values).collect()
 }

@@ -12,7 +12,7 @@ use crate::io::durable;
 use crate::io::sim::SimFs;
 use crate::seal::parsers::repair_header;
 use crate::seal::{Dek, FileHeader, FileKeys, FileKind, KeyLookup, KeySource};
-use crate::table::TableMeta;
+use crate::table::{TableMeta, ValueMeta};
 use crate::types::{Chain, DekVersion, Epoch, EpochStart, Lsn, SeqNo, TenantId};
 
 pub(crate) const PARSERS: &[Parser] = &[
@@ -249,6 +249,17 @@ fn sample_meta(number: u64) -> TableMeta {
         tenant_max: TenantId(7),
         seqno_min: SeqNo(1),
         seqno_max: SeqNo(90),
+        values: Vec::new(),
+    }
+}
+
+fn sample_values(number: u64) -> ValueMeta {
+    ValueMeta {
+        number,
+        file_id: [number as u8; 16],
+        bytes: 70_000,
+        values: 4,
+        digest: [3; 32],
     }
 }
 
@@ -257,6 +268,7 @@ fn sample_full() -> Full {
         state: sample_state(),
         next_number: 12,
         tables: vec![(0, sample_meta(9)), (3, sample_meta(4))],
+        values: Vec::new(),
     }
 }
 
@@ -285,7 +297,18 @@ fn sample_edits() -> Vec<Edit> {
         reach: Some(Lsn(6000)),
         ..Edit::default()
     };
-    vec![flush, compaction, reign]
+    vec![flush, compaction, reign, sample_apart()]
+}
+
+/// A table with values apart.
+fn sample_apart() -> Edit {
+    let mut meta = sample_meta(13);
+    meta.values = vec![(5, 900), (12, 60_000)];
+    Edit {
+        added: vec![(0, meta)],
+        values: vec![sample_values(12)],
+        ..Edit::default()
+    }
 }
 
 fn edit_samples() -> Vec<Vec<u8>> {
@@ -293,7 +316,12 @@ fn edit_samples() -> Vec<Vec<u8>> {
 }
 
 fn full_samples() -> Vec<Vec<u8>> {
-    vec![sample_full().encode(), Full::default().encode()]
+    let mut apart = sample_full();
+    apart.values = vec![sample_values(5), sample_values(6)];
+    if let Some((_, meta)) = apart.tables.first_mut() {
+        meta.values = vec![(5, 70), (6, 1)];
+    }
+    vec![sample_full().encode(), Full::default().encode(), apart.encode()]
 }
 
 fn current_samples() -> Vec<Vec<u8>> {

@@ -19,7 +19,7 @@ mod on_disk;
 mod present;
 mod replay;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,14 +30,14 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::hooks::{planted, rare};
 use crate::io::{Io, durable};
 use crate::seal::FileKeys;
-use crate::table::{BlockCache, Table, TableMeta};
+use crate::table::{BlockCache, Table, TableMeta, ValueFile, ValueMeta};
 
 use self::present::Present;
 use self::replay::Replayed;
 use super::current::Current;
 use super::edit::{Edit, Full, ManifestState};
 use super::manifest::{self, ManifestWriter};
-use super::{Version, table_path, tables_dir};
+use super::{Files, Version, table_path, tables_dir, values_path};
 pub(crate) use on_disk::OnDisk;
 
 /// A manifest longer than this, and than four times its full state, is replaced by a new one.
@@ -100,10 +100,10 @@ impl VersionSet {
     ) -> Result<VersionSet> {
         durable::create_dir_synced(io, &tables_dir(db))?;
         let present = Present::list(io, db)?;
-        if present.current || !present.tables.is_empty() {
+        if present.current || !present.tables.is_empty() || !present.values.is_empty() {
             return Err(Error::new(ErrorKind::AlreadyExists, "there is a database here").at(db));
         }
-        present.sweep(io, db, |_| false, |_| false);
+        present.sweep(io, db, |_| false);
         let installed = Installed {
             version: Arc::new(Version::default()),
             state,
@@ -144,7 +144,11 @@ impl VersionSet {
             let path = table_path(db, meta.number);
             Table::open(io, &path, meta.clone(), Arc::clone(&keys), Arc::clone(&cache))
         };
-        let version = replayed.version(&manifest::path(db, current.number), open)?;
+        let open_values = |meta: &ValueMeta| {
+            let path = values_path(db, meta.number);
+            ValueFile::open(io, &path, *meta, Arc::clone(&keys), Arc::clone(&cache))
+        };
+        let version = replayed.version(&manifest::path(db, current.number), open, open_values)?;
         let present = Present::list(io, db)?;
         let next = present
             .next_number()
@@ -156,12 +160,10 @@ impl VersionSet {
         };
         let set = VersionSet::start(db, io, keys, cache, installed, next, opened)?;
 
-        let live: HashSet<u64> = set
-            .current()
-            .tables()
-            .map(|(_, table)| table.meta().number)
-            .collect();
-        present.sweep(io, db, |_| false, |table| live.contains(&table));
+        let version = set.current();
+        let tables = version.tables().map(|(_, table)| table.meta().number);
+        let live: HashSet<u64> = tables.chain(version.values.keys().copied()).collect();
+        present.sweep(io, db, |file| live.contains(&file));
         Ok(set)
     }
 
@@ -220,7 +222,8 @@ impl VersionSet {
         }
         if result.is_err() && !matches!(*log, Log::Failed) {
             rare!(NewTablesVoid);
-            opened.values().for_each(|table| table.mark_obsolete());
+            opened.tables.values().for_each(|table| table.mark_obsolete());
+            opened.values.values().for_each(|file| file.mark_obsolete());
         }
         result
     }
@@ -289,9 +292,9 @@ impl VersionSet {
         Ok(set)
     }
 
-    /// Opens the tables of `edit` that `version` does not have.
-    fn open_added(&self, version: &Version, edit: &Edit) -> Result<HashMap<u64, Arc<Table>>> {
-        let mut opened: HashMap<u64, Arc<Table>> = HashMap::new();
+    /// Opens the files of `edit` that `version` does not have.
+    fn open_added(&self, version: &Version, edit: &Edit) -> Result<Files> {
+        let mut opened = Files::default();
         for (_, meta) in &edit.added {
             if version
                 .tables()
@@ -301,21 +304,22 @@ impl VersionSet {
             }
             let path = table_path(&self.db, meta.number);
             let (keys, cache) = (Arc::clone(&self.keys), Arc::clone(&self.cache));
-            opened.insert(
+            opened.tables.insert(
                 meta.number,
                 Table::open(&self.io, &path, meta.clone(), keys, cache)?,
             );
         }
+        for meta in &edit.values {
+            let path = values_path(&self.db, meta.number);
+            let (keys, cache) = (Arc::clone(&self.keys), Arc::clone(&self.cache));
+            opened
+                .values
+                .insert(meta.number, ValueFile::open(&self.io, &path, *meta, keys, cache)?);
+        }
         Ok(opened)
     }
 
-    fn log_edit(
-        &self,
-        log: &mut Log,
-        before: &Installed,
-        edit: &Edit,
-        opened: &HashMap<u64, Arc<Table>>,
-    ) -> Result<()> {
+    fn log_edit(&self, log: &mut Log, before: &Installed, edit: &Edit, opened: &Files) -> Result<()> {
         match log {
             Log::Closed => return Err(Error::new(ErrorKind::Closed, "the database is closed")),
             Log::Failed => return Err(read_only()),
@@ -336,7 +340,17 @@ impl VersionSet {
             .map(|(_, number)| *number)
             .filter(|number| !kept.contains(number));
         let gone: HashSet<u64> = gone.collect();
+        // New ones that no table refers to are not needed either.
+        let values = before.version.values.values().chain(opened.values.values());
+        let unneeded: Vec<Arc<ValueFile>> = values
+            .filter(|file| !after.version.values.contains_key(&file.meta().number))
+            .cloned()
+            .collect();
         *self.installed.write() = after;
+        for file in unneeded {
+            rare!(ValueFileGone);
+            file.mark_obsolete();
+        }
         let tables = before
             .version
             .tables()
@@ -422,6 +436,12 @@ impl VersionSet {
             next_number: self.next_number.load(Ordering::Relaxed),
             tables: tables
                 .map(|(level, table)| (level as u8, table.meta().clone()))
+                .collect(),
+            values: installed
+                .version
+                .values
+                .values()
+                .map(|file| *file.meta())
                 .collect(),
         };
         let epoch = installed.state.highest_epoch;

@@ -10,7 +10,6 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::expiry;
 use crate::inner::View;
 use crate::io::sim::{SimFs, SimRng};
 use crate::io::{Io, Rng};
@@ -21,7 +20,7 @@ use crate::read::get::find;
 use crate::read::testing::standing_at;
 use crate::read::visible::VisibleCursor;
 use crate::seal::{Dek, FileHeader, FileKeys, FileKind, KeyLookup, KeySource};
-use crate::table::{BlockCache, TableBuilder, TableMeta};
+use crate::table::{BlockCache, Owner, TableBuilder, TableMeta};
 use crate::types::{Chain, DekVersion, Epoch, EpochStart, Lsn, SeqNo, TenantId};
 
 use super::edit::{Edit, ManifestState};
@@ -156,6 +155,11 @@ impl Machine {
         self.numbers("tables", super::parse_table_name)
     }
 
+    /// Numbers of the value files there are.
+    pub fn value_files(&self) -> Vec<u64> {
+        self.numbers("tables", super::parse_values_name)
+    }
+
     /// Numbers of the manifests there are.
     pub fn manifests(&self) -> Vec<u64> {
         self.numbers("", super::manifest::parse_name)
@@ -249,7 +253,14 @@ pub(crate) fn visible_at(
     let mut found = BTreeMap::new();
     cursor.seek_first(&times)?;
     while let Some(entry) = cursor.owned() {
-        found.insert(entry.key, expiry::value(entry.kind, entry.value));
+        let owner = Owner {
+            tenant: TenantId(tenant),
+            key: &entry.key,
+            seqno: entry.seqno,
+        };
+        if let Some(value) = version.value(owner, entry.kind, entry.value)? {
+            found.insert(entry.key, value);
+        }
         cursor.next(&times)?;
     }
     cursor.seek_last(&times)?;

@@ -455,7 +455,10 @@ impl OpKind {
     fn from_byte(byte: u8) -> Option<OpKind> {
         match byte {
             DELETE_RANGE => Some(OpKind::DeleteRange),
-            other => EntryKind::from_byte(other).map(OpKind::Entry),
+            // A reference means something in the tables of one node alone.
+            other => EntryKind::from_byte(other)
+                .filter(|kind| *kind != EntryKind::Separated)
+                .map(OpKind::Entry),
         }
     }
 

@@ -7,12 +7,14 @@
 //! 104  4 chain key   108 16 chain after   124 4 zero; all from 88 on zero in files that are no segment
 //!
 //! WAL record, 72 bytes, then sections of 40 bytes and sealed operations; table: directory records of 88
-//! bytes and a footer of 64 at the end. docs/format.md is the specification; this reader is a second
+//! bytes and a footer of 64 at the end; `values` reads value files. docs/format.md is the specification; this reader is a second
 //! witness of it, apart from the engine's own.
 //! ```
 //!
 //! Damage is what a checksum, a length or a position shows; whether the seals hold only the keys can tell.
 //! Bytes from a file never cause a panic, and no more is read at once than a record may have.
+
+mod values;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -48,6 +50,8 @@ pub enum Kind {
     Escrow,
     /// Names the manifest.
     Current,
+    /// Values apart from tables.
+    Values,
 }
 
 impl Kind {
@@ -59,6 +63,7 @@ impl Kind {
             4 => Kind::Keystore,
             5 => Kind::Escrow,
             6 => Kind::Current,
+            7 => Kind::Values,
             _ => return None,
         })
     }
@@ -72,6 +77,7 @@ impl Kind {
             Kind::Keystore => "keystore",
             Kind::Escrow => "escrow",
             Kind::Current => "current",
+            Kind::Values => "values",
         }
     }
 }
@@ -117,6 +123,8 @@ pub enum Detail {
     Wal(Wal),
     /// A table.
     Table(Table),
+    /// A value file.
+    Values(values::Values),
 }
 
 /// A log segment.
@@ -217,6 +225,10 @@ pub fn inspect(path: &Path, limit: usize) -> Outcome<Inspected> {
         }
         Kind::Table => match table(&file, bytes, limit) {
             Ok(table) => (Detail::Table(table), None),
+            Err(why) => (Detail::None, Some(why)),
+        },
+        Kind::Values => match values::values(&file, bytes, limit) {
+            Ok(values) => (Detail::Values(values), None),
             Err(why) => (Detail::None, Some(why)),
         },
         _ => (Detail::None, None),
@@ -455,6 +467,7 @@ mod tests {
             for i in 0..50 {
                 keyspace.put(format!("key {i}"), "value").unwrap();
             }
+            keyspace.put("large", vec![b'v'; 100_000]).unwrap();
             engine.flush().unwrap();
             keyspace.put("after", "flush").unwrap();
         }
@@ -501,13 +514,20 @@ mod tests {
                     );
                 }
                 Detail::Table(table) => entries += table.entries,
+                Detail::Values(values) => {
+                    let of_tenants: u64 = values.shown.iter().map(|run| run.values).sum();
+                    assert_eq!((values.values, of_tenants), (1, 1));
+                }
                 Detail::None => {}
             }
             kinds.push(file.header.kind.name());
         }
         kinds.sort_unstable();
         kinds.dedup();
-        assert_eq!(kinds, ["current", "keystore", "manifest", "table", "wal"]);
+        assert_eq!(
+            kinds,
+            ["current", "keystore", "manifest", "table", "values", "wal"]
+        );
         assert!(
             entries >= 100 && records >= 1,
             "{entries} entries, {records} records"
@@ -521,7 +541,7 @@ mod tests {
             let good = std::fs::read(&path).unwrap();
             let Ok(file) = inspect(&path, 10) else { continue };
             let clear = match file.detail {
-                Detail::None | Detail::Table(_) => HEADER_BYTES,
+                Detail::None | Detail::Table(_) | Detail::Values(_) => HEADER_BYTES,
                 Detail::Wal(_) => good.len(),
             };
             let copy = dir.path().join("copy");

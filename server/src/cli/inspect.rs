@@ -110,6 +110,11 @@ fn row(path: &Path, file: &Inspected) -> Vec<String> {
                 output::count(table.tenants)
             )
         }
+        Detail::Values(values) => format!(
+            "{} values of {} tenants",
+            output::count(values.values),
+            output::count(values.tenants)
+        ),
     };
     vec![
         path.display().to_string(),
@@ -179,6 +184,15 @@ fn details(path: &Path, file: &Inspected) {
                 rows,
             );
         }
+        Detail::Values(values) if !values.shown.is_empty() => {
+            output::line(&format!("\n{}", path.display()));
+            let rows = values.shown.iter().map(|run| {
+                [run.tenant, run.dek_version, run.values, run.bytes, run.offset]
+                    .map(|n| n.to_string())
+                    .to_vec()
+            });
+            output::table(&["tenant", "key version", "values", "bytes", "offset"], rows);
+        }
         _ => {}
     }
 }
@@ -204,6 +218,13 @@ fn as_json(path: &Path, file: &Inspected) -> Value {
             "shown": table.shown.iter().map(|r| json!({
                 "tenant_id": r.tenant, "dek_version": r.dek_version, "entries": r.entries,
                 "deletes": r.deletes, "seqno_min": r.seqno_min, "seqno_max": r.seqno_max, "offset": r.offset,
+            })).collect::<Vec<_>>(),
+        }),
+        Detail::Values(values) => json!({
+            "values": values.values, "tenants": values.tenants,
+            "shown": values.shown.iter().map(|r| json!({
+                "tenant_id": r.tenant, "dek_version": r.dek_version, "values": r.values, "bytes": r.bytes,
+                "offset": r.offset,
             })).collect::<Vec<_>>(),
         }),
     };

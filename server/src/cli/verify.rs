@@ -115,6 +115,7 @@ fn as_json(verified: &Verified) -> Value {
     json!({
         "healthy": verified.is_healthy(), "complete": verified.complete, "files": verified.files,
         "bytes": verified.bytes, "tables": verified.tables, "blocks": verified.blocks,
+        "value_files": verified.value_files, "values": verified.values,
         "entries": verified.entries, "segments": verified.segments, "records": verified.records,
         "sections": verified.sections, "skipped": verified.skipped, "torn_bytes": verified.torn_bytes,
         "damages_total": verified.damages_total,

@@ -54,6 +54,7 @@ const SCENARIOS: &[(&str, Prepare)] = &[
     ("compact", scenarios::compact),
     ("compact deletes", scenarios::compact_deletes),
     ("compact range deletes", scenarios::compact_range_deletes),
+    ("values", scenarios::values),
     ("expiry", scenarios::expiry),
     ("retention", retention::kept),
     ("retention, buffered", retention::buffered),

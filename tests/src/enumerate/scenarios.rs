@@ -214,6 +214,38 @@ pub(super) fn compact_range_deletes() -> Box<dyn Machine> {
     })
 }
 
+/// Values that stand apart: written, hidden, moved into another file, and their files given up.
+pub(super) fn values() -> Box<dyn Machine> {
+    let mut options = Options::tiny();
+    options.separate_bytes = 1000;
+    let large = |world: &mut World, keys: u64| {
+        for key in 0..keys {
+            let value = world.value(3_000);
+            buffered(world, &tenant(1 + key % 2), key, Some(value))?;
+        }
+        world.flush()
+    };
+    let setup = move |world: &mut World| {
+        two_tenants(world)?;
+        world.open()?;
+        large(world, 12)?;
+        world.compact()?;
+        world.close()
+    };
+    prepared(options, setup, move |world| {
+        world.open()?;
+        large(world, 9)?;
+        world.step(8)?;
+        large(world, 3)?;
+        // More than half of the first file is hidden.
+        world.step(8)?;
+        world.put(&tenant(2), "b", 1, 30)?;
+        world.delete_tenant(&tenant(2))?;
+        world.step(8)?;
+        world.put(&tenant(1), "b", 1, 30)
+    })
+}
+
 /// Deletes travel down, past what they hide.
 pub(super) fn compact_deletes() -> Box<dyn Machine> {
     prepared(Options::tiny(), two_levels, |world| {

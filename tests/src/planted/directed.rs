@@ -1,10 +1,11 @@
 //! Tests for rules that no crash and no failing call can show: what someone else did to the bytes.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use strongroom::hooks::parsers;
 use strongroom::io::sim::SimFs;
-use strongroom::{Compression, Engine, ErrorKind, Options};
+use strongroom::{Compression, Engine, ErrorKind, Options, Retention};
 
 use crate::enumerate::{Check, spliced_log_is_refused};
 use crate::world::{DIR, World, key_of, name_of_space, name_of_tenant};
@@ -107,6 +108,58 @@ pub(super) fn foreign_keystore() -> Check {
         Err(e) if e.kind() == ErrorKind::KeyRefused => Ok(()),
         Err(e) => Err(format!("a wrong key is taken for something else: {e:?}")),
         Ok(_) => Err("a wrong key opens the database".to_string()),
+    }
+}
+
+/// A tenant with two large values in a keyspace that got a retention of a day after they were put, and twenty in
+/// another, so that their file is not garbage for the most part when those end. `compacted`: between put and retention.
+fn ruled(compacted: bool) -> strongroom::Result<World> {
+    let mut options = Options::tiny();
+    options.expiry_grace = Duration::ZERO;
+    // Small files are emptied in passing.
+    options.compression = Compression::None;
+    let mut world = World::new(options);
+    world.open()?;
+    world.create_tenant(&name_of_tenant(1))?;
+    for (space, keys) in [("a", 2), ("b", 20)] {
+        for key in 0..keys {
+            world.put(&name_of_tenant(1), space, key, 2000)?;
+        }
+    }
+    if compacted {
+        world.compact()?;
+    }
+    let day = Some(Retention::Days(1));
+    world.set_retention(&name_of_tenant(1), &name_of_space("a"), day)?;
+    Ok(world)
+}
+
+/// Values in value files.
+fn values_apart(world: &World) -> u64 {
+    world.engine().stats().values.values
+}
+
+/// What has a deadline for leaving the disk stays in the tree.
+pub(super) fn ruled_values() -> Check {
+    let world = ruled(false).and_then(|mut world| world.compact().map(|()| world));
+    let world = world.map_err(|e| format!("{e:?}"))?;
+    match values_apart(&world) {
+        20 => world.check(),
+        other => Err(format!("{other} values are apart, of 20 without a retention")),
+    }
+}
+
+/// What stood apart when its keyspace got a retention leaves the disk when it has ended.
+pub(super) fn ended_values() -> Check {
+    let world = ruled(true).and_then(|world| {
+        world.clock().advance(Duration::from_secs(24 * 3600 + 2));
+        while world.engine().step()? {}
+        Ok(world)
+    });
+    let world = world.map_err(|e| format!("{e:?}"))?;
+    match values_apart(&world) {
+        20 => world.check(),
+        other => Err(format!("{other} values are apart, of 20 that have not ended")),
     }
 }
 

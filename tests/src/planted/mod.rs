@@ -64,6 +64,17 @@ pub fn finder(bug: Bug) -> Finder {
         Bug::FlushAheadOfLog => Part("flush in passing: crash", 1000),
         Bug::LogPurgedBeforeEdit => Part("rotate: crash", 1500),
         Bug::TableNotSynced | Bug::TableNameNotSynced => Part("flush: crash", 1000),
+        Bug::ValuesNotSynced => Part("values: crash", 1000),
+        Bug::ValueFilesGoneEarly | Bug::ValueGarbageKept => Seeds("engine", 300),
+        Bug::RuledValuesApart => Directed(
+            "large values of a keyspace with a retention",
+            directed::ruled_values,
+        ),
+        Bug::ValueFilesForgotten => {
+            Directed("a value file that holds what has ended", directed::ended_values)
+        }
+        Bug::ValuesNotCounted | Bug::ValuesNotCopied => Seeds("engine", 300),
+        Bug::VerifySkipsValues => Seeds("engine-damage", 300),
         Bug::EditNotSynced => Part("flush: crash", 1000),
         Bug::ManifestFailureForgotten => Part("flush: errors", 1000),
         Bug::CurrentNameNotSynced => Part("manifests: crash", 2000),

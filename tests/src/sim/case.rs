@@ -94,6 +94,9 @@ acts! {
     AgeOut { tenant, space, before, reopened },
     /// Sets a tenant's quota near what it takes, or (`set` 0) none.
     Quota { tenant, set, above, below },
+    /// Lays values of one length deep, hides some of them under a snapshot, and reads everything while background work
+    /// goes on; which follow from `seed`.
+    HideValues { tenant, space, len, seed },
     /// Background jobs until there are none: then nothing that expired is overdue.
     Rest {},
     /// Enough entries in one keyspace for a table of its own, and a flush.

@@ -102,18 +102,14 @@ impl Run {
         let verified = self.world.engine().verify()?;
         if verified.is_healthy() {
             self.counters.add("blocks verified", verified.blocks);
-            let counted: u64 = self
-                .world
-                .engine()
-                .stats()
-                .levels
-                .iter()
-                .map(|level| level.tables)
-                .sum();
-            return match counted == verified.tables {
+            self.counters.add("values verified", verified.values);
+            let stats = self.world.engine().stats();
+            let tables: u64 = stats.levels.iter().map(|level| level.tables).sum();
+            let counted = (tables, stats.values.files);
+            return match counted == (verified.tables, verified.value_files) {
                 true => Ok(()),
                 false => Err(Wrong::Failure(
-                    "statistics and verifying count different tables".into(),
+                    "statistics and verifying count different files".into(),
                 )),
             };
         }

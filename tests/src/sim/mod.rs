@@ -11,6 +11,7 @@
 //! retention keyspaces that keep their entries so long
 //! quota     tenants that may take so much
 //! ranges    range deletes, and what they hide
+//! values    values that stand apart from tables
 //! conditions puts on conditions that hold or do not
 //! copies    checkpoints, restores and base copies
 //! faults    faults that a call reports
@@ -38,6 +39,7 @@ mod retention;
 mod run;
 mod strikes;
 mod trace;
+mod values;
 
 use std::path::{Path, PathBuf};
 

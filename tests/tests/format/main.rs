@@ -5,7 +5,7 @@
 //! A database that was killed instead of closed differs in one point: the newest record of its log is
 //! vouched for by nothing, so that damage to it is taken for a torn tail, and it is gone. Nothing else is.
 //!
-//! Tried on a small database with two tenants, several tables, a WAL and a keystore: every bit of
+//! Tried on a small database with two tenants, several tables, a value file, a WAL and a keystore: every bit of
 //! every file, every file cut to nothing, to half and by one byte, extended, removed, and exchanged
 //! with every other of its kind. And the worked examples of docs/format.md are what the engine reads.
 
@@ -144,7 +144,7 @@ fn flipped_bit_in_any_kind_of_file_then_verifying_names_that_file() {
     }
     assert_eq!(
         kinds.len(),
-        5,
-        "CURRENT, manifest, keystore base, table, log: {kinds:?}"
+        6,
+        "CURRENT, manifest, keystore base, table, value file, log: {kinds:?}"
     );
 }

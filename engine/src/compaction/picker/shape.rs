@@ -59,6 +59,21 @@ pub(crate) struct TableShape {
     /// Earliest moment at which one of its values ends: up to a second after it, and before it where a retention was
     /// changed since the table was written.
     pub expires: Option<u64>,
+    /// Value files that it refers to.
+    pub values: Vec<u64>,
+}
+
+/// A value file as the picker sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct ValueShape {
+    /// Its number.
+    pub number: u64,
+    /// Sealed bytes of values in it.
+    pub bytes: u64,
+    /// Those of them that no table needs, or a destroyed tenant's.
+    pub garbage: u64,
+    /// When the first of what it has, from before a retention that came later, can be past that.
+    pub expires: Option<u64>,
 }
 
 /// A version as the picker sees it. Levels are ordered as in the version.
@@ -66,6 +81,8 @@ pub(crate) struct TableShape {
 pub(crate) struct Shape {
     /// The tables.
     pub levels: [Vec<TableShape>; LEVELS],
+    /// The value files, by number.
+    pub values: Vec<ValueShape>,
     /// Versions at or below it are seen by all snapshots.
     pub oldest_snapshot: SeqNo,
     /// Milliseconds since 1970.

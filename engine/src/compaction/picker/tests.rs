@@ -122,6 +122,7 @@ fn show(plan: Option<Plan>) -> String {
         inputs,
         output,
         reason,
+        ..
     }) = plan
     else {
         return "none".into();

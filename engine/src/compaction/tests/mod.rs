@@ -3,6 +3,7 @@
 
 mod model;
 mod range_deletes;
+mod values;
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -27,6 +28,8 @@ fn compactions_keep_what_any_reader_sees() {
     for seed in 0..24 {
         let dice = Dice::new(seed);
         let mut model = Model::new();
+        // Of values of up to 200 bytes.
+        model.options.separate_bytes = [0, 20, 0, 150][seed as usize % 4];
         // Some runs have one large tenant, some many small ones.
         let (tenants, keys) = if dice.one_in(3) {
             (1, 300)
@@ -109,6 +112,10 @@ fn compactions_keep_what_any_reader_sees() {
             .filter(|level| !version.levels[*level].is_empty())
             .collect();
         assert!(filled.len() <= 1, "seed {seed}: {filled:?}");
+        assert!(
+            model.garbage().iter().all(|(_, garbage)| *garbage == 0),
+            "seed {seed}: garbage is left"
+        );
         let mut entries = 0;
         for (_, table) in version.tables() {
             for run in table.tenants() {

@@ -14,6 +14,7 @@ use crate::memtable::Memtable;
 use crate::options::Compression;
 use crate::read::cursor::EntryKind;
 use crate::settings::Settings;
+use crate::table::Owner;
 use crate::types::Lsn;
 use crate::version::testing::{Machine, get, layout, visible_at};
 use crate::version::{Version, VersionSet};
@@ -282,9 +283,14 @@ impl Model {
                         expected.insert(key.clone(), value.clone());
                     }
                     let got = get(&version, tenant, key, *at).unwrap();
-                    let got = got
-                        .filter(|entry| !self.is_gone(entry))
-                        .map(|entry| expiry::value(entry.kind, entry.value));
+                    let got = got.filter(|entry| !self.is_gone(entry)).and_then(|entry| {
+                        let owner = Owner {
+                            tenant: TenantId(tenant),
+                            key,
+                            seqno: entry.seqno,
+                        };
+                        version.value(owner, entry.kind, entry.value).unwrap()
+                    });
                     if !self.is_dropped(tenant, key) {
                         assert_eq!(got, expected_value, "{context} at {at}");
                     }
@@ -298,6 +304,30 @@ impl Model {
         let live: BTreeSet<u64> = version.tables().map(|(_, table)| table.meta().number).collect();
         let files: BTreeSet<u64> = self.machine.table_files().into_iter().collect();
         assert_eq!(live, files, "{context}");
+        let values: Vec<u64> = version.values.keys().copied().collect();
+        let mut files = self.machine.value_files();
+        files.sort_unstable();
+        assert_eq!(values, files, "{context}");
+        let mut referred: Vec<u64> = version.referred().into_keys().collect();
+        referred.sort_unstable();
+        assert_eq!(values, referred, "{context}");
+        for (file, garbage) in self.garbage() {
+            assert!(
+                garbage >= 0,
+                "{context}: value file {file} is referred to for more than it has"
+            );
+        }
+    }
+
+    /// Of each value file how many bytes no table needs.
+    pub fn garbage(&self) -> Vec<(u64, i64)> {
+        let version = self.set.current();
+        let referred = version.referred();
+        let of = |(number, file): (&u64, &Arc<crate::table::ValueFile>)| {
+            let has: u64 = file.runs().iter().map(|run| run.bytes).sum();
+            (*number, has as i64 - referred[number] as i64)
+        };
+        version.values.iter().map(of).collect()
     }
 }
 

@@ -44,7 +44,7 @@ fn verified(place: &Place, meta: &TableMeta) -> Vec<Error> {
     let no_cache = Arc::new(BlockCache::new(0));
     let mut found = Vec::new();
     match Table::open(&place.io, &path, meta.clone(), place.keys.clone(), no_cache) {
-        Ok(table) => drop(table.verify(&mut |error| found.push(error))),
+        Ok(table) => drop(table.verify(&ValueFiles::new(), &mut |error| found.push(error))),
         Err(error) => found.push(error),
     }
     found

@@ -6,7 +6,7 @@ use super::{Log, VersionSet};
 use crate::error::{Error, Result};
 use crate::io::Io;
 use crate::seal::FileKeys;
-use crate::table::TableMeta;
+use crate::table::{TableMeta, ValueMeta};
 use crate::version::current::{self, Current};
 use crate::version::edit::ManifestState;
 use crate::version::manifest;
@@ -17,6 +17,8 @@ pub(crate) struct OnDisk {
     pub state: ManifestState,
     /// Level and table, in no order.
     pub tables: Vec<(u8, TableMeta)>,
+    /// Those that tables refer to, by number.
+    pub values: Vec<ValueMeta>,
     /// Bytes at the manifest's end that are an edit whose sync never returned.
     pub cut_bytes: u64,
     /// What was read.
@@ -33,11 +35,13 @@ impl OnDisk {
         let manifest = manifest::read(io, db, &current, keys)?;
         let cut_bytes = manifest.cut_bytes;
         let replayed = Replayed::new(&path, manifest)?;
+        let values = replayed.values_needed(&path)?;
         let ordered = (0u8..).zip(replayed.ordered);
         let ordered = ordered.flat_map(|(level, metas)| metas.into_iter().map(move |meta| (level, meta)));
         Ok(OnDisk {
             state: replayed.state,
             tables: ordered.chain(replayed.added).collect(),
+            values,
             cut_bytes,
             paths: vec![current::path(db), path],
         })
@@ -63,9 +67,10 @@ impl VersionSet {
         let mut on_disk = found.tables;
         by_number(&mut expected);
         by_number(&mut on_disk);
-        if expected != on_disk || installed.state != found.state {
+        let values = installed.version.values.values().map(|file| *file.meta());
+        if expected != on_disk || !values.eq(found.values) || installed.state != found.state {
             let path = found.paths.last().cloned().unwrap_or_default();
-            let expected = "the tables and positions in use";
+            let expected = "the files and positions in use";
             return Err(Error::corruption(&path, 0, "manifest", expected, "others"));
         }
         Ok(found.paths)

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::hooks::rare;
 use crate::io::{Io, durable};
-use crate::version::{manifest, parse_table_name, table_path, tables_dir};
+use crate::version::{manifest, parse_table_name, parse_values_name, table_path, tables_dir, values_path};
 
 /// What is in the directory.
 #[derive(Default)]
@@ -13,6 +13,7 @@ pub(super) struct Present {
     pub current: bool,
     pub manifests: Vec<u64>,
     pub tables: Vec<u64>,
+    pub values: Vec<u64>,
     /// Left by interrupted replacements.
     pub temporary: Vec<PathBuf>,
 }
@@ -32,6 +33,8 @@ impl Present {
         for name in list(io, &tables_dir(db))? {
             if let Some(number) = parse_table_name(&name) {
                 present.tables.push(number);
+            } else if let Some(number) = parse_values_name(&name) {
+                present.values.push(number);
             } else if name.ends_with(durable::TMP_SUFFIX) {
                 present.temporary.push(tables_dir(db).join(name));
             }
@@ -41,22 +44,31 @@ impl Present {
 
     /// Above every number in use.
     pub fn next_number(&self) -> u64 {
-        let highest = self.manifests.iter().chain(&self.tables).max();
+        let highest = self
+            .manifests
+            .iter()
+            .chain(&self.tables)
+            .chain(&self.values)
+            .max();
         highest.map_or(1, |number| number.saturating_add(1))
     }
 
-    /// Removes what is not to be kept. What cannot be removed waits for the next open.
-    pub fn sweep(&self, io: &Io, db: &Path, manifest: impl Fn(u64) -> bool, table: impl Fn(u64) -> bool) {
-        let manifests = self
-            .manifests
-            .iter()
-            .filter(|n| !manifest(**n))
-            .map(|n| manifest::path(db, *n));
-        let tables = self.tables.iter().filter(|n| !table(**n)).map(|n| {
+    /// Removes all but the tables and value files that `live` names. What cannot be removed waits for the next open.
+    pub fn sweep(&self, io: &Io, db: &Path, live: impl Fn(u64) -> bool) {
+        let manifests = self.manifests.iter().map(|n| manifest::path(db, *n));
+        let tables = self.tables.iter().filter(|n| !live(**n)).map(|n| {
             rare!(OrphanSwept);
             table_path(db, *n)
         });
-        for path in manifests.chain(tables).chain(self.temporary.iter().cloned()) {
+        let values = self.values.iter().filter(|n| !live(**n)).map(|n| {
+            rare!(OrphanSwept);
+            values_path(db, *n)
+        });
+        for path in manifests
+            .chain(tables)
+            .chain(values)
+            .chain(self.temporary.iter().cloned())
+        {
             let _ = durable::remove_if_exists(io, &path);
         }
     }

@@ -4,7 +4,7 @@ use super::super::current;
 use super::super::edit::{BadEdit, Edit, Full, ManifestState, NodeState};
 use super::super::manifest;
 use super::super::testing::{Dice, Machine, state};
-use crate::table::TableMeta;
+use crate::table::{TableMeta, ValueMeta};
 use crate::types::{Chain, Epoch, EpochStart, Lsn, SeqNo, TenantId};
 
 fn some<T>(dice: &Dice, value: impl FnOnce() -> T) -> Option<T> {
@@ -24,7 +24,21 @@ fn meta(dice: &Dice) -> TableMeta {
         tenant_max: TenantId(tenant + dice.below(10)),
         seqno_min: SeqNo(seqno),
         seqno_max: SeqNo(seqno + dice.below(10)),
+        values: (0..dice.below(3))
+            .map(|file| (10 * file + dice.below(10), 1 + dice.below(1 << 40)))
+            .collect(),
     }
+}
+
+fn values(dice: &Dice) -> Vec<ValueMeta> {
+    let one = |_| ValueMeta {
+        number: dice.below(u64::MAX),
+        file_id: [dice.below(256) as u8; 16],
+        bytes: dice.below(1 << 40),
+        values: 1 + dice.below(1 << 20),
+        digest: [dice.below(256) as u8; 32],
+    };
+    (0..dice.below(3)).map(one).collect()
 }
 
 fn epoch(dice: &Dice, number: u64) -> EpochStart {
@@ -43,6 +57,7 @@ fn edit(dice: &Dice) -> Edit {
         removed: (0..dice.below(4))
             .map(|_| (dice.below(7) as u8, dice.below(u64::MAX)))
             .collect(),
+        values: values(dice),
         flushed: some(dice, || Lsn(dice.below(u64::MAX))),
         seqno: some(dice, || SeqNo(dice.below(u64::MAX))),
         epoch: some(dice, || epoch(dice, dice.below(1 << 50))),
@@ -72,6 +87,7 @@ fn edits_and_full_states_survive_encoding() {
             tables: (0..dice.below(5))
                 .map(|_| (dice.below(7) as u8, meta(&dice)))
                 .collect(),
+            values: values(&dice),
         };
         assert_eq!(Full::decode(&full.encode()), Ok(full), "seed {seed}");
     }
@@ -100,6 +116,9 @@ fn unknown_tag_is_told_from_malformed_fields() {
         ("length beyond memory", vec![3, 255, 255, 255, 255, 1]),
         ("table meta cut", field(1, &[0; 50])),
         ("file number in an edit", field(11, &[0; 8])),
+        ("value file meta cut", field(12, &[0; 71])),
+        ("value file without values", field(12, &[0; 72])),
+        ("references of no table", field(13, &[0; 24])),
     ] {
         assert!(matches!(with(malformed), Err(BadEdit::Malformed(_))), "{name}");
     }
@@ -107,6 +126,7 @@ fn unknown_tag_is_told_from_malformed_fields() {
         state: state(),
         next_number: 3,
         tables: Vec::new(),
+        values: Vec::new(),
     }
     .encode();
     assert!(matches!(
@@ -228,6 +248,7 @@ fn encodings_are_the_documented_bytes() {
         },
         next_number: 10,
         tables: Vec::new(),
+        values: Vec::new(),
     };
     let expected = [
         "03 08000000 0000000000000000",
@@ -240,6 +261,31 @@ fn encodings_are_the_documented_bytes() {
         "0b 08000000 0a00000000000000",
     ];
     assert_eq!(hex::encode(full.encode()), expected.concat().replace(' ', ""));
+
+    // A table with values apart, and the value file.
+    let mut table = meta(&Dice::new(1));
+    (table.number, table.values) = (4, vec![(5, 6)]);
+    let apart = Edit {
+        added: vec![(0, table.clone())],
+        values: vec![ValueMeta {
+            number: 5,
+            file_id: [7; 16],
+            bytes: 900,
+            values: 2,
+            digest: [8; 32],
+        }],
+        ..Edit::default()
+    };
+    let mut encoded = Vec::new();
+    table.encode(&mut encoded);
+    let expected = [
+        "01 69000000 00".to_string() + &hex::encode(&encoded),
+        "0d 18000000 0400000000000000 0500000000000000 0600000000000000".to_string(),
+        "0c 48000000 0500000000000000 07070707070707070707070707070707 8403000000000000 0200000000000000"
+            .to_string(),
+        "08".repeat(32),
+    ];
+    assert_eq!(hex::encode(apart.encode()), expected.concat().replace(' ', ""));
 
     // The frame around them: where things stand in files.
     let machine = Machine::new();

@@ -487,7 +487,7 @@ pub struct ShowTenantResponse {
     #[prost(uint64, tag = "1")]
     pub id: u64,
     /// Versions of entries in tables: deletes, and values that expired or that newer ones hide, are among them until
-    /// compaction drops them; deletes among them; sealed bytes in tables.
+    /// compaction drops them; deletes among them; sealed bytes in tables and in the files of large values beside them.
     #[prost(uint64, tag = "2")]
     pub entries: u64,
     #[prost(uint64, tag = "3")]

@@ -213,7 +213,7 @@ pub struct UsageResponse {
     /// Deletes among them.
     #[prost(uint64, tag = "2")]
     pub deletes: u64,
-    /// Sealed bytes in tables.
+    /// Sealed bytes in tables, and in the files of large values beside them.
     #[prost(uint64, tag = "3")]
     pub table_bytes: u64,
     /// Entries and bytes that are not in tables yet, about.

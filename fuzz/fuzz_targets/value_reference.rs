@@ -1,0 +1,2 @@
+#![no_main]
+strongroom_libfuzzer::entry!("value_reference");
