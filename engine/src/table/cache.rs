@@ -194,10 +194,12 @@ impl BlockCache {
         }
     }
 
-    pub(super) fn value(&self, file: u64, offset: u64) -> Option<Bytes> {
-        match self.pieces.as_ref()?.get(&place(file, offset))?.piece {
-            Piece::Value(value) => Some(value),
-            Piece::Block(_) | Piece::Head(..) => None,
+    /// A value of `tenant`; None also if what stands there is another's.
+    pub(super) fn value(&self, file: u64, offset: u64, tenant: TenantId) -> Option<Bytes> {
+        let item = self.pieces.as_ref()?.get(&place(file, offset))?;
+        match item.piece {
+            Piece::Value(value) if item.tenant == tenant => Some(value),
+            _ => None,
         }
     }
 

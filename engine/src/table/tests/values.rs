@@ -85,6 +85,26 @@ fn every_value_comes_back_through_the_cache_and_past_it() {
 }
 
 #[test]
+fn a_value_in_the_cache_is_not_handed_to_another_tenant() {
+    let place = Place::new(1 << 20);
+    let written: Written = (1, b"\0\0\0\x01key".to_vec(), 7, vec![3; 100]);
+    let (meta, references) = place.write_values(&[written.clone()], Compression::None);
+    let file = place.open_values(meta).unwrap();
+    assert_eq!(
+        file.get(owner(&written), &references[0]).unwrap().unwrap(),
+        written.3
+    );
+    let other = Owner {
+        tenant: TenantId(2),
+        ..owner(&written)
+    };
+    assert_eq!(
+        file.get(other, &references[0]).unwrap_err().kind(),
+        ErrorKind::Corruption
+    );
+}
+
+#[test]
 fn a_value_opens_for_its_own_key_version_tenant_and_place_only() {
     let place = Place::new(0);
     let all: Vec<Written> = (0..4)

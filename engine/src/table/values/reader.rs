@@ -117,7 +117,7 @@ impl ValueFile {
     ///
     /// Errors: `Corruption` for damage, `KeyRefused` if the tenant's key is another than the one that sealed it.
     pub(crate) fn get(&self, owner: Owner<'_>, reference: &Reference) -> Result<Option<Bytes>> {
-        let cached = self.cache.value(self.meta.number, reference.offset);
+        let cached = self.cache.value(self.meta.number, reference.offset, owner.tenant);
         if let Some(value) = cached.filter(|value| value.len() == reference.length as usize) {
             return Ok(Some(value));
         }
