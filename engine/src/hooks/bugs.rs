@@ -130,6 +130,13 @@ crate::named_states! {
         AnswersInKeyOrder,
         /// verifying a table reads its indexes and not its blocks
         VerifySkipsBlocks,
+        // ---- pacing
+        /// writers are not slowed before they must stop
+        PaceForgotten,
+        /// writers are slowed without regard to who writes much
+        PaceIgnoresTenants,
+        /// what a tenant wrote ahead of its share is not counted
+        PaceForgetsBatches,
         // ---- sealing
         /// the associated data leaves out where a piece stands
         OffsetNotBound,

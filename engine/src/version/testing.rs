@@ -16,6 +16,7 @@ use crate::io::sim::{SimFs, SimRng};
 use crate::io::{Io, Rng};
 use crate::memtable::Memtable;
 use crate::options::Compression;
+use crate::pace::Debt;
 use crate::read::cursor::{Entry, EntryKind, Found};
 use crate::read::get::find;
 use crate::read::testing::standing_at;
@@ -223,6 +224,7 @@ fn view(version: &Version) -> View {
         active,
         immutables: Vec::new(),
         version,
+        debt: Debt::default(),
     }
 }
 
