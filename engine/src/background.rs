@@ -37,11 +37,16 @@ pub(crate) struct Done {
     pub bytes_read: u64,
     /// Bytes of tables and value files it wrote.
     pub bytes_written: u64,
+    /// Bytes of the memtable that it made a table of; 0 for a compaction.
+    pub memory: u64,
+    /// What it took from level 0, in bytes of memtables.
+    pub level0: u64,
 }
 
 impl Done {
     /// Tables that only change their level are neither read nor written.
-    fn of(edit: &Edit, version: &Version) -> Done {
+    fn of(edit: &Edit, version: &Version, memtable_bytes: usize) -> Done {
+        let from_level0 = edit.removed.iter().filter(|(level, _)| *level == 0).count() as u64;
         let stays = |number: u64| edit.added.iter().any(|(_, meta)| meta.number == number);
         let was_there = |number: u64| edit.removed.iter().any(|(_, removed)| *removed == number);
         let inputs = version.tables().map(|(_, table)| table.meta());
@@ -56,6 +61,8 @@ impl Done {
                 .map(|meta| meta.bytes)
                 .chain(edit.values.iter().map(|meta| meta.bytes))
                 .sum(),
+            memory: 0,
+            level0: from_level0.saturating_mul(memtable_bytes as u64),
         }
     }
 }
@@ -139,8 +146,9 @@ impl Inner {
         let time = self.io.clock.monotonic().saturating_sub(from);
         match outcome {
             Ok(None) => Ok(false),
-            Ok(done) => {
-                counters.ended(done, time);
+            Ok(Some(done)) => {
+                counters.ended(Some(done), time);
+                self.throttle.learn(&done, time);
                 Ok(true)
             }
             Err(e) => {
@@ -188,7 +196,10 @@ impl Inner {
         if planted!(LogPurgedBeforeEdit) {
             self.wal.purge(oldest.end)?;
         }
-        let done = Done::of(&edit, &Version::default());
+        let done = Done {
+            memory: oldest.memtable.bytes() as u64,
+            ..Done::of(&edit, &Version::default(), 0)
+        };
         let before = self.versions.current();
         self.versions.log_and_apply(edit)?;
         self.mem.write().immutables.pop_front();
@@ -301,7 +312,7 @@ impl Inner {
                 let _ = self.io.vfs.remove_file(&table_path(&self.dir, *number));
             }
         }
-        let done = Done::of(&edit, &version);
+        let done = Done::of(&edit, &version, self.options.memtable_bytes);
         let before = self.versions.current();
         self.versions.log_and_apply(edit)?;
         self.publish_view();
@@ -430,7 +441,7 @@ fn run(weak: &Weak<Inner>, signal: &Background) {
         if state.stop {
             return;
         }
-        // Throttled writers look again.
+        // Writers that wait look again.
         signal.changed.notify_all();
     }
 }

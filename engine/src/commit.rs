@@ -1,7 +1,7 @@
 //! Committing a batch: the log, the memtable, the acknowledgement; in that order.
 //!
 //! ```text
-//! 1 wait while flush and compaction are too far behind
+//! 1 wait a little while flush and compaction are behind, and as long as they are too far behind (`throttle`)
 //! 2 under the commit lock: may this node, and this tenant, write; moments of writing; the next version; seal and append; memtable
 //! 3 wait for what the durability promises (group sync, standby)
 //! 4 publish the version, return its position
@@ -20,9 +20,9 @@ use crate::compaction::keyspace_of;
 use crate::condition::Condition;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
-use crate::hooks::{planted, rare};
+use crate::hooks::planted;
 use crate::inner::{CommitState, Inner, Mode};
-use crate::options::{BATCH_BYTES_MAX, Background};
+use crate::options::BATCH_BYTES_MAX;
 use crate::types::{Durability, Lsn, Position, SeqNo, TenantId};
 use crate::wal::format::{Op, parse_ops};
 
@@ -234,53 +234,6 @@ impl Inner {
             self.publish(position.seqno);
         }
         Some(Ok(position))
-    }
-
-    /// Waits while flush and compaction are too far behind; does their work itself when nobody else will.
-    pub fn throttle(&self) -> Result<()> {
-        if !self.behind() {
-            return Ok(());
-        }
-        let from = self.io.clock.monotonic();
-        let caught_up = self.catch_up();
-        self.counters
-            .stalled(self.io.clock.monotonic().saturating_sub(from));
-        caught_up
-    }
-
-    fn catch_up(&self) -> Result<()> {
-        while self.behind() {
-            rare!(WriterDidBackgroundWork);
-            if self.options.background == Background::Manual {
-                if !self.step()? {
-                    return Ok(());
-                }
-                continue;
-            }
-            let mut background = self.background.state.lock();
-            if background.stop {
-                return Err(closed());
-            }
-            if let Some(error) = &background.failed {
-                return Err(error.duplicate());
-            }
-            background.wake = true;
-            self.background.changed.notify_all();
-            self.background
-                .changed
-                .wait_for(&mut background, std::time::Duration::from_millis(50));
-        }
-        Ok(())
-    }
-
-    fn behind(&self) -> bool {
-        let view = self.view();
-        view.immutables.len() > self.options.immutable_memtables_max
-            || view
-                .version
-                .levels
-                .first()
-                .is_some_and(|l0| l0.len() >= self.options.level0_tables_stop)
     }
 }
 

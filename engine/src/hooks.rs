@@ -134,6 +134,12 @@ pub mod parsers;
 #[cfg(any(test, feature = "sim"))]
 mod states;
 
+/// What must hold of writers that are slowed down, in a model of the machine and the tenants of a seed.
+#[cfg(any(test, feature = "sim"))]
+pub fn pacing(seed: u64) -> Result<(), String> {
+    crate::pace::model::check(seed)
+}
+
 #[cfg(any(test, feature = "sim"))]
 pub use bugs::Bug;
 #[cfg(any(test, feature = "sim"))]

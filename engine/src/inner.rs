@@ -29,6 +29,7 @@ use crate::io::{DirLock, Io};
 use crate::keystore::Keystore;
 use crate::memtable::Memtable;
 use crate::options::Options;
+use crate::pace::Debt;
 use crate::quota::{self, Accounts};
 use crate::range_delete::order;
 use crate::read::cursor::{EntryKind, Found};
@@ -37,6 +38,7 @@ use crate::settings::Settings;
 use crate::stats::Counters;
 use crate::status::Recovery;
 use crate::table::BlockCache;
+use crate::throttle::Throttle;
 use crate::transaction::Watchers;
 use crate::types::{Epoch, KeyspaceId, Lsn, SeqNo, TenantId};
 use crate::version::{Version, VersionSet};
@@ -82,6 +84,7 @@ pub(crate) struct Inner {
     pub pins: Arc<crate::pins::Pins>,
     pub jobs: Mutex<Survey>,
     pub counters: Counters,
+    pub throttle: Throttle,
     pub background: Arc<Background>,
     pub lock: Mutex<Option<Box<dyn DirLock>>>,
     pub recovery: Recovery,
@@ -157,22 +160,32 @@ pub(crate) struct View {
     /// Newest first.
     pub immutables: Vec<Arc<Memtable>>,
     pub version: Arc<Version>,
+    /// What background work is behind with, but for the active memtable.
+    pub debt: Debt,
 }
 
 impl View {
-    pub fn new(mem: &RwLock<MemState>, versions: &VersionSet) -> View {
+    pub fn new(mem: &RwLock<MemState>, versions: &VersionSet, options: &Options) -> View {
         let (active, immutables) = {
             let mem = mem.read();
             (
                 mem.active.clone(),
-                mem.immutables.iter().rev().map(|i| i.memtable.clone()).collect(),
+                mem.immutables
+                    .iter()
+                    .rev()
+                    .map(|i| i.memtable.clone())
+                    .collect::<Vec<_>>(),
             )
         };
         // After the memtables: a flush in between puts entries in both, never in neither.
+        let version = versions.current();
+        let memory = immutables.iter().map(|memtable| memtable.bytes() as u64).sum();
+        let debt = Debt::of(memory, &version, options);
         View {
             active,
             immutables,
-            version: versions.current(),
+            version,
+            debt,
         }
     }
 }
@@ -188,7 +201,7 @@ impl Inner {
     pub fn publish_view(&self) {
         // Who comes last sees all changes before.
         let _one = self.publishing.lock();
-        let view = View::new(&self.mem, &self.versions);
+        let view = View::new(&self.mem, &self.versions, &self.options);
         self.view.store(Arc::new(view));
     }
 

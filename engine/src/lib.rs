@@ -47,6 +47,7 @@ mod keystore;
 mod memtable;
 mod open;
 mod options;
+mod pace;
 mod pins;
 mod quota;
 mod range_delete;
@@ -60,6 +61,7 @@ mod stats;
 mod status;
 mod table;
 mod tenant;
+mod throttle;
 mod transaction;
 mod types;
 mod verify;
@@ -77,13 +79,14 @@ pub use options::{
     BATCH_BYTES_MAX, Background, Compression, KEY_BYTES_MAX, NAME_BYTES_MAX, Options, PutOptions,
     VALUE_BYTES_MAX,
 };
+pub use pace::Pressure;
 pub use pins::WalPin;
 pub use read::range::Range;
 pub use retention::Retention;
 #[cfg(any(test, feature = "sim"))]
 pub use seal::recorder_pairs;
 pub use size::{Size, Usage};
-pub use stats::{JobStats, LevelStats, MemtableStats, Stats, WalStats, WriteStats};
+pub use stats::{DelayStats, JobStats, LevelStats, MemtableStats, Stats, WalStats, WriteStats};
 pub use status::{Checkpoint, Recovery, Role, Status, TenantInfo};
 pub use tenant::{Batch, Keyspace, Snapshot, Tenant};
 pub use transaction::Transaction;

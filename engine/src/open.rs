@@ -38,6 +38,7 @@ use crate::settings::Settings;
 use crate::stats::Counters;
 use crate::status::{Recovery, Role};
 use crate::table::BlockCache;
+use crate::throttle::Throttle;
 use crate::transaction::Watchers;
 use crate::types::{EpochStart, Lsn};
 use crate::verify::Verified;
@@ -370,7 +371,7 @@ fn start(
     });
     let times = ExpiryClock::new(io.clock.clone());
     let mut inner = Inner {
-        view: ArcSwap::from_pointee(View::new(&mem, &versions)),
+        view: ArcSwap::from_pointee(View::new(&mem, &versions, &options)),
         publishing: Mutex::new(()),
         io,
         dir,
@@ -407,6 +408,7 @@ fn start(
         pins: Arc::new(Pins::default()),
         jobs: Mutex::new(Survey::default()),
         counters: Counters::default(),
+        throttle: Throttle::default(),
         background: Arc::new(Background::default()),
         lock: Mutex::new(Some(lock)),
         recovery,

@@ -92,7 +92,8 @@ pub struct Options {
 
     /// Memtable size that starts a flush, 64 KiB to 1 GiB. More: fewer, larger tables; longer recovery.
     pub memtable_bytes: usize,
-    /// Full memtables waiting for flush before writers wait, 1 to 16. Memory: `memtable_bytes` each.
+    /// Full memtables waiting for flush before writers stop, 1 to 16; they are slowed down from half of the memory
+    /// on. Memory: `memtable_bytes` each.
     pub immutable_memtables_max: usize,
     /// WAL segment size, 4 KiB to 4 GiB. Less: WAL space returns sooner; more files.
     pub segment_bytes: u64,
@@ -111,7 +112,8 @@ pub struct Options {
     pub separate_bytes: usize,
     /// Level-0 tables that start a compaction, 2 to 64.
     pub level0_tables: usize,
-    /// Level-0 tables at which writers wait for compaction. At least twice `level0_tables`.
+    /// Level-0 tables at which writers stop for compaction, at least twice `level0_tables`; they are slowed down from
+    /// about that on.
     pub level0_tables_stop: usize,
     /// Size of level 1; each further level is ten times larger.
     pub level1_bytes: u64,
@@ -137,7 +139,7 @@ impl Default for Options {
             table_bytes: 64 << 20,
             separate_bytes: 8 << 10,
             level0_tables: 4,
-            level0_tables_stop: 20,
+            level0_tables_stop: 28,
             level1_bytes: 256 << 20,
             cache_bytes: 128 << 20,
             filter_bits: 10,

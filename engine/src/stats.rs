@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::background::Done;
 use crate::inner::Inner;
+use crate::pace::Pressure;
 use crate::read::cursor::EntryKind;
 use crate::types::{Lsn, SeqNo};
 use crate::wal::format::{Op, OpKind};
@@ -41,6 +42,10 @@ pub struct Stats {
     pub job_failure: Option<String>,
     /// Commits since opening, and the operations in them.
     pub writes: WriteStats,
+    /// What all writers together may write in a second, in bytes, while they are slowed down; None: any.
+    pub write_rate: Option<u64>,
+    /// Why they are slowed down.
+    pub pressure: Option<Pressure>,
     /// Versions that live snapshots read at; compaction keeps what they see.
     pub snapshots: u64,
     /// The oldest of these.
@@ -91,7 +96,7 @@ pub struct MemtableStats {
     pub immutables: u64,
     /// Their bytes.
     pub immutable_bytes: u64,
-    /// At most this in all before writers wait.
+    /// At most this in all before writers stop.
     pub bytes_max: u64,
 }
 
@@ -141,10 +146,33 @@ pub struct WriteStats {
     pub deletes: u64,
     /// Bytes of their keys and values.
     pub bytes: u64,
-    /// Times that a writer had to wait for flush and compaction.
+    /// Times that a writer was slowed down because flush or compaction was behind.
+    pub delays: u64,
+    /// How long, added up.
+    pub delayed: DelayStats,
+    /// Times that a writer had to stop until flush or compaction had caught up.
     pub stalls: u64,
-    /// How long writers waited, added up.
+    /// How long writers were stopped, added up.
     pub stalled: Duration,
+}
+
+/// How long writers were slowed down, by why: all of a delay counts for what it began for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct DelayStats {
+    /// Memtables waited for flush.
+    pub memtables: Duration,
+    /// Level 0 waited for compaction.
+    pub level0: Duration,
+    /// Lower levels were far over their size.
+    pub levels: Duration,
+}
+
+impl DelayStats {
+    /// Of all causes.
+    pub fn total(&self) -> Duration {
+        self.memtables + self.level0 + self.levels
+    }
 }
 
 /// The counters behind it.
@@ -154,6 +182,8 @@ pub(crate) struct Counters {
     puts: AtomicU64,
     deletes: AtomicU64,
     bytes: AtomicU64,
+    delays: AtomicU64,
+    delayed_nanos: [AtomicU64; 3],
     stalls: AtomicU64,
     stalled_nanos: AtomicU64,
     pub flushes: JobCounters,
@@ -190,7 +220,23 @@ impl Counters {
         add(&self.bytes, bytes as u64);
     }
 
-    /// A writer had to wait.
+    /// A writer begins to be slowed down.
+    pub fn delays(&self) {
+        add(&self.delays, 1);
+    }
+
+    /// It was, for this long.
+    pub fn delayed(&self, why: Pressure, time: Duration) {
+        let [memtables, level0, levels] = &self.delayed_nanos;
+        let counter = match why {
+            Pressure::Memtables => memtables,
+            Pressure::Level0 => level0,
+            Pressure::Levels => levels,
+        };
+        add(counter, nanos(time));
+    }
+
+    /// A writer had to stop.
     pub fn stalled(&self, time: Duration) {
         add(&self.stalls, 1);
         add(&self.stalled_nanos, nanos(time));
@@ -198,7 +244,15 @@ impl Counters {
 
     fn writes(&self) -> WriteStats {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let [memtables, level0, levels] = self.delayed_nanos.each_ref();
+        let time = |counter| Duration::from_nanos(get(counter));
         WriteStats {
+            delays: get(&self.delays),
+            delayed: DelayStats {
+                memtables: time(memtables),
+                level0: time(level0),
+                levels: time(levels),
+            },
             commits: get(&self.commits),
             puts: get(&self.puts),
             deletes: get(&self.deletes),
@@ -289,6 +343,7 @@ pub(crate) fn stats(inner: &Inner) -> Stats {
         .failed
         .as_ref()
         .map(|e| e.to_string());
+    let slowed = inner.write_rate();
     Stats {
         levels,
         values,
@@ -309,6 +364,8 @@ pub(crate) fn stats(inner: &Inner) -> Stats {
         job_running: inner.jobs.is_locked(),
         job_failure,
         writes: inner.counters.writes(),
+        write_rate: slowed.map(|(rate, _)| rate),
+        pressure: slowed.map(|(_, why)| why),
         snapshots,
         oldest_snapshot,
         visible: inner.visible(),

@@ -567,6 +567,7 @@ impl Batch {
             return Err(Error::new(ErrorKind::Invalid, "the batch is empty"));
         }
         let inner = self.engine.inner();
+        inner.pace(self.tenant, self.plain.len() as u64)?;
         let position = inner.submit(
             self.tenant,
             self.plain,

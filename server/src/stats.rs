@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use strongroom::{JobStats, LevelStats, Stats};
+use strongroom::{JobStats, LevelStats, Pressure, Stats};
 use strongroom_client::proto::admin as pb;
 
 /// The same, on the wire.
@@ -32,6 +32,12 @@ pub(crate) fn response(stats: &Stats) -> pb::StatsResponse {
         written_bytes: stats.writes.bytes,
         stalls: stats.writes.stalls,
         stalled_us: micros(stats.writes.stalled),
+        delays: stats.writes.delays,
+        delayed_memtables_us: micros(stats.writes.delayed.memtables),
+        delayed_level0_us: micros(stats.writes.delayed.level0),
+        delayed_levels_us: micros(stats.writes.delayed.levels),
+        write_rate: stats.write_rate,
+        pressure: stats.pressure.map(pressure),
         snapshots: stats.snapshots,
         oldest_snapshot_seqno: stats.oldest_snapshot.map(|seqno| seqno.0),
         visible_seqno: stats.visible.0,
@@ -56,6 +62,16 @@ fn job(job: &JobStats) -> pb::JobStats {
         bytes_written: job.bytes_written,
         took_us: micros(job.time),
     }
+}
+
+fn pressure(why: Pressure) -> String {
+    let name = match why {
+        Pressure::Memtables => "memtables",
+        Pressure::Level0 => "level0",
+        Pressure::Levels => "levels",
+        _ => "other",
+    };
+    name.to_owned()
 }
 
 fn micros(time: Duration) -> u64 {

@@ -39,7 +39,7 @@ mod values;
 pub(crate) use shape::{Edges, Limits, Shape, TableShape, ValueShape};
 
 /// Growth from one level's target size to the next.
-const LEVEL_FACTOR: u64 = 10;
+pub(crate) const LEVEL_FACTOR: u64 = 10;
 /// A table is written anew when at least this share of it is destroyed tenants' data: 1 / 16.
 const DEAD_SHARE: u64 = 16;
 /// Tables considered when one is picked from a level over its size.

@@ -144,6 +144,13 @@ crate::named_states! {
         VerifySkipsBlocks,
         /// verifying a table does not read the values that stand apart
         VerifySkipsValues,
+        // ---- pacing
+        /// writers are not slowed before they must stop
+        PaceForgotten,
+        /// writers are slowed without regard to who writes much
+        PaceIgnoresTenants,
+        /// what a tenant wrote ahead of its share is not counted
+        PaceForgetsBatches,
         // ---- sealing
         /// the associated data leaves out where a piece stands
         OffsetNotBound,

@@ -15,6 +15,7 @@ use crate::io::sim::{SimFs, SimRng};
 use crate::io::{Io, Rng};
 use crate::memtable::Memtable;
 use crate::options::Compression;
+use crate::pace::Debt;
 use crate::read::cursor::{Entry, EntryKind, Found};
 use crate::read::get::find;
 use crate::read::testing::standing_at;
@@ -227,6 +228,7 @@ fn view(version: &Version) -> View {
         active,
         immutables: Vec::new(),
         version,
+        debt: Debt::default(),
     }
 }
 

@@ -83,7 +83,24 @@ fn rows(stats: &StatsResponse) -> Vec<Vec<String>> {
             ),
         ),
         row(
-            "writers held up",
+            "writers slowed down",
+            format!(
+                "{} times, {} for memtables, {} for level 0, {} for lower levels",
+                count(stats.delays),
+                span(Duration::from_micros(stats.delayed_memtables_us)),
+                span(Duration::from_micros(stats.delayed_level0_us)),
+                span(Duration::from_micros(stats.delayed_levels_us))
+            ),
+        ),
+        row(
+            "slowed down now",
+            match (stats.write_rate, &stats.pressure) {
+                (Some(rate), Some(why)) => format!("to {} a second, for {why}", bytes(rate)),
+                _ => "no".to_owned(),
+            },
+        ),
+        row(
+            "writers stopped",
             format!(
                 "{} times, {}",
                 count(stats.stalls),
@@ -153,6 +170,9 @@ fn to_json(stats: &StatsResponse) -> Value {
         "job_running": stats.job_running, "job_failure": stats.job_failure,
         "commits": stats.commits, "puts": stats.puts, "deletes": stats.deletes,
         "written_bytes": stats.written_bytes, "stalls": stats.stalls, "stalled_us": stats.stalled_us,
+        "delays": stats.delays, "delayed_memtables_us": stats.delayed_memtables_us,
+        "delayed_level0_us": stats.delayed_level0_us, "delayed_levels_us": stats.delayed_levels_us,
+        "write_rate": stats.write_rate, "pressure": stats.pressure,
         "snapshots": stats.snapshots, "oldest_snapshot_seqno": stats.oldest_snapshot_seqno,
         "visible_seqno": stats.visible_seqno, "tenants": stats.tenants,
     })

@@ -109,7 +109,7 @@ fn a_condition_that_does_not_hold_is_exit_16_and_a_time_to_live_is_kept() {
         dev.run(&["stats", "--node", "b"])
             .exits(0)
             .out
-            .contains("writers held up")
+            .contains("writers slowed down")
     );
 }
 

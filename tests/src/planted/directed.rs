@@ -191,3 +191,8 @@ pub(super) fn wrong_length() -> Check {
     }
     Ok(())
 }
+
+/// Writers that are slowed down, on the machines of some seeds.
+pub(super) fn pacing() -> Check {
+    (0..6).try_for_each(strongroom::hooks::pacing)
+}

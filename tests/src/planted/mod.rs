@@ -103,6 +103,9 @@ pub fn finder(bug: Bug) -> Finder {
         Bug::RetentionTablesForgotten => Seeds("engine", 300),
         Bug::RetentionNotSynced => Part("retention, buffered: crash", 2000),
         Bug::QuotaForgotten | Bug::QuotaIgnored | Bug::QuotaRefusesDeletes => Seeds("engine", 300),
+        Bug::PaceForgotten | Bug::PaceIgnoresTenants | Bug::PaceForgetsBatches => {
+            Directed("writers slowed down, in a model of time", directed::pacing)
+        }
         Bug::VerifySkipsBlocks => Seeds("engine-damage", 200),
         Bug::KeyEndsWithBlock | Bug::NewestByBlock => Seeds("engine", 300),
         Bug::CacheKeyedByOffset => Part("compact: crash", 1500),

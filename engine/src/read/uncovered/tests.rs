@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::inner::View;
 use crate::memtable::Memtable;
+use crate::pace::Debt;
 use crate::read::cover::Cover;
 use crate::read::cursor::{Cursor, Entry, EntryKind};
 use crate::read::get::find;
@@ -70,6 +71,7 @@ impl Model {
             active: self.view[0].clone(),
             immutables: self.view[1..].to_vec(),
             version: Arc::new(Version::default()),
+            debt: Debt::default(),
         }
     }
 
@@ -133,6 +135,7 @@ fn a_get_of_what_a_range_delete_hides_gives_a_delete_of_its_version() {
         active: newer.clone(),
         immutables: vec![older],
         version: Arc::new(Version::default()),
+        debt: Debt::default(),
     };
     let seqno = |at| {
         find(&view, TENANT, &key, SeqNo(at))

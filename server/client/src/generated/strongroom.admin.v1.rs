@@ -136,11 +136,21 @@ pub struct StatsResponse {
     pub deletes: u64,
     #[prost(uint64, tag = "43")]
     pub written_bytes: u64,
-    /// Times that a writer had to wait for flush and compaction, and how long they waited in all.
+    /// Times that a writer had to stop until flush or compaction had caught up, and how long in all.
     #[prost(uint64, tag = "44")]
     pub stalls: u64,
     #[prost(uint64, tag = "45")]
     pub stalled_us: u64,
+    /// Times that a writer was slowed down because they were behind, and how long in all: because memtables waited for
+    /// flush, level 0 for compaction, lower levels were far over their size.
+    #[prost(uint64, tag = "46")]
+    pub delays: u64,
+    #[prost(uint64, tag = "47")]
+    pub delayed_memtables_us: u64,
+    #[prost(uint64, tag = "48")]
+    pub delayed_level0_us: u64,
+    #[prost(uint64, tag = "49")]
+    pub delayed_levels_us: u64,
     /// Versions that live snapshots read at, the oldest of them, and the newest visible one.
     #[prost(uint64, tag = "50")]
     pub snapshots: u64,
@@ -150,6 +160,12 @@ pub struct StatsResponse {
     pub visible_seqno: u64,
     #[prost(uint64, tag = "53")]
     pub tenants: u64,
+    /// Bytes a second that all writers together may write now, and why: `memtables`, `level0` or `levels`. Unset: they
+    /// are not slowed down.
+    #[prost(uint64, optional, tag = "54")]
+    pub write_rate: ::core::option::Option<u64>,
+    #[prost(string, optional, tag = "55")]
+    pub pressure: ::core::option::Option<::prost::alloc::string::String>,
 }
 /// One level of tables.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
