@@ -45,38 +45,40 @@ pub(crate) fn sixteen(key: &[u8], skip: usize) -> (u64, u64) {
 
 /// How many of some keys, one at least, come before the place that is looked for: `key`, or a version of it.
 ///
-/// `digits` are eight of each key from `skip` on, little-endian, and all keys have the first `skip` bytes in common.
-/// `key_of` gives a key; `before` says whether one comes before the place, and is asked only where digits are equal.
-pub(crate) fn rank<'a>(
-    digits: &[[u8; 8]],
+/// `digits` begin with eight of each key from `skip` on, little-endian, and all keys have the first `skip` bytes in
+/// common. `key_of` gives a key; `before` says whether one comes before the place, and is asked only where digits are
+/// equal.
+pub(crate) fn rank<'a, const N: usize>(
+    digits: &[[u8; N]],
     skip: usize,
     key: &[u8],
     key_of: impl Fn(usize) -> &'a [u8],
     before: impl Fn(usize) -> bool,
 ) -> usize {
-    rank_from(digits, below(digits, eight(key, skip)), skip, key, key_of, before)
-}
-
-/// The same when `low` of the digits are known to be below.
-fn rank_from<'a>(
-    digits: &[[u8; 8]],
-    mut low: usize,
-    skip: usize,
-    key: &[u8],
-    key_of: impl Fn(usize) -> &'a [u8],
-    before: impl Fn(usize) -> bool,
-) -> usize {
-    let wanted = eight(key, skip);
+    let low = below(digits, eight(key, skip));
     // What all have in common is looked up in the one that is looked at anyway, if `key` is there.
     let near = key_of(low.min(digits.len().saturating_sub(1)));
-    let start = key.get(..skip).unwrap_or(key);
-    match start.cmp(near.get(..skip).unwrap_or_default()) {
-        Ordering::Less => return 0,
-        Ordering::Greater => return digits.len(),
-        Ordering::Equal => {}
+    match beside(key, near.get(..skip).unwrap_or_default()) {
+        Ordering::Less => 0,
+        Ordering::Greater => digits.len(),
+        Ordering::Equal => rank_from(digits, low, eight(key, skip), before),
     }
+}
+
+/// How `key` compares to keys that begin with `common`, as far as that says.
+fn beside(key: &[u8], common: &[u8]) -> Ordering {
+    key.get(..common.len()).unwrap_or(key).cmp(common)
+}
+
+/// The rank of a key that has in common what all have, when `low` of the digits are known to be below.
+fn rank_from<const N: usize>(
+    digits: &[[u8; N]],
+    mut low: usize,
+    wanted: u64,
+    before: impl Fn(usize) -> bool,
+) -> usize {
     let equal = digits.get(low..).unwrap_or_default();
-    let is_equal = |other: &[u8; 8]| u64::from_le_bytes(*other) == wanted;
+    let is_equal = |other: &[u8; N]| number(other) == wanted;
     if !equal.first().is_some_and(is_equal) {
         return low;
     }
@@ -95,6 +97,12 @@ fn rank_from<'a>(
     low
 }
 
+fn number<const N: usize>(digits: &[u8; N]) -> u64 {
+    digits
+        .first_chunk()
+        .map_or(0, |digits| u64::from_le_bytes(*digits))
+}
+
 /// So many numbers are counted through rather than halved.
 const COUNTED: usize = 64;
 /// So many numbers share a line of memory, about.
@@ -106,8 +114,8 @@ const FENCE_EVERY: usize = 32;
 ///
 /// Halving asks for one line of memory after the other, each of which says where the next is: where memory is
 /// what takes the time, a few lines that are asked for all at once are had in the time of one.
-fn below(digits: &[[u8; 8]], wanted: u64) -> usize {
-    let is_below = |other: &[u8; 8]| u64::from_le_bytes(*other) < wanted;
+fn below<const N: usize>(digits: &[[u8; N]], wanted: u64) -> usize {
+    let is_below = |other: &[u8; N]| number(other) < wanted;
     let (mut start, mut rest) = (0, digits);
     while rest.len() > COUNTED {
         let (low, high) = rest.split_at(rest.len() / 2);
@@ -120,7 +128,7 @@ fn below(digits: &[[u8; 8]], wanted: u64) -> usize {
     }
     // First one number of each line, then those of the line where it is.
     let (lines, _) = rest.as_chunks::<LINE>();
-    let before = |line: &[[u8; 8]; LINE]| usize::from(line.last().is_some_and(is_below));
+    let before = |line: &[[u8; N]; LINE]| usize::from(line.last().is_some_and(is_below));
     let before = LINE * lines.iter().map(before).sum::<usize>();
     let line = rest.get(before..).unwrap_or_default().iter().take(LINE);
     start + before + line.map(|other| usize::from(is_below(other))).sum::<usize>()
@@ -128,7 +136,8 @@ fn below(digits: &[[u8; 8]], wanted: u64) -> usize {
 
 /// The digits of keys in order, to search by.
 pub(crate) struct Digits {
-    skip: usize,
+    /// What all keys begin with: beside the digits, so that no key need be looked at for it.
+    common: Box<[u8]>,
     digits: Box<[[u8; 8]]>,
     /// Every so many of them, side by side: where to count.
     fences: Box<[[u8; 8]]>,
@@ -141,30 +150,29 @@ impl Digits {
         let digits: Box<[[u8; 8]]> = (0..len).map(|at| eight(key(at), skip).to_le_bytes()).collect();
         let fences = digits.iter().skip(FENCE_EVERY).step_by(FENCE_EVERY);
         Digits {
-            skip,
+            common: key(0).get(..skip).unwrap_or_default().into(),
             fences: fences.copied().collect(),
             digits,
         }
     }
 
     /// See [`rank`].
-    pub(crate) fn rank<'a>(
-        &self,
-        key: &[u8],
-        key_of: impl Fn(usize) -> &'a [u8],
-        before: impl Fn(usize) -> bool,
-    ) -> usize {
-        let wanted = eight(key, self.skip);
+    pub(crate) fn rank(&self, key: &[u8], before: impl Fn(usize) -> bool) -> usize {
+        match beside(key, &self.common) {
+            Ordering::Less => return 0,
+            Ordering::Greater => return self.digits.len(),
+            Ordering::Equal => {}
+        }
+        let wanted = eight(key, self.common.len());
         // All before the last fence that is below are below; the next fence is not.
         let start = below(&self.fences, wanted) * FENCE_EVERY;
         let some = self.digits.get(start..).unwrap_or_default();
         let some = some.get(..FENCE_EVERY).unwrap_or(some);
-        let low = start + below(some, wanted);
-        rank_from(&self.digits, low, self.skip, key, key_of, before)
+        rank_from(&self.digits, start + below(some, wanted), wanted, before)
     }
 
     pub(crate) fn memory(&self) -> usize {
-        size_of_val(&*self.digits) + size_of_val(&*self.fences)
+        size_of_val(&*self.digits) + size_of_val(&*self.fences) + self.common.len()
     }
 }
 
@@ -204,11 +212,16 @@ mod tests {
             let mut keys: Vec<_> = (0..len).map(|_| key(&mut random, start)).collect();
             keys.sort();
             let digits = Digits::new(keys.len(), |at| &keys[at]);
+            let skip = common(&keys[0], &keys[len - 1]);
+            let wide = |key: &Vec<u8>| [&eight(key, skip).to_le_bytes()[..], &[9; 4]].concat();
+            let wide: Vec<[u8; 12]> = keys.iter().map(|key| wide(key).try_into().unwrap()).collect();
             for _ in 0..200 {
                 let start = (start + random.below(3) as usize).saturating_sub(random.below(3) as usize);
                 let wanted = key(&mut random, start);
                 let expected = keys.partition_point(|key| *key < wanted);
-                let found = digits.rank(&wanted, |at| &keys[at], |at| keys[at] < wanted);
+                let found = digits.rank(&wanted, |at| keys[at] < wanted);
+                assert_eq!(found, expected, "seed {seed}: {wanted:?} in {keys:?}");
+                let found = rank(&wide, skip, &wanted, |at| &keys[at], |at| keys[at] < wanted);
                 assert_eq!(found, expected, "seed {seed}: {wanted:?} in {keys:?}");
             }
         }

@@ -26,8 +26,9 @@
 //!
 //! ```text
 //! entries   as above
-//! digits    of each: eight bytes of its key, behind what all keys have in common    u64
-//! places    of each: where it begins; the highest bit: its key is that of the one before    u32
+//! places    of each, side by side:
+//!             digits   eight bytes of its key, behind what all keys have in common    u64
+//!             place    where it begins; the highest bit: its key is that of the one before    u32
 //! ```
 //!
 //! A block is checked once, when it is read. After that nothing can fail, stepping backwards is stepping back one
@@ -65,7 +66,8 @@ const KIND_BITS: u32 = 3;
 /// Key length, a byte of key, SeqNo, tag.
 const ENTRY_BYTES_MIN: usize = 4;
 /// In memory, beside the entry.
-const PLACE_BYTES: usize = 8 + 4;
+const PLACE_BYTES: usize = DIGIT_BYTES + 4;
+const DIGIT_BYTES: usize = 8;
 
 fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
@@ -197,6 +199,8 @@ impl BlockBuilder {
 }
 
 const SAME_KEY: u32 = 1 << 31;
+/// Values of this length are copied to who gets one.
+const COPIED_BYTES_MAX: usize = 256;
 
 /// An entry's parts inside its block.
 #[derive(Clone, Copy)]
@@ -210,8 +214,9 @@ pub(super) struct Parts {
 /// A checked block.
 pub(super) struct Block {
     bytes: Bytes,
-    /// Where in `bytes` the digits begin; behind them are the places.
-    digits: usize,
+    /// Where in `bytes` the digits and places of entries begin: of each both, side by side, since who finds one
+    /// by its digits goes to its place.
+    places: usize,
     entries: usize,
     /// Where in their keys the digits begin.
     skip: usize,
@@ -298,13 +303,11 @@ impl Block {
         for place in &places {
             let digits = eight(key_at(&held, *place), skip);
             held.extend_from_slice(&digits.to_le_bytes());
+            held.extend_from_slice(&place.to_le_bytes());
         }
-        places
-            .iter()
-            .for_each(|place| held.extend_from_slice(&place.to_le_bytes()));
         Ok(Block {
             bytes: held.into(),
-            digits: total,
+            places: total,
             entries,
             skip,
         })
@@ -322,18 +325,12 @@ impl Block {
 
     /// Where entry `index` begins, and whether its key is that of the one before; None past the end.
     fn place(&self, index: usize) -> Option<u32> {
-        self.places().get(index).map(|place| u32::from_le_bytes(*place))
+        self.places().get(index).and_then(place_of)
     }
 
-    fn places(&self) -> &[[u8; 4]] {
-        // They are the last there is in the block.
-        let places = self.bytes.get(self.digits + self.entries * 8..);
+    fn places(&self) -> &[[u8; PLACE_BYTES]] {
+        let places = self.bytes.get(self.places..);
         places.unwrap_or_default().as_chunks().0
-    }
-
-    fn digits(&self) -> &[[u8; 8]] {
-        let digits = self.bytes.get(self.digits..self.digits + self.entries * 8);
-        digits.unwrap_or_default().as_chunks().0
     }
 
     /// The tree key of entry `index`; empty past the end.
@@ -349,7 +346,7 @@ impl Block {
     /// The first entry from `index` on whose key is not that of the one before it, and where it is.
     pub(super) fn next_key(&self, index: usize) -> Option<(usize, Parts)> {
         let places = self.places().get(index..)?.iter();
-        let mut places = places.map(|place| u32::from_le_bytes(*place)).enumerate();
+        let mut places = places.filter_map(place_of).enumerate();
         let (further, place) = places.find(|(_, place)| place & SAME_KEY == 0)?;
         Some((index + further, self.parts_at(place)?))
     }
@@ -398,13 +395,19 @@ impl Block {
         }
     }
 
-    /// Entry `index` without its key; None past the end.
+    /// Entry `index` without its key; None past the end. A small value is copied: that touches no memory that others
+    /// who read the block change, and who keeps it keeps no block.
     pub(super) fn found(&self, index: usize) -> Option<Found> {
         let parts = self.parts(index)?;
+        let (start, end) = parts.value;
+        let value = match self.bytes.get(start..end) {
+            Some(small) if small.len() <= COPIED_BYTES_MAX => Bytes::copy_from_slice(small),
+            _ => slice(&self.bytes, parts.value),
+        };
         Some(Found {
             seqno: parts.seqno,
             kind: parts.kind,
-            value: slice(&self.bytes, parts.value),
+            value,
         })
     }
 
@@ -417,7 +420,7 @@ impl Block {
     /// The index of the first entry at or after (`key`, `seqno`); [`len`](Block::len) if there is none.
     pub(super) fn lower_bound(&self, key: &[u8], seqno: SeqNo) -> usize {
         digits::rank(
-            self.digits(),
+            self.places(),
             self.skip,
             key,
             |at| self.key(at),
@@ -442,6 +445,11 @@ fn slice(bytes: &Bytes, (start, end): (usize, usize)) -> Bytes {
         Some([]) | None => Bytes::new(),
         Some(_) => bytes.slice(start..end),
     }
+}
+
+/// What stands behind the digits.
+fn place_of(place: &[u8; PLACE_BYTES]) -> Option<u32> {
+    place.last_chunk().map(|place| u32::from_le_bytes(*place))
 }
 
 /// The key of the entry at `place`.

@@ -260,10 +260,9 @@ impl BlockCache {
     }
 
     pub(super) fn forget(&self, file: u64, offset: u64) {
-        if let Some(pieces) = &self.pieces {
-            if let Some((_, item)) = pieces.remove(&place(file, offset)) {
-                item.hide();
-            }
+        let pieces = self.pieces.as_ref();
+        if let Some((_, item)) = pieces.and_then(|pieces| pieces.remove(&place(file, offset))) {
+            item.hide();
         }
     }
 

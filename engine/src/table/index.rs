@@ -356,8 +356,7 @@ impl Index {
 
     /// The first part that may hold `key` or a larger one; [`len`](Index::len) if there is none.
     pub(super) fn find(&self, key: &[u8]) -> usize {
-        self.digits
-            .rank(key, |at| self.separator(at), |at| self.separator(at) < key)
+        self.digits.rank(key, |at| self.separator(at) < key)
     }
 
     pub(super) fn memory(&self) -> usize {
