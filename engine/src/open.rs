@@ -398,6 +398,10 @@ fn start(
         accounts: Accounts::default(),
         // What the last process left in the log may have expired long ago: nothing tells.
         log_expires: AtomicU64::new(times.now()),
+        applied_time: AtomicU64::new(match role {
+            Role::Primary => NEVER,
+            Role::Standby => 0,
+        }),
         tables_expire: AtomicU64::new(NEVER),
         times,
         snapshots: Mutex::new(BTreeMap::new()),
@@ -418,7 +422,7 @@ fn start(
         .accounts
         .follow(&Version::default(), &inner.versions.current());
     inner.settings.load(&inner.view(), &inner.times, is_live)?;
-    inner.recovery.records = replay(&inner, &scan, state.flushed)?;
+    inner.recovery.records = replay(&inner, &scan, state.flushed, role)?;
     inner.settings.forget(|tenant| !inner.keys.is_live(tenant));
     take_role(&inner, &scan, role)?;
     inner.publish_view();
@@ -428,10 +432,13 @@ fn start(
 }
 
 /// Refills the memtable, within its limit.
-fn replay(inner: &Inner, scan: &Scan, flushed: Lsn) -> Result<u64> {
-    scan.replay(&inner.io, &inner.keys, flushed, |end, seqno, sections| {
+fn replay(inner: &Inner, scan: &Scan, flushed: Lsn, role: Role) -> Result<u64> {
+    scan.replay(&inner.io, &inner.keys, flushed, |end, seqno, time, sections| {
         for (tenant, ops) in sections {
             inner.insert(tenant, seqno, ops);
+        }
+        if role == Role::Standby {
+            inner.applied_to(time);
         }
         if inner.rotate_memtable(end, seqno, false) {
             rare!(FlushedDuringReplay);
