@@ -27,9 +27,9 @@ use crate::expiry::NEVER;
 use crate::hooks::{planted, rare};
 use crate::inner::{CommitState, Inner, Mode};
 use crate::seal::{FileHeader, FileKind};
-use crate::types::{Chain, Epoch, EpochStart, Lsn, SeqNo};
+use crate::types::{Chain, Epoch, EpochStart, Lsn, SeqNo, TenantId};
 use crate::version::{Edit, NodeState};
-use crate::wal::format::{Invalid, Place, RecordKind, check_record, parse_record};
+use crate::wal::format::{Invalid, OpKind, Place, RecordKind, check_record, parse_record};
 use crate::wal::reader::{chain_key, open_sections};
 use crate::wal::segment_name;
 
@@ -306,7 +306,13 @@ impl Inner {
             let (seqno, time) = (record.seqno, record.time_ms);
             match open_sections(&self.keys, path, header, &record) {
                 Ok(sections) => {
-                    for (tenant, ops) in sections {
+                    for (tenant, mut ops) in sections {
+                        if planted!(FollowerSkipsRangeDeletes) {
+                            ops.retain(|op| op.kind != OpKind::DeleteRange);
+                        }
+                        if tenant == TenantId::SYSTEM && planted!(FollowerSkipsSettings) {
+                            continue;
+                        }
                         self.insert(tenant, seqno, ops);
                     }
                 }
@@ -332,7 +338,11 @@ impl Inner {
     /// For background work: what has ended then is gone for good. A standby may not go by its own clock alone: the log
     /// that it has yet to apply may hold a longer retention, which spares what has not ended when that was set.
     pub fn settled_time(&self) -> u64 {
-        self.times.now().min(self.applied_time.load(Ordering::Acquire))
+        let now = self.times.now();
+        if planted!(StandbyDropsByItsClock) {
+            return now;
+        }
+        now.min(self.applied_time.load(Ordering::Acquire))
     }
 
     /// Where the standby stands, without waiting for anything.

@@ -43,6 +43,7 @@ use crate::transaction::Watchers;
 use crate::types::{EpochStart, Lsn};
 use crate::verify::Verified;
 use crate::version::{Edit, ManifestState, NodeState, Version, VersionSet};
+use crate::wal::format::OpKind;
 use crate::wal::writer::Tail;
 use crate::wal::{Wal, segment_name};
 
@@ -421,7 +422,9 @@ fn start(
     inner
         .accounts
         .follow(&Version::default(), &inner.versions.current());
-    inner.settings.load(&inner.view(), &inner.times, is_live)?;
+    if role == Role::Primary || !planted!(StandbyForgetsSettings) {
+        inner.settings.load(&inner.view(), &inner.times, is_live)?;
+    }
     inner.recovery.records = replay(&inner, &scan, state.flushed, role)?;
     inner.settings.forget(|tenant| !inner.keys.is_live(tenant));
     take_role(&inner, &scan, role)?;
@@ -434,7 +437,10 @@ fn start(
 /// Refills the memtable, within its limit.
 fn replay(inner: &Inner, scan: &Scan, flushed: Lsn, role: Role) -> Result<u64> {
     scan.replay(&inner.io, &inner.keys, flushed, |end, seqno, time, sections| {
-        for (tenant, ops) in sections {
+        for (tenant, mut ops) in sections {
+            if role == Role::Standby && planted!(StandbyReplaysNoRangeDeletes) {
+                ops.retain(|op| op.kind != OpKind::DeleteRange);
+            }
             inner.insert(tenant, seqno, ops);
         }
         if role == Role::Standby {
