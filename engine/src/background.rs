@@ -264,7 +264,7 @@ impl Inner {
             .keystore
             .next_tenant()
             .saturating_sub(self.keystore.len() as u64);
-        let now = self.times.now();
+        let now = self.settled_time();
         let shape = survey.shape(
             &version,
             &self.keys,
@@ -343,7 +343,7 @@ impl Inner {
             keys: &self.keys,
             epoch,
             snapshots: versions,
-            now: self.times.now(),
+            now: self.settled_time(),
             settings,
             dropped: &|_, _| Ok(None),
             next_number: &|| 0,

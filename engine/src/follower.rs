@@ -18,16 +18,18 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::expiry::NEVER;
 use crate::hooks::{planted, rare};
 use crate::inner::{CommitState, Inner, Mode};
 use crate::seal::{FileHeader, FileKind};
-use crate::types::{Chain, Epoch, EpochStart, Lsn, SeqNo};
+use crate::types::{Chain, Epoch, EpochStart, Lsn, SeqNo, TenantId};
 use crate::version::{Edit, NodeState};
-use crate::wal::format::{Invalid, Place, RecordKind, check_record, parse_record};
+use crate::wal::format::{Invalid, OpKind, Place, RecordKind, check_record, parse_record};
 use crate::wal::reader::{chain_key, open_sections};
 use crate::wal::segment_name;
 
@@ -301,15 +303,22 @@ impl Inner {
                     "another",
                 ));
             };
-            let seqno = record.seqno;
+            let (seqno, time) = (record.seqno, record.time_ms);
             match open_sections(&self.keys, path, header, &record) {
                 Ok(sections) => {
-                    for (tenant, ops) in sections {
+                    for (tenant, mut ops) in sections {
+                        if planted!(FollowerSkipsRangeDeletes) {
+                            ops.retain(|op| op.kind != OpKind::DeleteRange);
+                        }
+                        if tenant == TenantId::SYSTEM && planted!(FollowerSkipsSettings) {
+                            continue;
+                        }
                         self.insert(tenant, seqno, ops);
                     }
                 }
                 Err(e) => break Err(e),
             }
+            self.applied_to(time);
             commit.follower.applied = end;
             commit.follower.queue.pop_front();
             newest = seqno;
@@ -319,6 +328,21 @@ impl Inner {
         };
         self.publish(newest);
         outcome
+    }
+
+    /// All of the log is applied that was ordered up to this time, settings included.
+    pub fn applied_to(&self, time: u64) {
+        self.applied_time.store(time, Ordering::Release);
+    }
+
+    /// For background work: what has ended then is gone for good. A standby may not go by its own clock alone: the log
+    /// that it has yet to apply may hold a longer retention, which spares what has not ended when that was set.
+    pub fn settled_time(&self) -> u64 {
+        let now = self.times.now();
+        if planted!(StandbyDropsByItsClock) {
+            return now;
+        }
+        now.min(self.applied_time.load(Ordering::Acquire))
     }
 
     /// Where the standby stands, without waiting for anything.
@@ -370,6 +394,7 @@ impl Inner {
         }
         commit.follower = Follower::new(begin, None, false);
         self.gate.begin(epoch);
+        self.applied_to(NEVER);
         commit.mode = Mode::Primary;
         Ok(Promotion { epoch, start })
     }

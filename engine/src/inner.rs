@@ -73,6 +73,8 @@ pub(crate) struct Inner {
     pub log_expires: AtomicU64,
     /// The same of tables, as background work last saw them.
     pub tables_expire: AtomicU64,
+    /// On a standby: when the last record that it applied was ordered. `NEVER` on a node that orders.
+    pub applied_time: AtomicU64,
     pub snapshots: Mutex<BTreeMap<SeqNo, usize>>,
     pub gate: Gate,
     /// Creating and deleting keyspaces.

@@ -43,6 +43,7 @@ use crate::transaction::Watchers;
 use crate::types::{EpochStart, Lsn};
 use crate::verify::Verified;
 use crate::version::{Edit, ManifestState, NodeState, Version, VersionSet};
+use crate::wal::format::OpKind;
 use crate::wal::writer::Tail;
 use crate::wal::{Wal, segment_name};
 
@@ -398,6 +399,10 @@ fn start(
         accounts: Accounts::default(),
         // What the last process left in the log may have expired long ago: nothing tells.
         log_expires: AtomicU64::new(times.now()),
+        applied_time: AtomicU64::new(match role {
+            Role::Primary => NEVER,
+            Role::Standby => 0,
+        }),
         tables_expire: AtomicU64::new(NEVER),
         times,
         snapshots: Mutex::new(BTreeMap::new()),
@@ -417,8 +422,10 @@ fn start(
     inner
         .accounts
         .follow(&Version::default(), &inner.versions.current());
-    inner.settings.load(&inner.view(), &inner.times, is_live)?;
-    inner.recovery.records = replay(&inner, &scan, state.flushed)?;
+    if role == Role::Primary || !planted!(StandbyForgetsSettings) {
+        inner.settings.load(&inner.view(), &inner.times, is_live)?;
+    }
+    inner.recovery.records = replay(&inner, &scan, state.flushed, role)?;
     inner.settings.forget(|tenant| !inner.keys.is_live(tenant));
     take_role(&inner, &scan, role)?;
     inner.publish_view();
@@ -428,10 +435,16 @@ fn start(
 }
 
 /// Refills the memtable, within its limit.
-fn replay(inner: &Inner, scan: &Scan, flushed: Lsn) -> Result<u64> {
-    scan.replay(&inner.io, &inner.keys, flushed, |end, seqno, sections| {
-        for (tenant, ops) in sections {
+fn replay(inner: &Inner, scan: &Scan, flushed: Lsn, role: Role) -> Result<u64> {
+    scan.replay(&inner.io, &inner.keys, flushed, |end, seqno, time, sections| {
+        for (tenant, mut ops) in sections {
+            if role == Role::Standby && planted!(StandbyReplaysNoRangeDeletes) {
+                ops.retain(|op| op.kind != OpKind::DeleteRange);
+            }
             inner.insert(tenant, seqno, ops);
+        }
+        if role == Role::Standby {
+            inner.applied_to(time);
         }
         if inner.rotate_memtable(end, seqno, false) {
             rare!(FlushedDuringReplay);

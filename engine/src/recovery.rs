@@ -375,14 +375,14 @@ impl Scan {
         file.sync().map_err(|e| Error::io("sync of a segment", path, e))
     }
 
-    /// Hands every record from `flushed` on to `apply`, opened: (records' end, version, operations by
-    /// tenant). Returns how many.
+    /// Hands every record from `flushed` on to `apply`, opened: (records' end, version, when it was ordered, operations
+    /// by tenant). Returns how many.
     pub fn replay(
         &self,
         io: &Io,
         keys: &FileKeys,
         flushed: Lsn,
-        mut apply: impl FnMut(Lsn, SeqNo, Vec<(crate::types::TenantId, Vec<Op>)>) -> Result<()>,
+        mut apply: impl FnMut(Lsn, SeqNo, u64, Vec<(crate::types::TenantId, Vec<Op>)>) -> Result<()>,
     ) -> Result<u64> {
         let mut records = 0;
         for (i, segment) in self.live.iter().enumerate() {
@@ -398,7 +398,7 @@ impl Scan {
                     continue;
                 }
                 let opened = open_sections(keys, &segment.path, &scan.header, &record)?;
-                apply(record.end(), record.seqno, opened)?;
+                apply(record.end(), record.seqno, record.time_ms, opened)?;
                 records += 1;
             }
         }

@@ -495,11 +495,8 @@ fn copies_and_restored_databases_keep_the_retention() {
     assert!(keys(keyspace.iter()).is_empty());
 }
 
-#[test]
-fn a_standby_keeps_the_retention_and_so_does_the_node_it_is_promoted_to() {
-    let (machine, other) = (Machine::new(), Machine::new());
-    let db = machine.open();
-    db.put("old", "v");
+/// A standby of `db` on another machine, from a base copy.
+fn standby_of(db: &Db, machine: &Machine, other: &Machine) -> Engine {
     db.engine.checkpoint("/copy").unwrap();
     let mut receiver = BaseCopyReceiver::start("/db", other.io(), other.keys.clone()).unwrap();
     receiver.keys(&db.engine.key_changes(0)).unwrap();
@@ -508,20 +505,30 @@ fn a_standby_keeps_the_retention_and_so_does_the_node_it_is_promoted_to() {
         receiver.chunk(&name, 0, &bytes).unwrap();
     }
     receiver.finish().unwrap();
-    let standby = other.builder().role(Role::Standby).open().unwrap();
+    other.builder().role(Role::Standby).open().unwrap()
+}
+
+/// Ships all of the log.
+fn follow(db: &Db, standby: &Engine) {
+    let at = standby.standby_progress().unwrap().received;
+    let mut cursor = db.engine.wal_cursor(at).unwrap();
+    let bytes = cursor.read(1 << 20, Duration::ZERO).unwrap();
+    standby.standby_append(at, &bytes).unwrap();
+    standby.standby_sync().unwrap();
+}
+
+#[test]
+fn a_standby_keeps_the_retention_and_so_does_the_node_it_is_promoted_to() {
+    let (machine, other) = (Machine::new(), Machine::new());
+    let db = machine.open();
+    db.put("old", "v");
+    let standby = standby_of(&db, &machine, &other);
     let keyspace = standby.tenant("t").unwrap().open_keyspace("k").unwrap();
-    let follow = || {
-        let at = standby.standby_progress().unwrap().received;
-        let mut cursor = db.engine.wal_cursor(at).unwrap();
-        let bytes = cursor.read(1 << 20, Duration::ZERO).unwrap();
-        standby.standby_append(at, &bytes).unwrap();
-        standby.standby_sync().unwrap();
-    };
     db.keep(Retention::Days(2));
     machine.pass(DAY);
     other.pass(DAY);
     db.put("new", "v");
-    follow();
+    follow(&db, &standby);
     assert_eq!(keys(keyspace.iter()), ["new", "old"]);
     other.pass(DAY);
     assert_eq!(keys(keyspace.iter()), ["new"]);
@@ -535,6 +542,34 @@ fn a_standby_keeps_the_retention_and_so_does_the_node_it_is_promoted_to() {
     while standby.step().unwrap() {}
     assert!(keys(keyspace.iter()).is_empty());
     assert!(standby.status().table_bytes < 1500);
+}
+
+#[test]
+fn a_standby_that_is_behind_loses_nothing_that_a_longer_retention_spared_meanwhile() {
+    let (machine, other) = (Machine::new(), Machine::new());
+    let db = machine.open();
+    db.keep(Retention::Days(2));
+    db.put("spared", &"v".repeat(3000));
+    let standby = standby_of(&db, &machine, &other);
+    let keyspace = standby.tenant("t").unwrap().open_keyspace("k").unwrap();
+    machine.pass(DAY);
+    db.keep(Retention::Days(9));
+    // It has not heard of that when the two days are over.
+    other.pass(3 * DAY);
+    assert!(keys(keyspace.iter()).is_empty());
+    standby.flush().unwrap();
+    standby.compact().unwrap();
+    while standby.step().unwrap() {}
+    follow(&db, &standby);
+    assert_eq!(keys(keyspace.iter()), ["spared"]);
+    // What has ended when the last record was ordered goes without a promotion.
+    machine.pass(9 * DAY);
+    other.pass(7 * DAY + GRACE);
+    db.put("new", "v");
+    follow(&db, &standby);
+    standby.compact().unwrap();
+    assert_eq!(keys(keyspace.iter()), ["new"]);
+    assert!(standby.status().table_bytes < 1500, "{:?}", standby.status());
 }
 
 #[test]

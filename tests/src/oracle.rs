@@ -38,6 +38,7 @@ pub use content::{
     Content, Dates, Entries, Moments, SETTINGS, Spaces, difference, let_expire, moments, read_all,
 };
 pub use space::dated_anew;
+pub(crate) use space::ends;
 pub use steps::Step;
 
 /// One operation of a batch: keyspace, key, value or deletion.

@@ -176,5 +176,15 @@ crate::named_states! {
         PromotionNotDurable,
         /// a fence is not recorded
         FenceNotDurable,
+        /// a standby leaves out range deletes that it receives
+        FollowerSkipsRangeDeletes,
+        /// a standby leaves out settings that it receives, until it is opened anew
+        FollowerSkipsSettings,
+        /// a standby does not read the settings in its tables at opening
+        StandbyForgetsSettings,
+        /// a standby leaves out range deletes in the log that it finds at opening
+        StandbyReplaysNoRangeDeletes,
+        /// a standby drops what has ended by its own clock, whatever the log says next
+        StandbyDropsByItsClock,
     }
 }

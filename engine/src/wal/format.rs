@@ -87,6 +87,7 @@ pub(crate) struct Record<'a> {
     pub lsn: Lsn,
     pub epoch: Epoch,
     pub seqno: SeqNo,
+    pub time_ms: u64,
     pub durable: Lsn,
     pub chain: Chain,
     pub bytes: &'a [u8],
@@ -272,14 +273,14 @@ pub(crate) fn parse_record(bytes: &[u8], at: Lsn) -> Result<Record<'_>, Invalid>
         let lsn = Lsn(r.u64()?);
         let epoch = Epoch(r.u64()?);
         let seqno = SeqNo(r.u64()?);
-        let _time = r.u64()?;
+        let time_ms = r.u64()?;
         let durable = Lsn(r.u64()?);
         let chain = Chain(r.array()?);
         Some((
-            crc, kind, zero, sections, zeros, lsn, epoch, seqno, durable, chain,
+            crc, kind, zero, sections, zeros, lsn, epoch, seqno, time_ms, durable, chain,
         ))
     };
-    let Some((crc, kind, zero, sections, zeros, lsn, epoch, seqno, durable, chain)) = parse() else {
+    let Some((crc, kind, zero, sections, zeros, lsn, epoch, seqno, time_ms, durable, chain)) = parse() else {
         return Err(Invalid::Short);
     };
     if crc32fast::hash(record.get(4..).unwrap_or_default()) != crc {
@@ -305,6 +306,7 @@ pub(crate) fn parse_record(bytes: &[u8], at: Lsn) -> Result<Record<'_>, Invalid>
         lsn,
         epoch,
         seqno,
+        time_ms,
         durable,
         chain,
         bytes: record,

@@ -67,7 +67,7 @@ impl Space {
 }
 
 /// When what was written then is past a retention.
-fn ends(keep: Retention, written: u64) -> u64 {
+pub(crate) fn ends(keep: Retention, written: u64) -> u64 {
     match keep {
         Retention::Days(days) => written + u64::from(days) * DAY_MS,
         Retention::Months(months) => {

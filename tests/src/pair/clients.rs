@@ -1,8 +1,8 @@
 //! What clients of the simulated pair do: write, read, create and delete tenants, hear of outcomes.
 
-use strongroom::{Durability, Engine, Epoch, ErrorKind, TenantOptions};
+use strongroom::{Batch, Durability, Engine, Epoch, ErrorKind, Keyspace, Tenant, TenantOptions};
 
-use super::ledger::{Key, Outcome, Pending, id_of, key_bytes, tenant_name, value_bytes};
+use super::ledger::{Key, Outcome, Pending, What, id_of, key_bytes, tenant_name, value_bytes};
 use super::net::NodeId;
 use super::node::{Checked, name_of};
 use super::world::World;
@@ -41,6 +41,11 @@ impl World {
         let Some(engine) = self.nodes[node].serving().cloned() else {
             return Ok(());
         };
+        // Where messages are exchanged the changes of keys are what counts.
+        let mortal = if self.nature.hostile { 12 } else { 35 };
+        if self.dice.mortals.percent(mortal) {
+            return self.mortal_client(node, &engine);
+        }
         match self.dice.clients.below(100) {
             0..55 => self.put(node, &engine),
             55..75 => self.read(node, &engine),
@@ -55,7 +60,7 @@ impl World {
                 compacted.or_else(|e| self.nodes[node].allow("a compaction", &e))
             }
             // Key changes on the heels of each other, so that there are some to exchange.
-            89..97 if self.nature.hostile => {
+            89..99 if self.nature.hostile => {
                 self.create_tenant(node, &engine)?;
                 self.delete_tenant(node, &engine)?;
                 self.create_tenant(node, &engine)
@@ -99,38 +104,88 @@ impl World {
         let Ok(tenant) = engine.tenant(&tenant_name(key.0)) else {
             return Ok(());
         };
-        let space = match tenant.open_keyspace(canary::KEYSPACE) {
-            Ok(space) => space,
-            Err(e) if e.kind() == ErrorKind::NotFound => {
-                // Creating one is a weaker commit, which shows earlier ones that wait, for clients that gave up
-                // too (decision 0005).
-                let status = engine.status();
-                if self.nature.strict && self.ctx.ledger.unconfirmed(status.epoch, status.replicated) {
-                    return Ok(());
-                }
-                match tenant.keyspace(canary::KEYSPACE) {
-                    Ok(space) => space,
-                    Err(e) if e.kind() == ErrorKind::Fenced => return Ok(()),
-                    Err(e) => return self.nodes[node].allow("creating a keyspace", &e),
-                }
-            }
-            Err(e) => return self.nodes[node].allow("opening a keyspace", &e),
+        let Some(space) = self.space(node, engine, &tenant, canary::KEYSPACE)? else {
+            return Ok(());
         };
-        let epoch = engine.status().epoch;
-        let write = self.ctx.ledger.invoke(key, epoch, replicated);
+        let write = self
+            .ctx
+            .ledger
+            .invoke(key, What::Register, engine.status().epoch, replicated);
         let value = value_bytes(self.ctx.ledger.writes[write].id, len);
+        let batch = tenant.batch().put(&space, key_bytes(key.1), value);
+        self.commit(node, &tenant, write, (batch, true))
+    }
+
+    /// A keyspace, made if need be and if that may be now.
+    pub(super) fn space(
+        &mut self,
+        node: NodeId,
+        engine: &Engine,
+        tenant: &Tenant,
+        name: &str,
+    ) -> Checked<Option<Keyspace>> {
+        match tenant.open_keyspace(name) {
+            Ok(space) => return Ok(Some(space)),
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            Err(e) => return self.nodes[node].allow("opening a keyspace", &e).map(|()| None),
+        }
+        if self.shows_unconfirmed(engine) {
+            return Ok(None);
+        }
+        match tenant.keyspace(name) {
+            Ok(space) => Ok(Some(space)),
+            Err(e) if matches!(e.kind(), ErrorKind::Fenced | ErrorKind::QuotaExceeded) => Ok(None),
+            Err(e) => self.nodes[node].allow("creating a keyspace", &e).map(|()| None),
+        }
+    }
+
+    /// Whether a commit that is weaker than `Replicated` must not be now: it shows earlier ones that wait, for clients
+    /// that gave up too (decision 0005).
+    pub(super) fn shows_unconfirmed(&self, engine: &Engine) -> bool {
+        let status = engine.status();
+        self.nature.strict && self.ctx.ledger.unconfirmed(status.epoch, status.replicated)
+    }
+
+    /// Commits a client's write; `adds`: whether a quota counts for it.
+    pub(super) fn commit(
+        &mut self,
+        node: NodeId,
+        tenant: &Tenant,
+        write: usize,
+        (batch, adds): (Batch, bool),
+    ) -> Checked {
+        let replicated = self.ctx.ledger.writes[write].replicated;
         let durability = if replicated {
             Durability::Replicated
         } else {
             Durability::Local
         };
-        let batch = tenant.batch().put(&space, key_bytes(key.1), value);
+        // With level 0 at its stop the commit compacts first, and gives the tenant room.
+        let level0 = self.nodes[node]
+            .serving()
+            .map(|engine| engine.stats().levels[0].tables);
+        let compacts =
+            level0.is_some_and(|tables| tables >= self.nodes[node].options.level0_tables_stop as u64);
+        let full = || -> strongroom::Result<bool> {
+            let has = tenant.usage()?.bytes();
+            Ok(adds && tenant.quota()?.is_some_and(|quota| has >= quota))
+        };
+        let full = match full() {
+            Ok(full) => full,
+            Err(e) => return self.refused(node, write, &e),
+        };
         match batch.durability(durability).submit() {
             Ok(ticket) => {
                 let at = ticket.position();
                 self.ctx.ledger.writes[write].at = Some(at);
                 self.ctx
                     .note(format!("{} writes at {} of {}", name_of(node), at.lsn, at.epoch));
+                if full && !compacts {
+                    return Err(format!(
+                        "{} accepts a write above the tenant's quota",
+                        name_of(node)
+                    ));
+                }
                 if replicated {
                     let until = self.now.as_millis() as u64 + CLIENT_PATIENCE;
                     self.ctx.ledger.pending.push(Pending {
@@ -143,18 +198,25 @@ impl World {
                 }
                 self.ctx.ledger.ended(write, Outcome::Ok)
             }
-            Err(e) => {
-                let outcome = match e.kind() {
-                    ErrorKind::Unknown | ErrorKind::Io | ErrorKind::Corruption => Outcome::Unknown,
-                    _ => Outcome::Refused,
-                };
-                self.ctx.ledger.ended(write, outcome)?;
-                if e.kind() == ErrorKind::Fenced {
-                    return Ok(());
-                }
-                self.nodes[node].allow("a write", &e)
+            Err(e) if e.kind() == ErrorKind::QuotaExceeded && full => {
+                self.ctx.counters.add("writes refused for a quota", 1);
+                self.ctx.ledger.ended(write, Outcome::Refused)
             }
+            Err(e) => self.refused(node, write, &e),
         }
+    }
+
+    /// A write failed.
+    pub(super) fn refused(&mut self, node: NodeId, write: usize, e: &strongroom::Error) -> Checked {
+        let outcome = match e.kind() {
+            ErrorKind::Unknown | ErrorKind::Io | ErrorKind::Corruption => Outcome::Unknown,
+            _ => Outcome::Refused,
+        };
+        self.ctx.ledger.ended(write, outcome)?;
+        if e.kind() == ErrorKind::Fenced {
+            return Ok(());
+        }
+        self.nodes[node].allow("a write", e)
     }
 
     /// Hears of commits.

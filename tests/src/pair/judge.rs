@@ -8,6 +8,7 @@ use strongroom_replication::NodeRole;
 use super::clients::KEYS;
 use super::ledger::{Key, id_of, key_bytes, tenant_name};
 use super::machine::equal_logs;
+use super::mortal::Mortals;
 use super::net::NodeId;
 use super::node::{Check, Checked, Node, Phase, name_of};
 use super::world::World;
@@ -63,6 +64,8 @@ impl World {
         };
         let mut seen: BTreeMap<Key, Option<u64>> = BTreeMap::new();
         let mut known = Vec::new();
+        let latest = self.latest();
+        let here = self.nodes[node].machine.wall();
         for tenant in 0..self.ctx.ledger.tenants {
             if self.ctx.ledger.deleted.contains(&tenant) {
                 continue;
@@ -71,6 +74,18 @@ impl World {
                 continue;
             };
             known.push(tenant);
+            if !self.ctx.ledger.doubtful(tenant, status.epoch) {
+                let none = Mortals::default();
+                let mortals = expected.mortals.get(&tenant).unwrap_or(&none);
+                if let Some(wrong) = mortals.differ(spaces, here, latest) {
+                    return Err(format!(
+                        "n{node} ({:?}, {} at {}) of tenant {tenant}, {here} ms: {wrong}",
+                        self.nodes[node].role(),
+                        status.epoch,
+                        status.applied
+                    ));
+                }
+            }
             let Some(entries) = spaces.get(canary::KEYSPACE) else {
                 continue;
             };
@@ -81,9 +96,18 @@ impl World {
             }
         }
         let live = |key: &&Key| !self.ctx.ledger.deleted.contains(&key.0);
-        let keys: BTreeSet<Key> = expected.keys().filter(live).chain(seen.keys()).copied().collect();
+        let keys: BTreeSet<Key> = expected
+            .registers
+            .keys()
+            .filter(live)
+            .chain(seen.keys())
+            .copied()
+            .collect();
         for key in keys {
-            let (want, have) = (expected.get(&key).copied(), seen.get(&key).copied().flatten());
+            let (want, have) = (
+                expected.registers.get(&key).copied(),
+                seen.get(&key).copied().flatten(),
+            );
             if want != have && !self.ctx.ledger.may_be(key, have, status.epoch) {
                 return Err(format!(
                     "n{node} ({:?}, {} at {}) shows {have:?} for {key:?}, its path says {want:?} (tenants {known:?})",
@@ -94,6 +118,12 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// The time on the clock that is ahead of all.
+    pub(super) fn latest(&self) -> u64 {
+        let walls = self.nodes.iter().map(|node| node.machine.wall());
+        walls.max().unwrap_or_default()
     }
 
     /// One node serves, all others follow it and have everything.

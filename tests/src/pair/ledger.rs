@@ -16,12 +16,22 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use strongroom::{CommitTicket, Epoch, EpochStart, Lsn, Position};
 
+use super::mortal::{Change, Mortals};
 use super::net::NodeId;
 use crate::canary;
 use crate::history::{self, Action, Operation};
 
 /// A client's key: number of the tenant, number of the key.
 pub type Key = (u64, u64);
+
+/// What a client's write does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum What {
+    /// Puts a register: a key that only this changes.
+    Register,
+    /// Changes what is mortal.
+    Mortal(Change),
+}
 
 /// How a write ended for its client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,6 +53,8 @@ pub struct Write {
     pub id: u64,
     /// Which key.
     pub key: Key,
+    /// What it does to it.
+    pub what: What,
     /// Where it stands, if the engine said so.
     pub at: Option<Position>,
     /// Epoch of the primary it was sent to.
@@ -80,6 +92,15 @@ pub struct Pending {
     pub ticket: CommitTicket,
     /// When its client gives up.
     pub until: u64,
+}
+
+/// What a node must hold.
+#[derive(Default)]
+pub struct Expected {
+    /// The write that is there, by register.
+    pub registers: BTreeMap<Key, u64>,
+    /// What is mortal, by tenant.
+    pub mortals: BTreeMap<u64, Mortals>,
 }
 
 /// All of it.
@@ -238,12 +259,13 @@ impl Ledger {
     // ---- clients ----
 
     /// A write is about to be sent to the primary of `epoch`.
-    pub fn invoke(&mut self, key: Key, epoch: Epoch, replicated: bool) -> usize {
+    pub fn invoke(&mut self, key: Key, what: What, epoch: Epoch, replicated: bool) -> usize {
         let invoked = self.tick();
         let id = self.writes.len() as u64 + 1;
         self.writes.push(Write {
             id,
             key,
+            what,
             at: None,
             epoch,
             replicated,
@@ -325,17 +347,40 @@ impl Ledger {
     // ---- judging ----
 
     /// Content of a node on the path of `epoch` up to `upto`, by key; the write that is there.
-    pub fn expected(&self, epoch: Epoch, upto: impl Fn(Position) -> bool) -> BTreeMap<Key, u64> {
-        let mut content = BTreeMap::new();
+    pub fn expected(&self, epoch: Epoch, upto: impl Fn(Position) -> bool) -> Expected {
+        let mut expected = Expected::default();
         for (of, end) in self.path(epoch).iter().rev() {
             for write in &self.writes {
                 let Some(at) = write.at else { continue };
-                if at.epoch == *of && at.lsn <= *end && upto(at) {
-                    content.insert(write.key, write.id);
+                if at.epoch != *of || at.lsn > *end || !upto(at) {
+                    continue;
+                }
+                match write.what {
+                    What::Register => drop(expected.registers.insert(write.key, write.id)),
+                    What::Mortal(change) => {
+                        let (tenant, key) = write.key;
+                        expected
+                            .mortals
+                            .entry(tenant)
+                            .or_default()
+                            .apply(write.id, key, change);
+                    }
                 }
             }
         }
-        content
+        expected
+    }
+
+    /// Whether what is mortal of a tenant cannot be told: a change failed without a position.
+    pub fn doubtful(&self, tenant: u64, epoch: Epoch) -> bool {
+        let path = self.path(epoch);
+        self.writes.iter().any(|write| {
+            write.key.0 == tenant
+                && write.what != What::Register
+                && write.at.is_none()
+                && write.outcome == Outcome::Unknown
+                && path.iter().any(|(of, _)| *of == write.epoch)
+        })
     }
 
     /// Whether a value that is not expected can be explained: a write whose call failed without a position.
@@ -343,6 +388,7 @@ impl Ledger {
         let path = self.path(epoch);
         let unplaced = |write: &&Write| {
             write.key == key
+                && write.what == What::Register
                 && write.at.is_none()
                 && write.outcome == Outcome::Unknown
                 && path.iter().any(|(of, _)| *of == write.epoch)
@@ -365,7 +411,8 @@ impl Ledger {
         if self.gave_up {
             return Ok(());
         }
-        let puts = self.writes.iter().map(|write| Operation {
+        let registers = self.writes.iter().filter(|write| write.what == What::Register);
+        let puts = registers.map(|write| Operation {
             key: write.key.0 << 32 | write.key.1,
             invoked: write.invoked,
             returned: write.returned,

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use strongroom::io::Io;
 use strongroom::io::sim::{CrashMode, SimClock, SimFs, SimRng};
+use strongroom::io::{Clock, Io};
 
 use crate::dice::fresh_seed;
 use crate::keys::SimKeys;
@@ -25,6 +25,7 @@ pub struct Machine {
     /// Milliseconds of its own for 1000 of the world's.
     rate: u64,
     local: Duration,
+    aged: Duration,
 }
 
 impl Machine {
@@ -36,6 +37,7 @@ impl Machine {
             clock: Arc::new(SimClock::with_step(Duration::ZERO)),
             rate,
             local: Duration::ZERO,
+            aged: Duration::ZERO,
         }
     }
 
@@ -45,6 +47,7 @@ impl Machine {
         machine.fs = self.fs.fork();
         machine.keys = self.keys.fork();
         machine.pass(Duration::ZERO, self.local);
+        machine.age(self.aged);
         machine
     }
 
@@ -62,6 +65,17 @@ impl Machine {
         let by = world * u32::try_from(self.rate).unwrap_or(1000) / 1000 + jump;
         self.local += by;
         self.clock.advance(by);
+    }
+
+    /// The engine's clock goes on alone, by hours or days: no timeout is over for it.
+    pub fn age(&mut self, by: Duration) {
+        self.aged += by;
+        self.clock.advance(by);
+    }
+
+    /// What the engine takes the time for, in milliseconds since 1970.
+    pub fn wall(&self) -> u64 {
+        self.clock.now_ms()
     }
 
     /// Time since it was made, by its own clock.

@@ -7,6 +7,7 @@
 //! follow, seed, serve   its work as a standby, an empty standby, a primary
 //! machine  disk, key provider, clock of its own rate
 //! net      connections: cut one way, broken, half open; hostile: repeated and exchanged messages
+//! mortal   values that expire, retentions, quotas, range deletes: what clients do with them, what must be left
 //! ledger   the oracle: reigns, writes, acknowledgements, what each path must hold
 //! explore  every short order of promotions, crashes, cuts and returns
 //! planted  each planted bug must be found
@@ -23,6 +24,7 @@ mod follow;
 mod judge;
 mod ledger;
 mod machine;
+mod mortal;
 mod net;
 mod node;
 pub mod planted;

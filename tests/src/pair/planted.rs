@@ -58,7 +58,15 @@ pub fn bugs() -> Vec<(Bug, Finder)> {
     let core = C::ALL.iter().map(|bug| (Bug::Core(*bug), finder(bug)));
     let engine = [E::PromotionNotDurable, E::FenceNotDurable, E::BaseCopyNotSynced]
         .map(|bug| (Bug::Engine(bug), Finder::Seeds(&["pair-strict", "pair"])));
-    core.chain(engine).collect()
+    let mortal = [
+        E::FollowerSkipsRangeDeletes,
+        E::FollowerSkipsSettings,
+        E::StandbyForgetsSettings,
+        E::StandbyReplaysNoRangeDeletes,
+    ];
+    let mortal = mortal.map(|bug| (Bug::Engine(bug), Finder::Seeds(&["pair-strict", "trio"])));
+    let lagging = (Bug::Engine(E::StandbyDropsByItsClock), Finder::Seeds(&["trio"]));
+    core.chain(engine).chain(mortal).chain([lagging]).collect()
 }
 
 /// How a bug was found.

@@ -40,6 +40,7 @@ pub(super) struct Choices {
     pub clients: Dice,
     pub faults: Dice,
     pub operator: Dice,
+    pub mortals: Dice,
 }
 
 /// The world.
@@ -67,14 +68,16 @@ impl World {
     pub fn new(seed: u64, nature: Nature) -> World {
         let mut root = Dice::new(seed ^ 0x7061_6972);
         let mut stream = || Dice::new(root.roll());
-        let dice = Choices {
-            schedule: stream(),
-            network: stream(),
-            clients: stream(),
-            faults: stream(),
-            operator: stream(),
-        };
+        let [schedule, network, clients, faults, operator] = std::array::from_fn(|_| stream());
         let mut machines = stream();
+        let dice = Choices {
+            schedule,
+            network,
+            clients,
+            faults,
+            operator,
+            mortals: stream(),
+        };
         let nodes = (0..nature.nodes)
             .map(|id| {
                 let configured = if id == 0 {

@@ -22,6 +22,8 @@ pub enum Finder {
     Part(&'static str, u64),
     /// The engine simulation from seed 0 on, by profile; within so many seeds.
     Seeds(&'static str, u64),
+    /// The simulation of pairs from seed 0 on, by profile; within so many seeds.
+    Pair(&'static str, u64),
     /// Bits flipped in the log of a database that was not closed, one in so many.
     FlippedLog,
     /// The same of a checkpoint, which is restored then.
@@ -49,7 +51,7 @@ pub struct Row {
 
 /// The finder of each bug.
 pub fn finder(bug: Bug) -> Finder {
-    use Finder::{Directed, FlippedCopy, FlippedLog, Part, Seeds};
+    use Finder::{Directed, FlippedCopy, FlippedLog, Pair, Part, Seeds};
     match bug {
         Bug::AcknowledgeBeforeSync => Part("write: crash", 500),
         Bug::RotateWithoutSync => Part("flush in passing: crash", 1500),
@@ -119,6 +121,9 @@ pub fn finder(bug: Bug) -> Finder {
         Bug::ChainNotChecked => Directed("a record of another history", directed::spliced_log),
         Bug::PromotionNotDurable => Part("promotion: crash", 1500),
         Bug::FenceNotDurable => Part("fence and acceptance: crash", 1500),
+        Bug::FollowerSkipsRangeDeletes | Bug::FollowerSkipsSettings => Pair("pair-strict", 100),
+        Bug::StandbyForgetsSettings | Bug::StandbyReplaysNoRangeDeletes => Pair("pair-strict", 100),
+        Bug::StandbyDropsByItsClock => Pair("trio", 100),
     }
 }
 
@@ -136,7 +141,7 @@ impl Finder {
     pub fn name(self) -> String {
         match self {
             Finder::Part(name, _) => format!("enumeration, {name}"),
-            Finder::Seeds(profile, _) => format!("simulation, profile {profile}"),
+            Finder::Seeds(profile, _) | Finder::Pair(profile, _) => format!("simulation, profile {profile}"),
             Finder::FlippedLog => "damage, bits of the log flipped".to_string(),
             Finder::FlippedCopy => "damage, bits of a checkpoint's log flipped".to_string(),
             Finder::Directed(name, _) => format!("test, {name}"),
@@ -145,7 +150,7 @@ impl Finder {
 
     fn bound(self) -> u64 {
         match self {
-            Finder::Part(_, bound) | Finder::Seeds(_, bound) => bound,
+            Finder::Part(_, bound) | Finder::Seeds(_, bound) | Finder::Pair(_, bound) => bound,
             Finder::FlippedLog | Finder::FlippedCopy => damage::LOG_SAMPLE,
             Finder::Directed(..) => 1,
         }
@@ -164,6 +169,11 @@ impl Finder {
             }
             Finder::Seeds(profile, bound) => (0..bound).find_map(|seed| {
                 let failure = sim::once(&Request { seed, profile }).failure?;
+                Some((seed + 1, failure.lines().next().unwrap_or_default().to_string()))
+            }),
+            Finder::Pair(profile, bound) => (0..bound).find_map(|seed| {
+                let outcome = crate::runner::caught(|| crate::pair::run(profile, seed));
+                let failure = outcome.failure?;
                 Some((seed + 1, failure.lines().next().unwrap_or_default().to_string()))
             }),
             Finder::FlippedLog => damage::sample_of_the_log(),
