@@ -88,7 +88,7 @@ fn every_value_comes_back_through_the_cache_and_past_it() {
 fn a_value_in_the_cache_is_not_handed_to_another_tenant() {
     let place = Place::new(1 << 20);
     let written: Written = (1, b"\0\0\0\x01key".to_vec(), 7, vec![3; 100]);
-    let (meta, references) = place.write_values(&[written.clone()], Compression::None);
+    let (meta, references) = place.write_values(std::slice::from_ref(&written), Compression::None);
     let file = place.open_values(meta).unwrap();
     assert_eq!(
         file.get(owner(&written), &references[0]).unwrap().unwrap(),
