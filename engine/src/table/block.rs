@@ -20,7 +20,8 @@
 //!
 //! Valid if and only if: codec is known; a compressed block gives exactly `length` bytes; the entries fill the
 //! block exactly; no key is empty or longer than [`TREE_KEY_BYTES_MAX`]; places ascend strictly; deletes have no
-//! value, puts that expire one of eight bytes at least, dated ones of sixteen.
+//! value, puts that expire one of eight bytes at least, dated ones of sixteen, puts whose value stands apart one of
+//! twenty-four: the reference to it.
 //!
 //! In memory, one allocation:
 //!

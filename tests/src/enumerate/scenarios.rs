@@ -177,6 +177,13 @@ pub(super) fn compact() -> Box<dyn Machine> {
     })
 }
 
+/// Large values stay in tables, which fill levels.
+fn large_tables() -> Options {
+    let mut options = Options::tiny();
+    options.separate_bytes = 0;
+    options
+}
+
 /// The level below the first is full, the rest lies deeper.
 fn two_levels(world: &mut World) -> Result<()> {
     two_tenants(world)?;
@@ -193,7 +200,7 @@ fn two_levels(world: &mut World) -> Result<()> {
 
 /// Range deletes travel down, over what they hide and beside it; some of that is put again.
 pub(super) fn compact_range_deletes() -> Box<dyn Machine> {
-    prepared(Options::tiny(), two_levels, |world| {
+    prepared(large_tables(), two_levels, |world| {
         world.open()?;
         let space = name_of_space("a");
         let between = |from, to| (Bound::Included(key_of(from)), Bound::Excluded(key_of(to)));
@@ -248,7 +255,7 @@ pub(super) fn values() -> Box<dyn Machine> {
 
 /// Deletes travel down, past what they hide.
 pub(super) fn compact_deletes() -> Box<dyn Machine> {
-    prepared(Options::tiny(), two_levels, |world| {
+    prepared(large_tables(), two_levels, |world| {
         world.open()?;
         for i in (10..60).step_by(5) {
             buffered(world, &tenant(1), i, None)?;

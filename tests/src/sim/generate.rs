@@ -144,7 +144,7 @@ const OPERATIONS: &[(u64, Maker)] = &[
         above: below_one(d, &[1, 2000, 60_000]),
         below: below_one(d, &[1, 1, 2000]),
     }),
-    (5, |d| Act::HideValues {
+    (8, |d| Act::HideValues {
         tenant: d.below(TENANTS),
         space: d.below(SPACES),
         len: *d.pick(&[70, 600, 2000, 6000]),

@@ -34,7 +34,7 @@ impl Run {
             self.world.compact()?;
         }
         self.snapshot(tenant)?;
-        let hidden = *dice.pick(&[30, 60, 95]);
+        let hidden = *dice.pick(&[30, 65, 70, 95]);
         let mut some: Vec<Op> = Vec::new();
         for key in 0..KEYS {
             if dice.percent(hidden) {

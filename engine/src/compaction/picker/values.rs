@@ -23,7 +23,8 @@ fn has_garbage(file: &ValueShape, percent: u64) -> bool {
 
 /// When it has to be emptied for what has ended in it.
 fn due(file: &ValueShape, limits: &Limits) -> Option<u64> {
-    file.expires?.checked_add(limits.expiry_grace)
+    let due = file.expires?.checked_add(limits.expiry_grace)?;
+    (!planted!(ValueFilesForgotten)).then_some(due)
 }
 
 /// Whether a table that is written anyway should take along what it needs of the file.
@@ -45,9 +46,6 @@ impl Picker<'_> {
 
     /// The files that are overdue, and since when.
     pub(super) fn values_due(&self) -> HashMap<u64, u64> {
-        if planted!(ValueFilesForgotten) {
-            return HashMap::new();
-        }
         let files = self.shape.values.iter();
         files
             .filter_map(|file| Some((file.number, due(file, self.limits)?)))

@@ -200,3 +200,13 @@ fn a_range_delete_has_both_ends_in_one_keyspace() {
         assert!(parse_ops(&Bytes::from(plain), 1).is_none(), "{start:?} {end:?}");
     }
 }
+
+/// A peer must not make a node look for a value in files of its own.
+#[test]
+fn a_reference_to_a_value_file_is_no_operation() {
+    let mut plain = Vec::new();
+    push_op(EntryKind::Put, [0, 0, 0, 1], b"key", &[1; 24], &mut plain);
+    assert!(parse_ops(&Bytes::from(plain.clone()), 1).is_some());
+    plain[0] = EntryKind::Separated as u8;
+    assert!(parse_ops(&Bytes::from(plain), 1).is_none());
+}
