@@ -74,11 +74,24 @@ impl Head {
     }
 }
 
+/// A head that is kept, and where it is shown, if it is. In one: who looks it up counts itself into nothing that readers
+/// pass.
+pub(super) struct KeptHead {
+    pub head: Arc<Head>,
+    shown: Option<shown::Place>,
+}
+
+impl KeptHead {
+    /// Whether it is shown in this place.
+    pub(super) fn is_shown_on(&self, (shelf, index): (&Shelf, usize)) -> bool {
+        self.shown.as_ref().is_some_and(|place| place.is(shelf, index))
+    }
+}
+
 #[derive(Clone)]
 enum Piece {
     Block(Arc<Block>),
-    /// With where it is shown, if it is.
-    Head(Arc<Head>, Option<shown::Place>),
+    Head(Arc<KeptHead>),
     Value(Bytes),
 }
 
@@ -92,7 +105,7 @@ impl Item {
     fn memory(&self) -> u64 {
         let bytes = match &self.piece {
             Piece::Block(block) => block.memory(),
-            Piece::Head(head, _) => head.memory(),
+            Piece::Head(kept) => kept.head.memory(),
             Piece::Value(value) => value.len(),
         };
         (bytes + ITEM_BYTES) as u64
@@ -100,7 +113,9 @@ impl Item {
 
     /// It is no longer here, or soon will not be.
     fn hide(&self) {
-        if let Piece::Head(_, Some(place)) = &self.piece {
+        if let Piece::Head(kept) = &self.piece
+            && let Some(place) = &kept.shown
+        {
             place.clear();
         }
     }
@@ -186,10 +201,9 @@ impl BlockCache {
         }
     }
 
-    /// With where it is shown.
-    pub(super) fn head(&self, file: u64, offset: u64) -> Option<(Arc<Head>, Option<shown::Place>)> {
+    pub(super) fn head(&self, file: u64, offset: u64) -> Option<Arc<KeptHead>> {
         match self.pieces.as_ref()?.get(&place(file, offset))?.piece {
-            Piece::Head(head, shown) => Some((head, shown)),
+            Piece::Head(kept) => Some(kept),
             Piece::Block(_) | Piece::Value(_) => None,
         }
     }
@@ -219,22 +233,26 @@ impl BlockCache {
         (file, offset): (u64, u64),
         tenant: TenantId,
         head: &Arc<Head>,
-        shown: Option<shown::Place>,
+        shown: Option<(&Shelf, usize)>,
         may_be_shown: impl FnOnce() -> bool,
     ) {
+        let kept = KeptHead {
+            head: head.clone(),
+            shown: shown.map(|(shelf, index)| shelf.place(index)),
+        };
         self.keep(
             place(file, offset),
             Item {
                 tenant,
-                piece: Piece::Head(head.clone(), shown.clone()),
+                piece: Piece::Head(Arc::new(kept)),
             },
         );
-        let Some(shown) = shown else { return };
+        let Some((shelf, index)) = shown else { return };
         let kept = || {
-            let there = self.head(file, offset).and_then(|(_, there)| there);
-            there.is_some_and(|there| there.is(&shown))
+            let there = self.head(file, offset);
+            there.is_some_and(|there| there.is_shown_on((shelf, index)))
         };
-        shown.show(head, || kept() && may_be_shown());
+        shelf.show(index, head, || kept() && may_be_shown());
     }
 
     pub(super) fn keep_value(&self, file: u64, offset: u64, tenant: TenantId, value: &Bytes) {

@@ -23,7 +23,7 @@ use super::format::{
 };
 use super::index::{Index, Level};
 use super::iter::TableCursor;
-use super::shown::{self, Held, Shelf};
+use super::shown::{Held, Shelf};
 use super::tenant_run::TenantRun;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hooks::rare;
@@ -432,7 +432,7 @@ impl<'a> RunReader<'a> {
             range_deletes,
             ..
         } = self.run;
-        let shown = self.table.top.as_ref().map(|shelf| shelf.place(0));
+        let shown = self.table.top.as_ref().map(|shelf| (shelf, 0));
         let loaded = self.head(start..head, filter_bytes, index_bytes, entries, None, shown)?;
         match &loaded {
             Some(top) if top.index.level() == Level::Sections && filter_bytes != 0 => {
@@ -466,7 +466,7 @@ impl<'a> RunReader<'a> {
             .map_or(&[][..], |before| top.index.separator(before));
         let within = Some((before, top.index.separator(index)));
         let entries = u64::from(handle.entries);
-        let shown = top.sections().map(|shelf| shelf.place(index));
+        let shown = top.sections().map(|shelf| (shelf, index));
         let loaded = self.head(span, handle.filter_bytes, handle.bytes, entries, within, shown)?;
         match &loaded {
             Some(head) if head.index.level() != Level::Blocks || head.index.range_deletes().is_some() => {
@@ -493,23 +493,19 @@ impl<'a> RunReader<'a> {
         index_bytes: u32,
         entries: u64,
         within: Option<(&[u8], &[u8])>,
-        shown: Option<shown::Place>,
+        shown: Option<(&Shelf, usize)>,
     ) -> Result<Option<Arc<Head>>> {
         let (table, tenant) = (self.table, self.run.tenant);
         let offset = span.end;
         let at = (table.meta.number, offset);
         let keep = |head: &Arc<Head>| {
             let is_live = || table.keys.is_live(tenant);
-            table.cache.keep_head(at, tenant, head, shown.clone(), is_live);
+            table.cache.keep_head(at, tenant, head, shown, is_live);
         };
-        if let Some((head, there)) = table.cache.head(at.0, at.1) {
-            // The shelf it was shown on went with the head over it.
-            let shown_here = match (&there, &shown) {
-                (Some(there), Some(shown)) => there.is(shown),
-                (_, None) => true,
-                (None, Some(_)) => false,
-            };
-            if !shown_here {
+        if let Some(kept) = table.cache.head(at.0, at.1) {
+            let head = kept.head.clone();
+            // The shelf it was shown on may have gone with the head over it.
+            if shown.is_some_and(|here| !kept.is_shown_on(here)) {
                 keep(&head);
                 self.forget_if_dead(offset);
             }

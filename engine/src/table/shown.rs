@@ -75,13 +75,11 @@ impl Shelf {
             index,
         }
     }
-}
 
-impl Place {
     /// Shows a head that the cache was given for this place. `may_stay` says whether the cache still has it for this
     /// place and nothing speaks against it: asked when everybody can see it already.
-    pub(super) fn show(&self, head: &Arc<Head>, may_stay: impl FnOnce() -> bool) {
-        let Some(place) = self.shelf.0.get(self.index) else {
+    pub(super) fn show(&self, index: usize, head: &Arc<Head>, may_stay: impl FnOnce() -> bool) {
+        let Some(place) = self.0.get(index) else {
             return;
         };
         place.store(Some(head.clone()));
@@ -89,7 +87,9 @@ impl Place {
             place.store(None);
         }
     }
+}
 
+impl Place {
     /// Takes away what stands here.
     pub(super) fn clear(&self) {
         if let Some(place) = self.shelf.0.get(self.index) {
@@ -97,9 +97,9 @@ impl Place {
         }
     }
 
-    /// Whether it is the same place on the same shelf.
-    pub(super) fn is(&self, other: &Place) -> bool {
-        Arc::ptr_eq(&self.shelf.0, &other.shelf.0) && self.index == other.index
+    /// Whether it is that place on that shelf.
+    pub(super) fn is(&self, shelf: &Shelf, index: usize) -> bool {
+        Arc::ptr_eq(&self.shelf.0, &shelf.0) && self.index == index
     }
 }
 

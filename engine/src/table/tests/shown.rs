@@ -21,9 +21,9 @@ fn shown(place: &Place, table: &Arc<Table>, tenant: TenantId) -> (usize, usize) 
         .collect();
     for index in &shown {
         let offset = reader.section_offset(&top, *index).unwrap();
-        let (kept, _) = place.cache.head(table.meta().number, offset).unwrap();
+        let kept = place.cache.head(table.meta().number, offset).unwrap();
         assert!(
-            Arc::ptr_eq(&kept, &sections.peek(*index).unwrap()),
+            Arc::ptr_eq(&kept.head, &sections.peek(*index).unwrap()),
             "another head than the cache's"
         );
     }
