@@ -10,6 +10,10 @@ pub(crate) fn response(stats: &Stats) -> pb::StatsResponse {
     pb::StatsResponse {
         levels: stats.levels.iter().map(level).collect(),
         dead_bytes: stats.dead_bytes,
+        value_files: stats.values.files,
+        values: stats.values.values,
+        value_bytes: stats.values.bytes,
+        value_garbage_bytes: stats.values.garbage_bytes,
         memtable_bytes: stats.memtables.active_bytes,
         immutable_memtable_bytes: stats.memtables.immutable_bytes,
         immutable_memtables: stats.memtables.immutables,

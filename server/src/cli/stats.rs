@@ -48,6 +48,16 @@ fn rows(stats: &StatsResponse) -> Vec<Vec<String>> {
     let mut rows = vec![
         row("of deleted tenants", bytes(stats.dead_bytes)),
         row(
+            "values apart",
+            format!(
+                "{} in {} files, {}, {} of it not needed",
+                count(stats.values),
+                count(stats.value_files),
+                bytes(stats.value_bytes),
+                bytes(stats.value_garbage_bytes)
+            ),
+        ),
+        row(
             "memtables",
             format!(
                 "{} and {} that wait for flush, {}, of {}",
@@ -160,6 +170,8 @@ fn to_json(stats: &StatsResponse) -> Value {
     };
     json!({
         "levels": levels.collect::<Vec<_>>(), "dead_bytes": stats.dead_bytes,
+        "value_files": stats.value_files, "values": stats.values, "value_bytes": stats.value_bytes,
+        "value_garbage_bytes": stats.value_garbage_bytes,
         "memtable_bytes": stats.memtable_bytes, "immutable_memtable_bytes": stats.immutable_memtable_bytes,
         "immutable_memtables": stats.immutable_memtables, "memtable_bytes_max": stats.memtable_bytes_max,
         "cache_bytes": stats.cache_bytes, "cache_bytes_max": stats.cache_bytes_max,

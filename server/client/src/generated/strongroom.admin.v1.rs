@@ -88,6 +88,16 @@ pub struct StatsResponse {
     /// Sealed bytes of deleted tenants in tables, until compaction drops them.
     #[prost(uint64, tag = "2")]
     pub dead_bytes: u64,
+    /// Large values apart from tables: files, values in them, their sealed bytes, and how many of these nothing refers to
+    /// any more, until compaction empties their file.
+    #[prost(uint64, tag = "3")]
+    pub value_files: u64,
+    #[prost(uint64, tag = "4")]
+    pub values: u64,
+    #[prost(uint64, tag = "5")]
+    pub value_bytes: u64,
+    #[prost(uint64, tag = "6")]
+    pub value_garbage_bytes: u64,
     /// Memory of the memtable that takes writes, of those that wait for flush and how many these are, and what all may
     /// have before writers wait.
     #[prost(uint64, tag = "10")]
