@@ -104,7 +104,7 @@ impl ManifestState {
     /// logged: the text names the rule it breaks.
     ///
     /// A new reign drops reigns that began after its start: a node that rewound onto another
-    /// primary's history forgets the tail it gave up.
+    /// primary's history forgets the tail it gave up. One that is known drops all that follow it.
     pub fn apply(&mut self, edit: &Edit) -> std::result::Result<(), &'static str> {
         if edit.flushed.is_some_and(|flushed| flushed < self.flushed) {
             return Err("the flushed position goes back");
@@ -115,10 +115,12 @@ impl ManifestState {
                 .iter()
                 .take_while(|old| old.start <= new.start)
                 .count();
-            match kept.checked_sub(1).and_then(|last| self.epochs.get(last)) {
-                Some(last) if *last == new => self.epochs.truncate(kept),
-                Some(last) if last.epoch >= new.epoch => return Err("the epoch does not rise"),
-                _ => {
+            let again = self.epochs.iter().position(|old| *old == new);
+            match (again, kept.checked_sub(1).and_then(|last| self.epochs.get(last))) {
+                // What is behind it is given up, also a reign that began at the same place and had nothing.
+                (Some(again), _) => self.epochs.truncate(again + 1),
+                (None, Some(last)) if last.epoch >= new.epoch => return Err("the epoch does not rise"),
+                (None, _) => {
                     self.epochs.truncate(kept);
                     self.epochs.push(new);
                 }

@@ -180,12 +180,23 @@ fn state_follows_edits_and_refuses_to_go_back() {
     // The same once more changes nothing.
     assert_eq!(apply(epoch(start(5, 100))).1.epochs, [start(1, 0), start(5, 100)]);
     assert!(!apply(epoch(start(4, 120))).0, "epochs rise");
-    // A rewind to 90 forgets the reign that began at 100.
-    let (fine, after) = apply(epoch(start(6, 90)));
+    // A promotion that had begun nothing, at the same place, is given up for the reign that did begin there.
+    assert_eq!(
+        apply(epoch(start(6, 100))).1.epochs,
+        [start(1, 0), start(5, 100), start(6, 100)]
+    );
+    let (fine, after) = apply(epoch(start(5, 100)));
     assert!(fine);
     assert_eq!(
         (after.epochs, after.highest_epoch),
-        (vec![start(1, 0), start(6, 90)], Epoch(6))
+        (vec![start(1, 0), start(5, 100)], Epoch(6))
+    );
+    // A rewind to 90 forgets the reign that began at 100.
+    let (fine, after) = apply(epoch(start(7, 90)));
+    assert!(fine);
+    assert_eq!(
+        (after.epochs, after.highest_epoch),
+        (vec![start(1, 0), start(7, 90)], Epoch(7))
     );
     let flushed = |lsn| Edit {
         flushed: Some(Lsn(lsn)),
