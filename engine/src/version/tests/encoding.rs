@@ -216,7 +216,7 @@ fn state_follows_edits_and_refuses_to_go_back() {
         highest_epoch: Some(Epoch(2)),
         ..Edit::default()
     };
-    assert_eq!(apply(lower).1.highest_epoch, Epoch(6));
+    assert_eq!(apply(lower).1.highest_epoch, Epoch(7));
     let reach = |lsn| Edit {
         reach: Some(Lsn(lsn)),
         ..Edit::default()
