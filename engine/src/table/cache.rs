@@ -247,12 +247,25 @@ impl BlockCache {
                 piece: Piece::Head(Arc::new(kept)),
             },
         );
-        let Some((shelf, index)) = shown else { return };
-        let kept = || {
-            let there = self.head(file, offset);
-            there.is_some_and(|there| there.is_shown_on((shelf, index)))
+        if let Some(here) = shown {
+            self.show_head((file, offset), head, here, may_be_shown);
+        }
+    }
+
+    /// Shows a head in the place that it was kept for, unless another one is kept for it by now.
+    pub(super) fn show_head(
+        &self,
+        (file, offset): (u64, u64),
+        head: &Arc<Head>,
+        here: (&Shelf, usize),
+        may_be_shown: impl FnOnce() -> bool,
+    ) {
+        let is_kept = || {
+            let kept = self.head(file, offset);
+            kept.is_some_and(|kept| Arc::ptr_eq(&kept.head, head) && kept.is_shown_on(here))
         };
-        shelf.show(index, head, || kept() && may_be_shown());
+        let (shelf, index) = here;
+        shelf.show(index, head, || is_kept() && may_be_shown());
     }
 
     pub(super) fn keep_value(&self, file: u64, offset: u64, tenant: TenantId, value: &Bytes) {

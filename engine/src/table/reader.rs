@@ -245,6 +245,12 @@ impl Table {
         self.top.as_ref()?.peek(0)
     }
 
+    /// Where it is shown, for a table of one tenant.
+    #[cfg(test)]
+    pub(super) fn top_shelf(&self) -> &Shelf {
+        self.top.as_ref().unwrap()
+    }
+
     /// Where the file is.
     #[cfg(test)]
     pub(crate) fn path(&self) -> &Path {
@@ -498,16 +504,23 @@ impl<'a> RunReader<'a> {
         let (table, tenant) = (self.table, self.run.tenant);
         let offset = span.end;
         let at = (table.meta.number, offset);
+        let is_live = || table.keys.is_live(tenant);
         let keep = |head: &Arc<Head>| {
-            let is_live = || table.keys.is_live(tenant);
             table.cache.keep_head(at, tenant, head, shown, is_live);
         };
         if let Some(kept) = table.cache.head(at.0, at.1) {
             let head = kept.head.clone();
-            // The shelf it was shown on may have gone with the head over it.
-            if shown.is_some_and(|here| !kept.is_shown_on(here)) {
-                keep(&head);
-                self.forget_if_dead(offset);
+            match shown {
+                // The shelf it was shown on may have gone with the head over it.
+                Some(here) if !kept.is_shown_on(here) => {
+                    keep(&head);
+                    self.forget_if_dead(offset);
+                }
+                // Two who loaded it at once may each have taken back what the other showed.
+                Some((shelf, index)) if !shelf.shows(index, &head) => {
+                    table.cache.show_head(at, &head, (shelf, index), is_live);
+                }
+                _ => {}
             }
             return Ok(Some(head));
         }

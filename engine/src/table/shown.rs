@@ -84,8 +84,15 @@ impl Shelf {
         };
         place.store(Some(head.clone()));
         if !may_stay() {
-            place.store(None);
+            // Only this one: another may be shown by now, and stay.
+            place.compare_and_swap(head, None);
         }
+    }
+
+    /// Whether this very head stands there.
+    pub(super) fn shows(&self, index: usize, head: &Arc<Head>) -> bool {
+        let place = self.0.get(index).map(ArcSwapOption::load);
+        place.is_some_and(|shown| shown.as_ref().is_some_and(|shown| Arc::ptr_eq(shown, head)))
     }
 }
 

@@ -87,3 +87,23 @@ fn a_head_under_one_that_was_loaded_again_is_shown_there() {
     read_much(&table, &content[&TenantId(1)], 2);
     assert_eq!(shown(&place, &table, TenantId(1)), before);
 }
+
+#[test]
+fn a_head_that_another_took_the_place_of_is_not_shown_and_the_other_comes_back() {
+    let place = Place::new(1 << 22);
+    let content = content(&mut Random(1), &[1], 4000, 2000);
+    let table = place.table(SHAPE, &content);
+    let oracle = &content[&TenantId(1)];
+    read_much(&table, oracle, 2);
+    let late = table.shown_top().unwrap();
+    let at = (table.meta().number, table.find(TenantId(1)).unwrap().head);
+    place.cache.forget(at.0, at.1);
+    read_much(&table, oracle, 3);
+    let kept = table.shown_top().unwrap();
+    assert!(!Arc::ptr_eq(&late, &kept));
+    // As one who loaded it at the same time and comes late.
+    place.cache.show_head(at, &late, (table.top_shelf(), 0), || true);
+    assert!(table.shown_top().is_none());
+    read_much(&table, oracle, 4);
+    assert!(Arc::ptr_eq(&table.shown_top().unwrap(), &kept));
+}
