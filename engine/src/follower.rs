@@ -335,8 +335,9 @@ impl Inner {
         self.applied_time.store(time, Ordering::Release);
     }
 
-    /// For background work: what has ended then is gone for good. A standby may not go by its own clock alone: the log
-    /// that it has yet to apply may hold a longer retention, which spares what has not ended when that was set.
+    /// For background work: what has ended then is gone for good. A standby, and a node that replays its log, may not go
+    /// by its clock alone: what is yet to be applied may hold a longer retention, which spares what has not ended when
+    /// that was set.
     pub fn settled_time(&self) -> u64 {
         let now = self.times.now();
         if planted!(StandbyDropsByItsClock) {

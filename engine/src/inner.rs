@@ -73,7 +73,8 @@ pub(crate) struct Inner {
     pub log_expires: AtomicU64,
     /// The same of tables, as background work last saw them.
     pub tables_expire: AtomicU64,
-    /// On a standby: when the last record that it applied was ordered. `NEVER` on a node that orders.
+    /// When the last record was ordered that is applied, on a standby and while the log is replayed. `NEVER` on a node
+    /// that orders.
     pub applied_time: AtomicU64,
     pub snapshots: Mutex<BTreeMap<SeqNo, usize>>,
     pub gate: Gate,

@@ -399,10 +399,7 @@ fn start(
         accounts: Accounts::default(),
         // What the last process left in the log may have expired long ago: nothing tells.
         log_expires: AtomicU64::new(times.now()),
-        applied_time: AtomicU64::new(match role {
-            Role::Primary => NEVER,
-            Role::Standby => 0,
-        }),
+        applied_time: AtomicU64::new(0),
         tables_expire: AtomicU64::new(NEVER),
         times,
         snapshots: Mutex::new(BTreeMap::new()),
@@ -426,6 +423,9 @@ fn start(
         inner.settings.load(&inner.view(), &inner.times, is_live)?;
     }
     inner.recovery.records = replay(&inner, &scan, state.flushed, role)?;
+    if role == Role::Primary {
+        inner.applied_to(NEVER);
+    }
     inner.settings.forget(|tenant| !inner.keys.is_live(tenant));
     take_role(&inner, &scan, role)?;
     inner.publish_view();
@@ -443,9 +443,8 @@ fn replay(inner: &Inner, scan: &Scan, flushed: Lsn, role: Role) -> Result<u64> {
             }
             inner.insert(tenant, seqno, ops);
         }
-        if role == Role::Standby {
-            inner.applied_to(time);
-        }
+        // What is still to come may hold a longer retention, on whatever node.
+        inner.applied_to(time);
         if inner.rotate_memtable(end, seqno, false) {
             rare!(FlushedDuringReplay);
             inner.flush_immutables()?;

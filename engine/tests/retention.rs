@@ -573,6 +573,26 @@ fn a_standby_that_is_behind_loses_nothing_that_a_longer_retention_spared_meanwhi
 }
 
 #[test]
+fn a_log_that_is_flushed_while_it_is_replayed_loses_nothing_that_a_longer_retention_in_it_spares() {
+    let mut machine = Machine::new();
+    let mut db = machine.open();
+    db.keep(Retention::Days(2));
+    // More than memtables hold, so that the replay flushes before it comes to the change.
+    let large = "v".repeat(3000);
+    let names: Vec<String> = (10..40).map(|n| format!("k{n}")).collect();
+    names.iter().for_each(|name| db.put(name, &large));
+    machine.pass(DAY);
+    db.keep(Retention::Days(9));
+    assert!(
+        db.engine.stats().levels.iter().all(|level| level.tables == 0),
+        "all is in the log"
+    );
+    machine.pass(3 * DAY);
+    db = machine.crash(db);
+    assert_eq!(db.keys(), names);
+}
+
+#[test]
 fn refused_are_nothing_foreign_keyspaces_and_those_that_are_gone() {
     let machine = Machine::new();
     let db = machine.open();
