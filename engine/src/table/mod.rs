@@ -1,9 +1,9 @@
 //! Tables: immutable sorted files of sealed entries, many tenants in one.
 //!
-//! `builder` writes a table, `reader` opens it and finds single keys, `iter` walks one tenant's
+//! `builder` writes a table, `reader` opens it and finds single keys, by way of `run_reader`; `iter` walks one tenant's
 //! entries; `range_deletes` are those of a run; `block`, `index`, `filter` and `format` are the parts, `compress`
 //! makes blocks smaller, `cache` keeps the decrypted ones, `shown` and `slot` are shortcuts to them. `values` are the
-//! files of values that stand apart.
+//! files of values that stand apart; `sealed_file` is what they have in common with tables.
 //!
 //! Invariant: a block, index or filter holds one tenant's entries only, is sealed under that tenant's
 //! file key of this table, and is bound to its offset in this file; the clear rest (header, tenant
@@ -22,6 +22,8 @@ mod iter;
 pub(crate) mod parsers;
 mod range_deletes;
 mod reader;
+mod run_reader;
+mod sealed_file;
 mod shown;
 mod size;
 mod slot;

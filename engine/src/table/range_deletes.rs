@@ -20,7 +20,8 @@ use bytes::Bytes;
 
 use super::cache::Head;
 use super::format::{Fields, Malformed, Run};
-use super::reader::{RunReader, Table};
+use super::reader::Table;
+use super::run_reader::RunReader;
 use crate::error::Result;
 use crate::hooks::planted;
 use crate::range_delete::{Fragment, Fragments, Seqnos, is_range};

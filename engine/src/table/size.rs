@@ -2,7 +2,8 @@
 
 use super::cache::Head;
 use super::index::{Index, Level};
-use super::reader::{RunReader, Table};
+use super::reader::Table;
+use super::run_reader::RunReader;
 use crate::error::Result;
 use crate::types::TenantId;
 

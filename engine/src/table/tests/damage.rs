@@ -105,7 +105,7 @@ fn twins(place: &Place) -> TableMeta {
 /// Offsets and lengths of the blocks of a tenant.
 fn blocks(place: &Place, meta: &TableMeta, tenant: TenantId) -> Vec<std::ops::Range<usize>> {
     let table = place.open(meta).unwrap();
-    let top = super::super::reader::RunReader::new(&table, table.find(tenant).unwrap())
+    let top = super::super::run_reader::RunReader::new(&table, table.find(tenant).unwrap())
         .top()
         .unwrap()
         .unwrap();

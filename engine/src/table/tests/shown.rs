@@ -1,7 +1,7 @@
 //! Heads that are shown to readers: while the cache holds them, and no longer.
 
 use super::*;
-use crate::table::reader::RunReader;
+use crate::table::run_reader::RunReader;
 
 const SHAPE: Shape = Shape {
     section_bytes: 3000,

@@ -37,7 +37,7 @@
 //! [`ValueMeta`].
 
 use crate::seal::{FileHeader, SEAL_OVERHEAD};
-use crate::table::format::{Fields, Malformed, checksum};
+use crate::table::format::{Fields, FooterError, Malformed, checksum};
 use crate::types::{DekVersion, SeqNo, TenantId};
 
 /// Encoded length of one directory record.
@@ -206,7 +206,7 @@ impl Footer {
     }
 
     /// Checks magic, format and zeroes.
-    pub(super) fn decode(bytes: &[u8]) -> Result<Footer, BadFooter> {
+    pub(super) fn decode(bytes: &[u8]) -> Result<Footer, FooterError> {
         let read = || {
             let mut fields = Fields(bytes);
             let footer = Footer {
@@ -223,22 +223,15 @@ impl Footer {
                 fields.array()?,
             ))
         };
-        let malformed = |what| Err(BadFooter::Malformed(Malformed(what)));
+        let malformed = |what| Err(FooterError::Malformed(Malformed(what)));
         match read() {
             None => malformed("48 bytes of footer"),
             Some((.., magic)) if magic != MAGIC => malformed("the footer's magic"),
-            Some((_, format, ..)) if format > FORMAT => Err(BadFooter::Newer(format)),
+            Some((_, format, ..)) if format > FORMAT => Err(FooterError::Newer(format)),
             Some((footer, FORMAT, 0, ..)) => Ok(footer),
             Some(_) => malformed("format 1 and zeroes"),
         }
     }
-}
-
-/// What is wrong with a footer.
-pub(super) enum BadFooter {
-    Malformed(Malformed),
-    /// Written by a newer version.
-    Newer(u16),
 }
 
 /// Checks (1, the crc), (3), (4) and (5) of the module head.

@@ -10,17 +10,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 
-use super::format::{BadFooter, FOOTER_BYTES, Footer, RUN_BYTES, Reference, ValueMeta, ValueRun, check};
+use super::format::{FOOTER_BYTES, Footer, RUN_BYTES, Reference, ValueMeta, ValueRun, check};
 use super::{CODEC_BYTES, LZ4, Owner, STORED};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::hooks::rare;
 use crate::io::{File, Io};
-use crate::seal::{FileHeader, FileKey, FileKeys, FileKind, KeyAccess, SEAL_OVERHEAD};
+use crate::seal::{FileHeader, FileKey, FileKeys, FileKind, SEAL_OVERHEAD};
 use crate::table::cache::BlockCache;
 use crate::table::compress::decompress;
 use crate::table::format::{Malformed, digest};
 use crate::table::reader::read;
+use crate::table::sealed_file::{Part, SealedFile, Shape, key_of};
 use crate::types::{SeqNo, TenantId};
+
+const SHAPE: Shape = Shape {
+    name: "value file",
+    kind: FileKind::Values,
+    run_bytes: RUN_BYTES,
+    footer_bytes: FOOTER_BYTES,
+};
 
 /// An open, immutable value file.
 pub(crate) struct ValueFile {
@@ -48,62 +56,25 @@ impl ValueFile {
         keys: Arc<FileKeys>,
         cache: Arc<BlockCache>,
     ) -> Result<Arc<ValueFile>> {
-        let file = io.vfs.open(path).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => Error::corruption(path, 0, "value file", "a file", "none"),
-            _ => Error::io("opening a value file", path, e),
-        })?;
-        let len = file
-            .len()
-            .map_err(|e| Error::io("measuring a value file", path, e))?;
-        if len != meta.bytes {
-            return Err(Error::corruption(
-                path,
-                len,
-                "value file's length",
-                meta.bytes,
-                len,
-            ));
-        }
-        let smallest = (FileHeader::BYTES + RUN_BYTES + FOOTER_BYTES) as u64;
-        if len < smallest {
-            let expected = format_args!("{smallest} at least");
-            return Err(Error::corruption(path, len, "value file's length", expected, len));
-        }
-        let header_bytes = read(&*file, path, 0, FileHeader::BYTES)?;
-        let header = FileHeader::decode(path, &header_bytes, FileKind::Values)?;
-        let footer_at = len - FOOTER_BYTES as u64;
-        let footer_bytes = read(&*file, path, footer_at, FOOTER_BYTES)?;
-        let malformed =
-            |Malformed(what)| Error::corruption(path, footer_at, "value file's footer", what, "otherwise");
-        let footer = Footer::decode(&footer_bytes).map_err(|e| match e {
-            BadFooter::Malformed(what) => malformed(what),
-            BadFooter::Newer(format) => {
-                let message = format!("value file format {format} is newer than this version reads");
-                Error::new(ErrorKind::Unsupported, message).at(path)
-            }
-        })?;
-        let directory_len = footer.tenants.checked_mul(RUN_BYTES as u64);
-        let directory_end = directory_len.and_then(|len| footer.directory.checked_add(len));
-        if directory_end != Some(footer_at) {
-            return Err(malformed(Malformed("a directory just before it")));
-        }
-        // At most the file's own length, as was just checked.
-        let directory_len = (footer_at - footer.directory) as usize;
-        let directory_bytes = read(&*file, path, footer.directory, directory_len)?;
-        let runs = check(&footer, &directory_bytes, &footer_bytes).map_err(malformed)?;
-        if digest(&header_bytes, &directory_bytes, &footer_bytes) != meta.digest {
+        let sealed = SealedFile::open(io, path, meta.bytes, &SHAPE)?;
+        let malformed = |what| sealed.malformed(what);
+        let footer = Footer::decode(&sealed.footer_bytes).map_err(|e| sealed.bad_footer(e))?;
+        let directory = sealed.directory(footer.directory, footer.tenants)?;
+        let runs = check(&footer, &directory, &sealed.footer_bytes).map_err(malformed)?;
+        if digest(&sealed.header_bytes, &directory, &sealed.footer_bytes) != meta.digest {
             let what = "header, directory and footer of the manifest's digest";
             return Err(malformed(Malformed(what)));
         }
+        let header = &sealed.header;
         if (header.number, header.file_id, footer.values) != (meta.number, meta.file_id, meta.values) {
             return Err(malformed(Malformed("the value file the manifest describes")));
         }
         Ok(Arc::new(ValueFile {
             io: io.clone(),
             path: path.to_path_buf(),
-            file,
+            file: sealed.file,
             meta,
-            header,
+            header: sealed.header,
             runs,
             known: footer.known,
             keys,
@@ -182,28 +153,13 @@ impl ValueFile {
     }
 
     fn key(&self, run: &ValueRun) -> Result<Option<Arc<FileKey>>> {
-        match self.keys.for_reading(&self.header, run.tenant, run.dek) {
-            KeyAccess::Live(key) if key.matches(&run.commitment) => Ok(Some(key)),
-            KeyAccess::Live(_) => {
-                let message = format!(
-                    "the key of tenant {} (version {}) is not the one that sealed this value file: wrong keystore",
-                    run.tenant, run.dek
-                );
-                Err(Error::new(ErrorKind::KeyRefused, message).at(&self.path))
-            }
-            KeyAccess::Destroyed => Ok(None),
-            KeyAccess::Unknown => {
-                let key = format_args!("a key of tenant {} (version {})", run.tenant, run.dek);
-                let start = run.start;
-                Err(Error::corruption(
-                    &self.path,
-                    start,
-                    "keystore",
-                    key,
-                    "no trace of it",
-                ))
-            }
-        }
+        let part = Part {
+            tenant: run.tenant,
+            dek: run.dek,
+            commitment: &run.commitment,
+            start: run.start,
+        };
+        key_of(&self.keys, &self.header, &self.path, SHAPE.name, &part)
     }
 
     fn damage(&self, offset: u64, expected: &str) -> Error {
