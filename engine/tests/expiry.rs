@@ -1,27 +1,12 @@
 //! Values that expire: at their moment to the millisecond, for every reader, and from the disk within the grace.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-use std::sync::Arc;
+mod machine;
+
 use std::time::Duration;
 
-use strongroom::io::Io;
-use strongroom::io::sim::{SimClock, SimFs, SimRng};
-use strongroom::keys::{KeyProvider, MemoryKeys};
+use machine::{Machine, keys, text};
 use strongroom::*;
-
-/// A machine whose clock moves by hand only.
-struct Machine {
-    fs: SimFs,
-    clock: Arc<SimClock>,
-    rng: Arc<SimRng>,
-    keys: Arc<dyn KeyProvider>,
-}
-
-struct Db {
-    engine: Engine,
-    tenant: Tenant,
-    keyspace: Keyspace,
-}
 
 const GRACE: Duration = Duration::from_secs(60);
 
@@ -29,74 +14,8 @@ fn ttl(ms: u64) -> PutOptions {
     PutOptions::new().ttl(Duration::from_millis(ms))
 }
 
-impl Machine {
-    fn new() -> Machine {
-        Machine {
-            fs: SimFs::new(),
-            clock: Arc::new(SimClock::with_step(Duration::ZERO)),
-            rng: Arc::new(SimRng::new(7)),
-            keys: Arc::new(MemoryKeys::new()),
-        }
-    }
-
-    fn io(&self) -> Io {
-        Io {
-            vfs: Arc::new(self.fs.clone()),
-            clock: self.clock.clone(),
-            rng: self.rng.clone(),
-        }
-    }
-
-    fn builder(&self) -> Builder {
-        let mut options = Options::tiny();
-        options.expiry_grace = GRACE;
-        // Sizes tell what is left: the values repeat themselves.
-        options.compression = Compression::None;
-        let builder = Engine::builder("/db").shared_keys(self.keys.clone());
-        builder.options(options).io(self.io())
-    }
-
-    fn open(&self) -> Db {
-        let engine = self.builder().open().unwrap();
-        let tenant = match engine.tenant("t") {
-            Ok(tenant) => tenant,
-            Err(_) => engine.create_tenant("t", TenantOptions::default()).unwrap(),
-        };
-        let keyspace = tenant.keyspace("k").unwrap();
-        Db {
-            engine,
-            tenant,
-            keyspace,
-        }
-    }
-
-    fn pass(&self, ms: u64) {
-        self.clock.advance(Duration::from_millis(ms));
-    }
-}
-
-impl Db {
-    fn value(&self, key: &str) -> Option<String> {
-        text(self.keyspace.get(key).unwrap())
-    }
-
-    fn keys(&self) -> Vec<String> {
-        keys(self.keyspace.iter())
-    }
-
-    fn jobs(&self) {
-        while self.engine.step().unwrap() {}
-    }
-}
-
-fn text(value: Option<bytes::Bytes>) -> Option<String> {
-    value.map(|bytes| String::from_utf8(bytes.to_vec()).unwrap())
-}
-
-fn keys(range: impl Iterator<Item = Result<(bytes::Bytes, bytes::Bytes)>>) -> Vec<String> {
-    range
-        .map(|kv| String::from_utf8(kv.unwrap().0.to_vec()).unwrap())
-        .collect()
+fn fresh() -> Machine {
+    Machine::with(|options| options.expiry_grace = GRACE)
 }
 
 fn conflict<T>(outcome: Result<T>) {
@@ -107,7 +26,7 @@ fn conflict<T>(outcome: Result<T>) {
 fn a_value_is_there_until_its_moment_and_nobody_finds_it_from_then_on() {
     // In the memtable, in a table, and further down.
     for place in 0..3 {
-        let machine = Machine::new();
+        let machine = fresh();
         let db = machine.open();
         db.keyspace.put("b", "older").unwrap();
         db.keyspace.put("a", "1").unwrap();
@@ -151,7 +70,7 @@ fn a_value_is_there_until_its_moment_and_nobody_finds_it_from_then_on() {
 
 #[test]
 fn a_range_leaves_out_what_expires_while_it_is_read() {
-    let machine = Machine::new();
+    let machine = fresh();
     let db = machine.open();
     for key in ["a", "b", "c", "d"] {
         db.keyspace.put_with(key, "v", ttl(10)).unwrap();
@@ -168,7 +87,7 @@ fn a_range_leaves_out_what_expires_while_it_is_read() {
 
 #[test]
 fn the_last_put_of_a_key_decides_whether_it_expires() {
-    let machine = Machine::new();
+    let machine = fresh();
     let db = machine.open();
     db.keyspace.put_with("k", "1", ttl(10)).unwrap();
     db.keyspace.put("k", "2").unwrap();
@@ -184,7 +103,7 @@ fn the_last_put_of_a_key_decides_whether_it_expires() {
 
 #[test]
 fn a_time_to_live_is_at_least_a_millisecond_and_at_most_for_ever() {
-    let machine = Machine::new();
+    let machine = fresh();
     let db = machine.open();
     let refused = db.keyspace.put_with("k", "v", ttl(0)).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Invalid);
@@ -206,7 +125,7 @@ fn a_time_to_live_is_at_least_a_millisecond_and_at_most_for_ever() {
 
 #[test]
 fn an_expired_key_counts_as_absent_to_conditions() {
-    let machine = Machine::new();
+    let machine = fresh();
     let db = machine.open();
     let set_if = |expected: Option<&str>, value: &str| {
         let batch = db.tenant.batch();
@@ -226,7 +145,7 @@ fn an_expired_key_counts_as_absent_to_conditions() {
 
 #[test]
 fn a_transaction_conflicts_when_what_it_read_expired_before_its_commit() {
-    let machine = Machine::new();
+    let machine = fresh();
     let db = machine.open();
     for compacted in [false, true] {
         db.keyspace.put_with("lease", "mine", ttl(50)).unwrap();
@@ -256,7 +175,7 @@ fn a_transaction_conflicts_when_what_it_read_expired_before_its_commit() {
 
 #[test]
 fn the_clock_goes_back_and_nothing_reappears() {
-    let machine = Machine::new();
+    let machine = fresh();
     let db = machine.open();
     db.keyspace.put_with("k", "v", ttl(100)).unwrap();
     db.keyspace.put_with("l", "v", ttl(200)).unwrap();
@@ -273,7 +192,7 @@ fn the_clock_goes_back_and_nothing_reappears() {
 
 #[test]
 fn expired_values_leave_tables_and_log_when_the_grace_is_over() {
-    let machine = Machine::new();
+    let machine = fresh();
     let mut db = machine.open();
     machine.pass(GRACE.as_millis() as u64);
     db.jobs();
@@ -319,7 +238,7 @@ fn expired_values_leave_tables_and_log_when_the_grace_is_over() {
 
 #[test]
 fn a_pinned_log_goes_when_the_pin_does() {
-    let machine = Machine::new();
+    let machine = fresh();
     let db = machine.open();
     let pin = db.engine.pin_wal(db.engine.status().wal_start);
     db.keyspace.put_with("k", "v", ttl(1000)).unwrap();
@@ -334,7 +253,7 @@ fn a_pinned_log_goes_when_the_pin_does() {
 
 #[test]
 fn a_standby_goes_by_its_own_clock_and_so_does_the_node_it_is_promoted_to() {
-    let (machine, other) = (Machine::new(), Machine::new());
+    let (machine, other) = (fresh(), fresh());
     let db = machine.open();
     db.keyspace.put_with("old", "v", ttl(100)).unwrap();
     db.engine.checkpoint("/copy").unwrap();

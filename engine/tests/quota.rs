@@ -1,66 +1,16 @@
 //! Quotas: a tenant that has its fill is refused puts, and nothing else; whatever happens to the database meanwhile.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-use std::sync::Arc;
+mod machine;
+
 use std::time::Duration;
 
-use strongroom::io::Io;
-use strongroom::io::sim::{CrashMode, SimClock, SimFs, SimRng};
-use strongroom::keys::{KeyProvider, MemoryKeys};
+use machine::{Db, Machine};
+use strongroom::io::sim::CrashMode;
 use strongroom::*;
 
-struct Machine {
-    fs: SimFs,
-    rng: Arc<SimRng>,
-    keys: Arc<dyn KeyProvider>,
-}
-
-struct Db {
-    engine: Engine,
-    tenant: Tenant,
-    keyspace: Keyspace,
-}
-
-impl Machine {
-    fn new() -> Machine {
-        Machine {
-            fs: SimFs::new(),
-            rng: Arc::new(SimRng::new(7)),
-            keys: Arc::new(MemoryKeys::new()),
-        }
-    }
-
-    fn io(&self) -> Io {
-        Io {
-            vfs: Arc::new(self.fs.clone()),
-            clock: Arc::new(SimClock::new()),
-            rng: self.rng.clone(),
-        }
-    }
-
-    fn builder(&self) -> Builder {
-        let mut options = Options::tiny();
-        options.compression = Compression::None;
-        let builder = Engine::builder("/db").shared_keys(self.keys.clone());
-        builder.options(options).io(self.io())
-    }
-
-    fn open(&self) -> Db {
-        let engine = self.builder().open().unwrap();
-        let tenant = match engine.tenant("t") {
-            Ok(tenant) => tenant,
-            Err(_) => engine.create_tenant("t", TenantOptions::default()).unwrap(),
-        };
-        let keyspace = match tenant.open_keyspace("k") {
-            Ok(keyspace) => keyspace,
-            Err(_) => tenant.keyspace("k").unwrap(),
-        };
-        Db {
-            engine,
-            tenant,
-            keyspace,
-        }
-    }
+fn fresh() -> Machine {
+    Machine::with(|_| {})
 }
 
 impl Db {
@@ -87,7 +37,7 @@ fn refused<T>(outcome: Result<T>) {
 
 #[test]
 fn at_its_quota_a_tenant_may_delete_and_nothing_else_and_others_do_not_notice() {
-    let machine = Machine::new();
+    let machine = fresh();
     let db = machine.open();
     let other = db.engine.create_tenant("o", TenantOptions::default()).unwrap();
     let beside = other.keyspace("k").unwrap();
@@ -120,7 +70,7 @@ fn at_its_quota_a_tenant_may_delete_and_nothing_else_and_others_do_not_notice() 
 
 #[test]
 fn deleted_data_gives_room_when_compaction_comes_by_and_so_does_a_larger_quota() {
-    let machine = Machine::new();
+    let machine = fresh();
     let db = machine.open();
     db.tenant.set_quota(100_000).unwrap();
     let put = db.fill();
@@ -143,7 +93,7 @@ fn deleted_data_gives_room_when_compaction_comes_by_and_so_does_a_larger_quota()
 
 #[test]
 fn what_a_quota_counts_is_what_usage_tells_through_every_flush_compaction_and_reopening() {
-    let mut machine = Machine::new();
+    let mut machine = fresh();
     let mut db = machine.open();
     for round in 0..120u32 {
         // Whatever it is now: one byte less is refused, one more is not.
@@ -173,7 +123,7 @@ fn what_a_quota_counts_is_what_usage_tells_through_every_flush_compaction_and_re
 
 #[test]
 fn a_standby_applies_what_its_primary_accepted_and_refuses_once_it_is_promoted() {
-    let (machine, other) = (Machine::new(), Machine::new());
+    let (machine, other) = (fresh(), fresh());
     let db = machine.open();
     db.engine.checkpoint("/copy").unwrap();
     let mut receiver = BaseCopyReceiver::start("/db", other.io(), other.keys.clone()).unwrap();
@@ -206,7 +156,7 @@ fn a_standby_applies_what_its_primary_accepted_and_refuses_once_it_is_promoted()
 
 #[test]
 fn a_quota_goes_with_its_tenant_and_the_system_tenant_has_none() {
-    let machine = Machine::new();
+    let machine = fresh();
     let db = machine.open();
     db.tenant.set_quota(1).unwrap();
     db.engine.delete_tenant("t").unwrap();

@@ -2,82 +2,19 @@
 //! retention was set, and whatever happens to the database meanwhile.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-use std::sync::Arc;
+mod machine;
+
 use std::time::Duration;
 
-use strongroom::io::sim::{CrashMode, SimClock, SimFs, SimRng};
-use strongroom::io::{Clock, Io};
-use strongroom::keys::{KeyProvider, MemoryKeys};
+use machine::{Db, Machine, keys, text};
+use strongroom::io::Clock;
 use strongroom::*;
 
 const DAY: u64 = 24 * 3600 * 1000;
 const GRACE: u64 = 60_000;
 
-/// A machine whose clock moves by hand only.
-struct Machine {
-    fs: SimFs,
-    clock: Arc<SimClock>,
-    rng: Arc<SimRng>,
-    keys: Arc<dyn KeyProvider>,
-}
-
-struct Db {
-    engine: Engine,
-    tenant: Tenant,
-    keyspace: Keyspace,
-}
-
-impl Machine {
-    fn new() -> Machine {
-        Machine {
-            fs: SimFs::new(),
-            clock: Arc::new(SimClock::with_step(Duration::ZERO)),
-            rng: Arc::new(SimRng::new(7)),
-            keys: Arc::new(MemoryKeys::new()),
-        }
-    }
-
-    fn io(&self) -> Io {
-        Io {
-            vfs: Arc::new(self.fs.clone()),
-            clock: self.clock.clone(),
-            rng: self.rng.clone(),
-        }
-    }
-
-    fn builder(&self) -> Builder {
-        let mut options = Options::tiny();
-        options.expiry_grace = Duration::from_millis(GRACE);
-        // Sizes tell what is left: the values repeat themselves.
-        options.compression = Compression::None;
-        let builder = Engine::builder("/db").shared_keys(self.keys.clone());
-        builder.options(options).io(self.io())
-    }
-
-    fn open(&self) -> Db {
-        let engine = self.builder().open().unwrap();
-        let tenant = match engine.tenant("t") {
-            Ok(tenant) => tenant,
-            Err(_) => engine.create_tenant("t", TenantOptions::default()).unwrap(),
-        };
-        let keyspace = tenant.keyspace("k").unwrap();
-        Db {
-            engine,
-            tenant,
-            keyspace,
-        }
-    }
-
-    fn pass(&self, ms: u64) {
-        self.clock.advance(Duration::from_millis(ms));
-    }
-
-    /// The power goes; only what was synced stays.
-    fn crash(&mut self, db: Db) -> Db {
-        drop(db);
-        self.fs = self.fs.crashed_image(CrashMode::DropAll, 1);
-        self.open()
-    }
+fn fresh() -> Machine {
+    Machine::with(|options| options.expiry_grace = Duration::from_millis(GRACE))
 }
 
 impl Db {
@@ -88,32 +25,6 @@ impl Db {
     fn put(&self, key: &str, value: &str) {
         self.keyspace.put(key, value).unwrap();
     }
-
-    fn value(&self, key: &str) -> Option<String> {
-        text(self.keyspace.get(key).unwrap())
-    }
-
-    fn keys(&self) -> Vec<String> {
-        let forwards = keys(self.keyspace.iter());
-        let mut backwards = keys(self.keyspace.iter().rev());
-        backwards.reverse();
-        assert_eq!(forwards, backwards);
-        forwards
-    }
-
-    fn jobs(&self) {
-        while self.engine.step().unwrap() {}
-    }
-}
-
-fn text(value: Option<bytes::Bytes>) -> Option<String> {
-    value.map(|bytes| String::from_utf8(bytes.to_vec()).unwrap())
-}
-
-fn keys(range: impl Iterator<Item = Result<(bytes::Bytes, bytes::Bytes)>>) -> Vec<String> {
-    range
-        .map(|kv| String::from_utf8(kv.unwrap().0.to_vec()).unwrap())
-        .collect()
 }
 
 fn kind<T>(outcome: Result<T>) -> ErrorKind {
@@ -125,7 +36,7 @@ fn an_entry_is_there_until_its_age_and_nobody_finds_it_from_then_on() {
     // In the memtable, in a table, and further down; dated, and from before.
     for place in 0..3 {
         for dated in [false, true] {
-            let machine = Machine::new();
+            let machine = fresh();
             let db = machine.open();
             let beside = db.tenant.keyspace("beside").unwrap();
             beside.put("b", "stays").unwrap();
@@ -180,7 +91,7 @@ fn calendar_months_end_on_the_last_day_of_a_short_month() {
     const WRITTEN: u64 = 1_927_618_200_000;
     // 28 February 2031, 09:30.
     const ENDS: u64 = 1_930_037_400_000;
-    let machine = Machine::new();
+    let machine = fresh();
     assert!(machine.clock.now_ms() < WRITTEN);
     machine.pass(WRITTEN - machine.clock.now_ms());
     let db = machine.open();
@@ -194,7 +105,7 @@ fn calendar_months_end_on_the_last_day_of_a_short_month() {
 
 #[test]
 fn of_a_time_to_live_and_a_retention_the_earlier_moment_counts() {
-    let machine = Machine::new();
+    let machine = fresh();
     let db = machine.open();
     let ttl = |ms| PutOptions::new().ttl(Duration::from_millis(ms));
     // From before the retention, too.
@@ -220,7 +131,7 @@ fn of_a_time_to_live_and_a_retention_the_earlier_moment_counts() {
 #[test]
 fn a_change_counts_for_what_is_there_and_uncovers_nothing() {
     for compacted in [false, true] {
-        let machine = Machine::new();
+        let machine = fresh();
         let db = machine.open();
         db.keep(Retention::Days(10));
         for day in 0..5 {
@@ -259,7 +170,7 @@ fn a_change_counts_for_what_is_there_and_uncovers_nothing() {
 
 #[test]
 fn a_transaction_conflicts_when_what_it_read_ends_or_its_retention_changes() {
-    let machine = Machine::new();
+    let machine = fresh();
     let db = machine.open();
     db.keep(Retention::Days(2));
     let begin = || {
@@ -293,7 +204,7 @@ fn a_transaction_conflicts_when_what_it_read_ends_or_its_retention_changes() {
 
 #[test]
 fn a_batch_that_was_built_before_the_retention_was_set_is_dated_when_it_is_ordered() {
-    let machine = Machine::new();
+    let machine = fresh();
     let db = machine.open();
     let other = db.tenant.keyspace("other").unwrap();
     let batch = db
@@ -314,7 +225,7 @@ fn a_batch_that_was_built_before_the_retention_was_set_is_dated_when_it_is_order
 
 #[test]
 fn retention_is_kept_over_reopening_crashes_and_flushes() {
-    let mut machine = Machine::new();
+    let mut machine = fresh();
     let mut db = machine.open();
     db.put("old", "v");
     db.keep(Retention::Days(3));
@@ -345,7 +256,7 @@ fn retention_is_kept_over_reopening_crashes_and_flushes() {
 #[test]
 fn entries_leave_tables_and_log_when_the_grace_is_over() {
     for dated in [false, true] {
-        let machine = Machine::new();
+        let machine = fresh();
         let mut db = machine.open();
         machine.pass(GRACE);
         db.jobs();
@@ -394,7 +305,7 @@ fn entries_leave_tables_and_log_when_the_grace_is_over() {
 #[test]
 fn tables_from_before_a_change_are_looked_for_also_after_a_reopening() {
     for reopened in [false, true] {
-        let machine = Machine::new();
+        let machine = fresh();
         let mut db = machine.open();
         db.keep(Retention::Days(100));
         let value = "x".repeat(500);
@@ -423,7 +334,7 @@ fn tables_from_before_a_change_are_looked_for_also_after_a_reopening() {
 
 #[test]
 fn a_longer_retention_does_not_make_background_work_come_again_and_again() {
-    let machine = Machine::new();
+    let machine = fresh();
     let db = machine.open();
     db.keep(Retention::Days(2));
     for i in 0..20 {
@@ -446,7 +357,7 @@ fn a_longer_retention_does_not_make_background_work_come_again_and_again() {
 
 #[test]
 fn the_clock_goes_back_and_nothing_reappears() {
-    let machine = Machine::new();
+    let machine = fresh();
     let db = machine.open();
     db.keep(Retention::Days(2));
     db.put("k", "v");
@@ -464,14 +375,14 @@ fn the_clock_goes_back_and_nothing_reappears() {
 
 #[test]
 fn copies_and_restored_databases_keep_the_retention() {
-    let machine = Machine::new();
+    let machine = fresh();
     let db = machine.open();
     db.keep(Retention::Days(2));
     db.put("k", "v");
     db.engine.checkpoint("/copy").unwrap();
     let secret = keys::EscrowSecret::generate().unwrap();
     let escrow = db.engine.escrow(&secret.recipient()).unwrap();
-    let restored = Machine::new();
+    let restored = fresh();
     let io = restored.io();
     for (name, _) in checkpoint_files("/copy", &machine.io()).unwrap() {
         let bytes = machine.fs.content(format!("/copy/{name}")).unwrap();
@@ -519,7 +430,7 @@ fn follow(db: &Db, standby: &Engine) {
 
 #[test]
 fn a_standby_keeps_the_retention_and_so_does_the_node_it_is_promoted_to() {
-    let (machine, other) = (Machine::new(), Machine::new());
+    let (machine, other) = (fresh(), fresh());
     let db = machine.open();
     db.put("old", "v");
     let standby = standby_of(&db, &machine, &other);
@@ -546,7 +457,7 @@ fn a_standby_keeps_the_retention_and_so_does_the_node_it_is_promoted_to() {
 
 #[test]
 fn a_standby_that_is_behind_loses_nothing_that_a_longer_retention_spared_meanwhile() {
-    let (machine, other) = (Machine::new(), Machine::new());
+    let (machine, other) = (fresh(), fresh());
     let db = machine.open();
     db.keep(Retention::Days(2));
     db.put("spared", &"v".repeat(3000));
@@ -574,7 +485,7 @@ fn a_standby_that_is_behind_loses_nothing_that_a_longer_retention_spared_meanwhi
 
 #[test]
 fn a_log_that_is_flushed_while_it_is_replayed_loses_nothing_that_a_longer_retention_in_it_spares() {
-    let mut machine = Machine::new();
+    let mut machine = fresh();
     let mut db = machine.open();
     db.keep(Retention::Days(2));
     // More than memtables hold, so that the replay flushes before it comes to the change.
@@ -594,7 +505,7 @@ fn a_log_that_is_flushed_while_it_is_replayed_loses_nothing_that_a_longer_retent
 
 #[test]
 fn refused_are_nothing_foreign_keyspaces_and_those_that_are_gone() {
-    let machine = Machine::new();
+    let machine = fresh();
     let db = machine.open();
     for nothing in [Retention::Days(0), Retention::Months(0)] {
         let refused = db.tenant.set_retention(&db.keyspace, nothing);
@@ -610,7 +521,7 @@ fn refused_are_nothing_foreign_keyspaces_and_those_that_are_gone() {
 
 #[test]
 fn of_a_deleted_tenant_or_keyspace_nothing_counts_for_the_next_of_its_name() {
-    let machine = Machine::new();
+    let machine = fresh();
     let db = machine.open();
     db.keep(Retention::Days(1));
     db.tenant.delete_keyspace("k").unwrap();

@@ -1,70 +1,25 @@
 //! Large values, which stand apart from the tree: everything reads as if they did not.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod machine;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use strongroom::io::Io;
-use strongroom::io::sim::{SimClock, SimFs, SimRng};
+use machine::Machine;
 use strongroom::keys::{EscrowSecret, KeyProvider, MemoryKeys};
 use strongroom::*;
 
-struct Machine {
-    fs: SimFs,
-    rng: Arc<SimRng>,
-    clock: Arc<SimClock>,
-    keys: Arc<dyn KeyProvider>,
-    options: Options,
-}
-
-struct Db {
-    engine: Engine,
-    tenant: Tenant,
-    keyspace: Keyspace,
+fn fresh() -> Machine {
+    Machine::with(|options| {
+        options.separate_bytes = 1000;
+        options.expiry_grace = Duration::ZERO;
+        options.compression = Options::tiny().compression;
+    })
 }
 
 impl Machine {
-    fn new() -> Machine {
-        let mut options = Options::tiny();
-        options.separate_bytes = 1000;
-        options.expiry_grace = Duration::ZERO;
-        Machine {
-            fs: SimFs::new(),
-            rng: Arc::new(SimRng::new(7)),
-            clock: Arc::new(SimClock::with_step(Duration::ZERO)),
-            keys: Arc::new(MemoryKeys::new()),
-            options,
-        }
-    }
-
-    fn io(&self) -> Io {
-        Io {
-            vfs: Arc::new(self.fs.clone()),
-            clock: self.clock.clone(),
-            rng: self.rng.clone(),
-        }
-    }
-
-    fn builder(&self) -> Builder {
-        let builder = Engine::builder("/db").shared_keys(self.keys.clone());
-        builder.options(self.options.clone()).io(self.io())
-    }
-
-    fn open(&self) -> Db {
-        let engine = self.builder().open().unwrap();
-        let tenant = match engine.tenant("t") {
-            Ok(tenant) => tenant,
-            Err(_) => engine.create_tenant("t", TenantOptions::default()).unwrap(),
-        };
-        let keyspace = tenant.keyspace("k").unwrap();
-        Db {
-            engine,
-            tenant,
-            keyspace,
-        }
-    }
-
     fn value_files(&self) -> Vec<PathBuf> {
         let files = self.fs.files().into_keys();
         files
@@ -128,7 +83,7 @@ fn check(keyspace: &Keyspace, keys: std::ops::Range<u32>) {
 
 #[test]
 fn large_values_read_the_same_from_memory_tables_compacted_reopened_and_without_a_cache() {
-    let mut machine = Machine::new();
+    let mut machine = fresh();
     let db = machine.open();
     fill(&db.keyspace, 0..60);
     check(&db.keyspace, 0..60);
@@ -161,7 +116,7 @@ fn large_values_read_the_same_from_memory_tables_compacted_reopened_and_without_
 
 #[test]
 fn conditions_transactions_and_snapshots_see_large_values() {
-    let machine = Machine::new();
+    let machine = fresh();
     let db = machine.open();
     fill(&db.keyspace, 0..4);
     db.engine.compact().unwrap();
@@ -193,7 +148,7 @@ fn conditions_transactions_and_snapshots_see_large_values() {
 
 #[test]
 fn what_has_a_deadline_stays_in_the_tree() {
-    let machine = Machine::new();
+    let machine = fresh();
     let db = machine.open();
     let large = vec![7; 2000];
     let ttl = PutOptions::new().ttl(Duration::from_secs(60));
@@ -214,7 +169,7 @@ fn what_has_a_deadline_stays_in_the_tree() {
 
 #[test]
 fn a_later_retention_takes_values_back_or_out_within_its_deadline() {
-    let machine = Machine::new();
+    let machine = fresh();
     let db = machine.open();
     let old = db.tenant.keyspace("old").unwrap();
     let other = db.tenant.keyspace("other").unwrap();
@@ -244,7 +199,7 @@ fn a_later_retention_takes_values_back_or_out_within_its_deadline() {
 
 #[test]
 fn overwritten_values_leave_the_disk_as_their_files_fill_with_garbage() {
-    let machine = Machine::new();
+    let machine = fresh();
     let db = machine.open();
     for round in 0..30u32 {
         for key in 0..20u32 {
@@ -268,7 +223,7 @@ fn overwritten_values_leave_the_disk_as_their_files_fill_with_garbage() {
 
 #[test]
 fn usage_and_quota_count_what_stands_apart() {
-    let mut machine = Machine::new();
+    let mut machine = fresh();
     machine.options.compression = Compression::None;
     let db = machine.open();
     fill(&db.keyspace, 0..40);
@@ -309,7 +264,7 @@ fn usage_and_quota_count_what_stands_apart() {
 
 #[test]
 fn a_checkpoint_carries_the_value_files_and_restores() {
-    let machine = Machine::new();
+    let machine = fresh();
     let db = machine.open();
     fill(&db.keyspace, 0..40);
     db.engine.flush().unwrap();
@@ -342,7 +297,7 @@ fn a_checkpoint_carries_the_value_files_and_restores() {
 
 #[test]
 fn a_deleted_tenants_values_are_gone_after_compaction_and_are_never_read() {
-    let mut machine = Machine::new();
+    let mut machine = fresh();
     machine.options.compression = Compression::None;
     let db = machine.open();
     fill(&db.keyspace, 0..20);
@@ -366,7 +321,7 @@ fn a_deleted_tenants_values_are_gone_after_compaction_and_are_never_read() {
 
 #[test]
 fn damage_to_a_value_is_named_and_hides_no_other() {
-    let mut machine = Machine::new();
+    let mut machine = fresh();
     machine.options.cache_bytes = 0;
     machine.options.compression = Compression::None;
     let db = machine.open();
