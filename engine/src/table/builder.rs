@@ -8,26 +8,25 @@
 //! unsealed; a tenant whose key is gone adds nothing; a builder dropped before `finish` removes its
 //! file.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::block::{BlockBuilder, TREE_KEY_BYTES_MAX};
 use super::filter;
 use super::format::{FOOTER_BYTES, Footer, RUN_BYTES, Run, TableMeta, digest};
 use super::index::{Handle, IndexBuilder, Level, separator};
+use super::out_file::OutFile;
 use super::range_deletes;
 use crate::error::{Error, ErrorKind, Result};
 use crate::expiry;
 use crate::hooks::planted;
-use crate::io::{File, Io};
+use crate::io::Io;
 use crate::options::{Compression, VALUE_BYTES_MAX};
 use crate::range_delete::{Fragment, is_range};
 use crate::read::cursor::{EntryKind, EntryRef};
 use crate::seal::{Aad, FileHeader, FileKey, FileKeys, Nonces, Piece};
 use crate::types::{SeqNo, TenantId};
 
-/// Bytes collected before a write.
-const WRITE_BYTES: usize = 1 << 20;
 /// A section closes when its blocks reach this…
 const SECTION_BYTES: u64 = 4 << 20;
 /// … or its index this …
@@ -39,9 +38,7 @@ pub(super) const VALUE_MARGIN_BYTES: usize = 64 << 10;
 
 /// Writes a table.
 pub(crate) struct TableBuilder {
-    io: Io,
-    path: PathBuf,
-    file: Arc<dyn File>,
+    out: OutFile,
     header: FileHeader,
     keys: Arc<FileKeys>,
     nonces: Nonces,
@@ -49,9 +46,6 @@ pub(crate) struct TableBuilder {
     filter_bits: usize,
     filter_seed: u64,
     section_bytes: u64,
-    /// Not yet written; begins at file offset `written`.
-    out: Vec<u8>,
-    written: u64,
     /// The tenant being added.
     open: Option<OpenRun>,
     block: BlockBuilder,
@@ -67,7 +61,6 @@ pub(crate) struct TableBuilder {
     directory: Vec<u8>,
     totals: Option<Totals>,
     known: SeqNo,
-    finished: bool,
 }
 
 struct OpenRun {
@@ -100,23 +93,15 @@ impl TableBuilder {
         compression: Compression,
         filter_bits: usize,
     ) -> Result<TableBuilder> {
-        let file = io
-            .vfs
-            .create(path)
-            .map_err(|e| Error::io("creating a table", path, e))?;
         Ok(TableBuilder {
-            io: io.clone(),
-            path: path.to_path_buf(),
-            file,
+            out: OutFile::create(io, path, header.encode().to_vec())?,
             keys: keys.clone(),
             nonces: Nonces::new(io.rng.clone()),
             block_bytes: block_bytes.min(1 << 20),
             filter_bits,
             filter_seed: filter::seed(&header.file_id),
             section_bytes: SECTION_BYTES,
-            out: header.encode().to_vec(),
             header,
-            written: 0,
             open: None,
             block: BlockBuilder::new(compression),
             block_first: Vec::new(),
@@ -129,7 +114,6 @@ impl TableBuilder {
             directory: Vec::new(),
             totals: None,
             known: SeqNo::ZERO,
-            finished: false,
         })
     }
 
@@ -190,7 +174,9 @@ impl TableBuilder {
     /// any key. Errors as there.
     pub(crate) fn add_range_delete(&mut self, tenant: TenantId, fragment: Fragment) -> Result<()> {
         let (Some(newest), Some(oldest)) = (fragment.seqnos.first(), fragment.seqnos.last()) else {
-            return Err(Error::new(ErrorKind::Invalid, "a range delete without a version").at(&self.path));
+            return Err(
+                Error::new(ErrorKind::Invalid, "a range delete without a version").at(self.out.path())
+            );
         };
         let (newest, oldest) = (*newest, *oldest);
         let here = self.has_open(tenant);
@@ -200,7 +186,7 @@ impl TableBuilder {
         if !ordered || !ascends || !is_range(&fragment.start, &fragment.end) {
             let (what, expected) = ("range deletes for a table", "ascending order");
             return Err(Error::corruption(
-                &self.path,
+                self.out.path(),
                 self.at(),
                 what,
                 expected,
@@ -256,7 +242,7 @@ impl TableBuilder {
             && entry.value.len() <= VALUE_BYTES_MAX + VALUE_MARGIN_BYTES
             && entry.kind.admits(entry.value.len());
         if !fits {
-            return Err(Error::new(ErrorKind::Invalid, "an entry that no table can hold").at(&self.path));
+            return Err(Error::new(ErrorKind::Invalid, "an entry that no table can hold").at(self.out.path()));
         }
         let ordered = self
             .open
@@ -271,7 +257,7 @@ impl TableBuilder {
         }
         // Not an assertion: blocks that verify may still hold what a buggy or hostile writer put there.
         Err(Error::corruption(
-            &self.path,
+            self.out.path(),
             self.at(),
             "entries for a table",
             "ascending order",
@@ -285,7 +271,7 @@ impl TableBuilder {
 
     /// The file offset of the next byte.
     fn at(&self) -> u64 {
-        self.written + self.out.len() as u64
+        self.out.at()
     }
 
     /// About how long the file would be if it were finished now: what is sealed already as it is, and the
@@ -326,8 +312,8 @@ impl TableBuilder {
         let entries = self.block.entries();
         let last = self.block.last();
         let separator = next.map_or_else(|| last.to_vec(), |next| separator(last, next));
-        let offset = self.written + self.out.len() as u64;
-        let before = self.out.len();
+        let offset = self.out.at();
+        let before = self.out.bytes.len();
         if let Some(open) = &self.open {
             let plain = self.block.finish();
             seal(
@@ -337,10 +323,10 @@ impl TableBuilder {
                 Piece::Block,
                 offset,
                 plain,
-                &mut self.out,
+                &mut self.out.bytes,
             )?;
         }
-        let bytes = piece_bytes(self.out.len() - before)?;
+        let bytes = piece_bytes(self.out.bytes.len() - before)?;
         let handle = Handle {
             offset,
             bytes,
@@ -356,9 +342,7 @@ impl TableBuilder {
         if full && next.is_some() {
             self.close_section(&separator)?;
         }
-        if self.out.len() >= WRITE_BYTES {
-            self.write_out()?;
-        }
+        self.out.write_if_much()?;
         Ok(())
     }
 
@@ -367,7 +351,7 @@ impl TableBuilder {
         let offset = self.at();
         let entries = u32::try_from(self.blocks.entries())
             .map_err(|_| Error::new(ErrorKind::Invalid, "more than 2^32 entries in a section"))?;
-        let before = self.out.len();
+        let before = self.out.bytes.len();
         if let Some(open) = &self.open {
             // One block needs no filter: reading it costs about what reading the filter would.
             if !self.hashes.is_empty() && self.blocks.parts() > 1 {
@@ -379,11 +363,11 @@ impl TableBuilder {
                     Piece::Filter,
                     offset,
                     &plain,
-                    &mut self.out,
+                    &mut self.out.bytes,
                 )?;
             }
         }
-        let filter_bytes = piece_bytes(self.out.len() - before)?;
+        let filter_bytes = piece_bytes(self.out.bytes.len() - before)?;
         let plain = self.blocks.finish(Level::Blocks, deletes);
         let bytes = self.write_index(&plain)?;
         self.hashes.clear();
@@ -396,7 +380,7 @@ impl TableBuilder {
     }
 
     fn write_index(&mut self, plain: &[u8]) -> Result<u32> {
-        let (offset, before) = (self.at(), self.out.len());
+        let (offset, before) = (self.at(), self.out.bytes.len());
         if let Some(open) = &self.open {
             seal(
                 &self.header,
@@ -405,10 +389,10 @@ impl TableBuilder {
                 Piece::Index,
                 offset,
                 plain,
-                &mut self.out,
+                &mut self.out.bytes,
             )?;
         }
-        piece_bytes(self.out.len() - before)
+        piece_bytes(self.out.bytes.len() - before)
     }
 
     fn close_section(&mut self, separator: &[u8]) -> Result<()> {
@@ -459,21 +443,7 @@ impl TableBuilder {
         totals.tenant_max = run.tenant;
         totals.seqno_min = totals.seqno_min.min(run.seqno_min);
         totals.seqno_max = totals.seqno_max.max(run.seqno_max);
-        if self.out.len() >= WRITE_BYTES {
-            self.write_out()?;
-        }
-        Ok(())
-    }
-
-    fn write_out(&mut self) -> Result<()> {
-        self.file
-            .write_all_at(&self.out, self.written)
-            .map_err(|e| Error::io("writing a table", &self.path, e))?;
-        self.written += self.out.len() as u64;
-        self.out.clear();
-        if self.out.capacity() > 4 * WRITE_BYTES {
-            self.out = Vec::new();
-        }
+        self.out.write_if_much()?;
         Ok(())
     }
 
@@ -482,7 +452,7 @@ impl TableBuilder {
     pub(crate) fn finish(mut self) -> Result<TableMeta> {
         self.close_run()?;
         let Some(totals) = self.totals.take() else {
-            return Err(Error::new(ErrorKind::Invalid, "a table with nothing in it").at(&self.path));
+            return Err(Error::new(ErrorKind::Invalid, "a table with nothing in it").at(self.out.path()));
         };
         let directory = std::mem::take(&mut self.directory);
         let footer = Footer {
@@ -494,19 +464,13 @@ impl TableBuilder {
             known: self.known,
         }
         .encode(&directory);
-        self.out.extend_from_slice(&directory);
-        self.out.extend_from_slice(&footer);
-        self.write_out()?;
-        if !planted!(TableNotSynced) {
-            self.file
-                .sync()
-                .map_err(|e| Error::io("syncing a table", &self.path, e))?;
-        }
-        self.finished = true;
+        let bytes = self
+            .out
+            .complete(&directory, &footer, !planted!(TableNotSynced))?;
         Ok(TableMeta {
             number: self.header.number,
             file_id: self.header.file_id,
-            bytes: self.written,
+            bytes,
             entries: totals.entries,
             digest: digest(&self.header.encode(), &directory, &footer),
             tenant_min: totals.tenant_min,
@@ -515,15 +479,6 @@ impl TableBuilder {
             seqno_max: totals.seqno_max,
             values: Vec::new(),
         })
-    }
-}
-
-impl Drop for TableBuilder {
-    fn drop(&mut self) {
-        if !self.finished {
-            // Nobody refers to the file; if this fails, opening the database sweeps it up.
-            let _ = self.io.vfs.remove_file(&self.path);
-        }
     }
 }
 

@@ -3,7 +3,8 @@
 //! `builder` writes a table, `reader` opens it and finds single keys, by way of `run_reader`; `iter` walks one tenant's
 //! entries; `range_deletes` are those of a run; `block`, `index`, `filter` and `format` are the parts, `compress`
 //! makes blocks smaller, `cache` keeps the decrypted ones, `shown` and `slot` are shortcuts to them. `values` are the
-//! files of values that stand apart; `sealed_file` is what they have in common with tables.
+//! files of values that stand apart; `out_file` and
+//! `sealed_file` are what they have in common with tables.
 //!
 //! Invariant: a block, index or filter holds one tenant's entries only, is sealed under that tenant's
 //! file key of this table, and is bound to its offset in this file; the clear rest (header, tenant
@@ -18,6 +19,7 @@ mod filter;
 mod format;
 mod index;
 mod iter;
+mod out_file;
 #[cfg(any(test, feature = "sim"))]
 pub(crate) mod parsers;
 mod range_deletes;

@@ -376,6 +376,44 @@ fn sections(record: &[u8], count: u16) -> Option<Vec<Section>> {
     rest.is_empty().then_some(sections)
 }
 
+/// A directory of tenants' parts, as the footer behind it tells.
+struct Directory<'a> {
+    offset: u64,
+    tenants: u64,
+    run_bytes: u64,
+    footer: &'a [u8],
+    /// Where in the footer the checksum is, over the directory and the footer up to here.
+    crc: usize,
+}
+
+impl Directory<'_> {
+    /// Its records, or the first ones of a very long one, whose checksum is then not compared; it ends `at` the footer.
+    /// None if the file is too short.
+    fn read(&self, file: &File, at: u64, limit: usize) -> Option<Result<Vec<u8>, String>> {
+        let length = self.tenants.checked_mul(self.run_bytes);
+        let length = length.filter(|length| self.offset.checked_add(*length) == Some(at));
+        let Some(length) = length else {
+            return Some(Err("the directory does not end at the footer".to_owned()));
+        };
+        let take = match length <= DIRECTORY_BYTES_MAX {
+            true => length,
+            false => self.run_bytes.saturating_mul(limit as u64).min(length),
+        };
+        let mut directory = vec![0; usize::try_from(take).ok()?];
+        file.read_exact_at(&mut directory, self.offset).ok()?;
+        if take == length {
+            let fields = Fields(self.footer);
+            let mut hasher = crc32fast::Hasher::new();
+            hasher.update(&directory);
+            hasher.update(fields.slice(0, self.crc));
+            if hasher.finalize() != fields.u32(self.crc) {
+                return Some(Err("the directory's checksum does not match".to_owned()));
+            }
+        }
+        Some(Ok(directory))
+    }
+}
+
 fn table(file: &File, bytes: u64, limit: usize) -> Result<Table, String> {
     let short = || "too short for a table".to_owned();
     let at = bytes.checked_sub(FOOTER_BYTES as u64).ok_or_else(short)?;
@@ -386,25 +424,14 @@ fn table(file: &File, bytes: u64, limit: usize) -> Result<Table, String> {
         return Err("the footer is missing".to_owned());
     }
     let (offset, tenants) = (fields.u64(0), fields.u64(8));
-    let length = tenants
-        .checked_mul(RUN_BYTES)
-        .filter(|length| offset.checked_add(*length) == Some(at));
-    let length = length.ok_or("the directory does not end at the footer")?;
-    let take = if length <= DIRECTORY_BYTES_MAX {
-        length
-    } else {
-        RUN_BYTES.saturating_mul(limit as u64).min(length)
+    let directory = Directory {
+        offset,
+        tenants,
+        run_bytes: RUN_BYTES,
+        footer: &footer,
+        crc: 52,
     };
-    let mut directory = vec![0; usize::try_from(take).map_err(|_| short())?];
-    file.read_exact_at(&mut directory, offset).map_err(|_| short())?;
-    if take == length {
-        let mut hasher = crc32fast::Hasher::new();
-        hasher.update(&directory);
-        hasher.update(fields.slice(0, 52));
-        if hasher.finalize() != fields.u32(52) {
-            return Err("the directory's checksum does not match".to_owned());
-        }
-    }
+    let directory = directory.read(file, at, limit).ok_or_else(short)??;
     let runs = directory.chunks_exact(RUN_BYTES as usize).take(limit).map(|run| {
         let fields = Fields(run);
         Run {

@@ -3,42 +3,34 @@
 //! Values arrive tenant by tenant, ids ascending; a run closes when the tenant changes. A writer dropped before
 //! `finish` removes its file.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use super::format::{FOOTER_BYTES, Footer, RUN_BYTES, Reference, ValueMeta, ValueRun};
+use super::format::{Footer, RUN_BYTES, Reference, ValueMeta, ValueRun};
 use super::{CODEC_BYTES, LZ4, Owner, STORED};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hooks::planted;
-use crate::io::{File, Io};
+use crate::io::Io;
 use crate::options::{Compression, VALUE_BYTES_MAX};
 use crate::seal::{FileHeader, FileKey, FileKeys, Nonces};
 use crate::table::compress::Compressor;
 use crate::table::format::digest;
+use crate::table::out_file::{OutFile, WRITE_BYTES};
 use crate::types::{SeqNo, TenantId};
-
-/// Bytes collected before a write.
-const WRITE_BYTES: usize = 1 << 20;
 
 /// Writes a value file.
 pub(crate) struct ValueWriter {
-    io: Io,
-    path: PathBuf,
-    file: Arc<dyn File>,
+    out: OutFile,
     header: FileHeader,
     keys: Arc<FileKeys>,
     nonces: Nonces,
     compressor: Option<Compressor>,
     /// A value that is not compressed, behind its codec.
     plain: Vec<u8>,
-    /// Not yet written; begins at file offset `written`.
-    out: Vec<u8>,
-    written: u64,
     open: Option<(ValueRun, Arc<FileKey>)>,
     directory: Vec<u8>,
     values: u64,
     known: SeqNo,
-    finished: bool,
 }
 
 impl ValueWriter {
@@ -54,14 +46,8 @@ impl ValueWriter {
         compression: Compression,
         known: SeqNo,
     ) -> Result<ValueWriter> {
-        let file = io
-            .vfs
-            .create(path)
-            .map_err(|e| Error::io("creating a value file", path, e))?;
         Ok(ValueWriter {
-            io: io.clone(),
-            path: path.to_path_buf(),
-            file,
+            out: OutFile::create(io, path, header.encode().to_vec())?,
             keys: keys.clone(),
             nonces: Nonces::new(io.rng.clone()),
             compressor: match compression {
@@ -69,14 +55,11 @@ impl ValueWriter {
                 Compression::Lz4 => Some(Compressor::new()),
             },
             plain: Vec::new(),
-            out: header.encode().to_vec(),
             header,
-            written: 0,
             open: None,
             directory: Vec::new(),
             values: 0,
             known,
-            finished: false,
         })
     }
 
@@ -89,7 +72,9 @@ impl ValueWriter {
             .ok()
             .filter(|_| value.len() <= VALUE_BYTES_MAX);
         let Some(length) = length else {
-            return Err(Error::new(ErrorKind::Invalid, "a value that no value file can hold").at(&self.path));
+            return Err(
+                Error::new(ErrorKind::Invalid, "a value that no value file can hold").at(self.out.path()),
+            );
         };
         if self
             .open
@@ -100,7 +85,7 @@ impl ValueWriter {
         }
         let offset = self.bytes();
         let Some((run, key)) = &mut self.open else {
-            return Err(Error::new(ErrorKind::Invalid, "a value of no tenant").at(&self.path));
+            return Err(Error::new(ErrorKind::Invalid, "a value of no tenant").at(self.out.path()));
         };
         let packed = self
             .compressor
@@ -116,20 +101,18 @@ impl ValueWriter {
             }
         };
         let plain_len = u32::try_from(plain.len())
-            .map_err(|_| Error::new(ErrorKind::Invalid, "a value of 4 GiB").at(&self.path))?;
-        let before = self.out.len();
+            .map_err(|_| Error::new(ErrorKind::Invalid, "a value of 4 GiB").at(self.out.path()))?;
+        let before = self.out.bytes.len();
         let aad = owner.aad(self.header.file_id, offset, plain_len);
-        key.seal(&self.nonces, &aad, plain, &mut self.out)?;
-        let bytes = (self.out.len() - before) as u64;
+        key.seal(&self.nonces, &aad, plain, &mut self.out.bytes)?;
+        let bytes = (self.out.bytes.len() - before) as u64;
         run.values += 1;
         run.bytes += bytes;
         self.values += 1;
         if self.plain.capacity() > 4 * WRITE_BYTES {
             self.plain = Vec::with_capacity(CODEC_BYTES);
         }
-        if self.out.len() >= WRITE_BYTES {
-            self.write_out()?;
-        }
+        self.out.write_if_much()?;
         Ok(Reference {
             file: self.header.number,
             offset,
@@ -143,7 +126,7 @@ impl ValueWriter {
         if self.open.as_ref().is_some_and(|(run, _)| run.tenant > tenant) {
             let (what, expected) = ("values for a value file", "ascending tenants");
             return Err(Error::corruption(
-                &self.path,
+                self.out.path(),
                 self.bytes(),
                 what,
                 expected,
@@ -174,19 +157,7 @@ impl ValueWriter {
 
     /// Bytes so far, without directory and footer.
     pub(crate) fn bytes(&self) -> u64 {
-        self.written + self.out.len() as u64
-    }
-
-    fn write_out(&mut self) -> Result<()> {
-        self.file
-            .write_all_at(&self.out, self.written)
-            .map_err(|e| Error::io("writing a value file", &self.path, e))?;
-        self.written += self.out.len() as u64;
-        self.out.clear();
-        if self.out.capacity() > 4 * WRITE_BYTES {
-            self.out = Vec::new();
-        }
-        Ok(())
+        self.out.at()
     }
 
     /// Completes the file and makes its bytes durable; its name is durable once the caller has synced the directory.
@@ -204,31 +175,15 @@ impl ValueWriter {
             known: self.known,
         }
         .encode(&directory);
-        self.out.reserve(directory.len() + FOOTER_BYTES);
-        self.out.extend_from_slice(&directory);
-        self.out.extend_from_slice(&footer);
-        self.write_out()?;
-        if !planted!(ValuesNotSynced) {
-            self.file
-                .sync()
-                .map_err(|e| Error::io("syncing a value file", &self.path, e))?;
-        }
-        self.finished = true;
+        let bytes = self
+            .out
+            .complete(&directory, &footer, !planted!(ValuesNotSynced))?;
         Ok(Some(ValueMeta {
             number: self.header.number,
             file_id: self.header.file_id,
-            bytes: self.written,
+            bytes,
             values: self.values,
             digest: digest(&self.header.encode(), &directory, &footer),
         }))
-    }
-}
-
-impl Drop for ValueWriter {
-    fn drop(&mut self) {
-        if !self.finished {
-            // Nobody refers to the file; if this fails, opening the database sweeps it up.
-            let _ = self.io.vfs.remove_file(&self.path);
-        }
     }
 }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-use super::{DIRECTORY_BYTES_MAX, Fields};
+use super::{Directory, Fields};
 
 const FOOTER_BYTES: usize = 48;
 const RUN_BYTES: u64 = 56;
@@ -42,24 +42,14 @@ pub(super) fn values(file: &File, bytes: u64, limit: usize) -> Result<Values, St
         return Err("the footer is missing".to_owned());
     }
     let (offset, tenants) = (fields.u64(0), fields.u64(8));
-    let length = tenants
-        .checked_mul(RUN_BYTES)
-        .filter(|length| offset.checked_add(*length) == Some(at));
-    let length = length.ok_or("the directory does not end at the footer")?;
-    let take = match length <= DIRECTORY_BYTES_MAX {
-        true => length,
-        false => RUN_BYTES.saturating_mul(limit as u64).min(length),
+    let directory = Directory {
+        offset,
+        tenants,
+        run_bytes: RUN_BYTES,
+        footer: &footer,
+        crc: 36,
     };
-    let mut directory = vec![0; usize::try_from(take).map_err(|_| short())?];
-    file.read_exact_at(&mut directory, offset).map_err(|_| short())?;
-    if take == length {
-        let mut hasher = crc32fast::Hasher::new();
-        hasher.update(&directory);
-        hasher.update(fields.slice(0, 36));
-        if hasher.finalize() != fields.u32(36) {
-            return Err("the directory's checksum does not match".to_owned());
-        }
-    }
+    let directory = directory.read(file, at, limit).ok_or_else(short)??;
     let runs = directory.chunks_exact(RUN_BYTES as usize).take(limit).map(|run| {
         let fields = Fields(run);
         ValueRun {
