@@ -356,7 +356,7 @@ fn start(
         &io,
         &wal_dir,
         keys.clone(),
-        options.segment_bytes,
+        (options.segment_bytes, options.map_log),
         scan.end,
         scan.segments.clone(),
     );

@@ -313,6 +313,8 @@ pub struct EngineConfig {
     pub immutable_memtables_max: usize,
     /// WAL segment size.
     pub segment_bytes: u64,
+    /// Whether buffered writes reach the log by way of a memory map.
+    pub map_log: bool,
     /// WAL kept for a standby that is behind.
     pub wal_keep_bytes: u64,
     /// Target size of a table's block before compression.
@@ -345,6 +347,7 @@ impl Default for EngineConfig {
             memtable_bytes: o.memtable_bytes,
             immutable_memtables_max: o.immutable_memtables_max,
             segment_bytes: o.segment_bytes,
+            map_log: o.map_log,
             wal_keep_bytes: o.wal_keep_bytes,
             block_bytes: o.block_bytes,
             compression: Compression::default(),
@@ -369,6 +372,7 @@ impl EngineConfig {
         o.memtable_bytes = self.memtable_bytes;
         o.immutable_memtables_max = self.immutable_memtables_max;
         o.segment_bytes = self.segment_bytes;
+        o.map_log = self.map_log;
         o.wal_keep_bytes = self.wal_keep_bytes;
         o.block_bytes = self.block_bytes;
         o.compression = self.compression.into();

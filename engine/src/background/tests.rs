@@ -13,6 +13,8 @@ fn damage_to_the_deletion_of_a_keyspace_whose_data_was_dropped_for_it_is_refused
     let open = |seed| {
         let mut options = Options::tiny();
         options.durability = Durability::Buffered;
+        // So that the file ends with the newest record.
+        options.map_log = false;
         let builder = Engine::builder("/db").shared_keys(keys.clone());
         builder.options(options).io(fs.io(seed)).open()
     };

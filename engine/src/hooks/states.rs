@@ -52,6 +52,8 @@ crate::named_states! {
         SegmentRotated,
         /// what a full disk left of an append was taken back only later
         TornAppendTakenBack,
+        /// a stretch of the log was mapped, for writes that no sync follows
+        LogMapped,
         /// an append found the disk full
         AppendFoundDiskFull,
         /// a failed write stopped the log

@@ -13,6 +13,8 @@ pub(crate) mod durable;
 mod os;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
+#[cfg(target_os = "linux")]
+mod window;
 
 use std::io;
 use std::path::Path;
@@ -36,6 +38,14 @@ pub trait File: Send + Sync {
     /// Begins to write these bytes out and does not wait: the next sync has less to do. A hint that promises
     /// nothing and may do nothing; what fails shows at that sync.
     fn begin_sync(&self, _offset: u64, _len: u64) {}
+    /// Prepares `len` bytes from `offset` on, which exist, for many small writes: from now on
+    /// [`write_all_at`](File::write_all_at) may copy what lies wholly inside them to where the system keeps the file's
+    /// pages, without a call. Same durability, same order. Ends with the next call, and by `set_len`.
+    ///
+    /// False: not on this file system; such writes go on as they were.
+    fn map(&self, _offset: u64, _len: u64) -> bool {
+        false
+    }
     /// Cuts or zero-extends the file.
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Current length in bytes.

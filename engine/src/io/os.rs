@@ -1,6 +1,6 @@
 //! The real machine: files by the standard library, `fdatasync`, `flock`, the kernel's random bytes.
 //!
-//! The only file of the engine that may call the operating system (clippy.toml forbids it elsewhere).
+//! The only file of the engine, with `window`, that may call the operating system (clippy.toml forbids it elsewhere).
 //! Files are made with mode 0600 and directories with 0700: what they hold is sealed, but sizes and
 //! times are nobody else's business either.
 //!
@@ -24,6 +24,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+#[cfg(target_os = "linux")]
+use super::window::Window;
 use super::{Clock, DirEntry, DirLock, File, Rng, Vfs};
 
 const FILE_MODE: u32 = 0o600;
@@ -72,19 +74,52 @@ fn drain(
     Ok(())
 }
 
-struct OsFile(StdFile);
+struct OsFile {
+    file: StdFile,
+    /// Where writes are copies.
+    #[cfg(target_os = "linux")]
+    window: parking_lot::Mutex<Option<Window>>,
+}
+
+impl OsFile {
+    fn new(file: StdFile) -> OsFile {
+        OsFile {
+            file,
+            #[cfg(target_os = "linux")]
+            window: parking_lot::Mutex::new(None),
+        }
+    }
+}
 
 impl File for OsFile {
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        fill(buf, offset, |part, at| self.0.read_at(part, at))
+        fill(buf, offset, |part, at| self.file.read_at(part, at))
     }
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        drain(bytes, offset, |part, at| self.0.write_at(part, at))
+        #[cfg(target_os = "linux")]
+        if let Some(window) = &mut *self.window.lock()
+            && window.write(bytes, offset)
+        {
+            return Ok(());
+        }
+        drain(bytes, offset, |part, at| self.file.write_at(part, at))
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
+    }
+
+    #[cfg(target_os = "linux")]
+    fn map(&self, offset: u64, len: u64) -> bool {
+        let mut window = self.window.lock();
+        // The one before goes first: there is one at a time.
+        *window = None;
+        let exist = |file: u64| offset.checked_add(len).is_some_and(|end| end <= file);
+        if self.len().is_ok_and(exist) {
+            *window = Window::over(&self.file, offset, len);
+        }
+        window.is_some()
     }
 
     fn begin_sync(&self, offset: u64, len: u64) {
@@ -93,16 +128,28 @@ impl File for OsFile {
         #[cfg(target_os = "linux")]
         {
             use rustix::fs::{Advice, fadvise};
-            let _ = fadvise(&self.0, offset, std::num::NonZeroU64::new(len), Advice::DontNeed);
+            let _ = fadvise(
+                &self.file,
+                offset,
+                std::num::NonZeroU64::new(len),
+                Advice::DontNeed,
+            );
         }
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        // A window must not reach beyond the end; nor may one be opened until the end is where it will be.
+        #[cfg(target_os = "linux")]
+        let mut window = self.window.lock();
+        #[cfg(target_os = "linux")]
+        {
+            *window = None;
+        }
+        self.file.set_len(len)
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 }
 
@@ -127,17 +174,16 @@ impl Vfs for OsVfs {
             .create_new(true)
             .mode(FILE_MODE)
             .open(path)?;
-        Ok(Arc::new(OsFile(file)))
+        Ok(Arc::new(OsFile::new(file)))
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        Ok(Arc::new(OsFile(StdFile::open(path)?)))
+        Ok(Arc::new(OsFile::new(StdFile::open(path)?)))
     }
 
     fn open_rw(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        Ok(Arc::new(OsFile(
-            OpenOptions::new().read(true).write(true).open(path)?,
-        )))
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        Ok(Arc::new(OsFile::new(file)))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

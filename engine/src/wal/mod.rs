@@ -53,6 +53,8 @@ pub(crate) struct Wal {
     pub(crate) dir: PathBuf,
     pub(crate) keys: Arc<FileKeys>,
     pub(crate) segment_bytes: u64,
+    /// Whether what is not synced one by one may be written by way of a map.
+    mapped: bool,
     progress: Progress,
     /// Starts of the segments on disk.
     segments: Mutex<BTreeSet<Lsn>>,
@@ -64,7 +66,7 @@ impl Wal {
         io: &Io,
         dir: &Path,
         keys: Arc<FileKeys>,
-        segment_bytes: u64,
+        (segment_bytes, mapped): (u64, bool),
         end: Lsn,
         segments: BTreeSet<Lsn>,
     ) -> Wal {
@@ -73,6 +75,7 @@ impl Wal {
             dir: dir.to_path_buf(),
             keys,
             segment_bytes,
+            mapped,
             progress: Progress::new(dir, end),
             segments: Mutex::new(segments),
         }

@@ -42,11 +42,15 @@ struct Segment {
     cramped: bool,
     /// How far the operating system was told to begin writing out.
     begun: u64,
+    /// How far the file is mapped; what is not synced one by one is cheap to write up to there.
+    mapped: u64,
+    /// It cannot be.
+    unmappable: bool,
 }
 
 /// Bytes that nobody synced and that the operating system is told at once to begin with.
 const WRITE_OUT_BYTES: u64 = 1 << 20;
-/// Zeros written ahead of records that are synced one by one, at most.
+/// Zeros written ahead of records, at most.
 const ROOM_BYTES: u64 = 256 << 10;
 
 impl Tail {
@@ -97,7 +101,16 @@ impl Segment {
             room: len,
             cramped: false,
             begun: len,
+            mapped: 0,
+            unmappable: false,
         }
+    }
+
+    /// How much room to make at `end`: a part of a segment, so that short segments see the end of their room as well.
+    fn ahead(end: u64, segment_bytes: u64) -> u64 {
+        ROOM_BYTES
+            .min(segment_bytes / 8)
+            .min(segment_bytes.saturating_sub(end))
     }
 
     /// Once in a while has the operating system begin with what no sync asked for: else the sync before the next
@@ -110,30 +123,56 @@ impl Segment {
         }
     }
 
-    /// Puts zeros behind `end`, where the file ends, so that the next syncs find its length and its blocks as
+    /// Puts zeros behind the end of the file, up to `to`, so that the next syncs find its length and its blocks as
     /// they are, and have nothing to commit but bytes. Zeros, not a hole and not blocks that were only
     /// allocated: the first write to those changes metadata.
     ///
     /// A failure costs speed and nothing else: zeros behind the end mean nothing, however many there are.
-    fn make_room(&mut self, end: u64, segment_bytes: u64) {
-        // A part of a segment, so that short segments see the end of their room as well.
-        let ahead = ROOM_BYTES
-            .min(segment_bytes / 8)
-            .min(segment_bytes.saturating_sub(end));
-        if self.cramped || ahead == 0 {
+    fn make_room(&mut self, end: u64, to: u64) {
+        let from = self.room.max(end);
+        if self.cramped || to <= from {
             return;
         }
-        if self.file.write_all_at(&vec![0; ahead as usize], end).is_ok() {
-            self.room = end + ahead;
+        if self
+            .file
+            .write_all_at(&vec![0; (to - from) as usize], from)
+            .is_ok()
+        {
+            self.room = to;
         } else {
             rare!(NoRoomAhead);
             self.cramped = true;
             // Nobody else shall miss the space.
-            self.room = match self.file.set_len(end) {
+            self.room = match self.cut(end) {
                 Ok(()) => end,
-                Err(_) => end + ahead,
+                Err(_) => to,
             };
         }
+    }
+
+    /// Before `len` bytes come to `end` that no sync follows: has the system take them, and those after them, without
+    /// a call for each.
+    fn map(&mut self, end: u64, len: u64, segment_bytes: u64) {
+        let ahead = Segment::ahead(end, segment_bytes);
+        if self.unmappable || end.saturating_add(len) <= self.mapped || len > ahead {
+            return;
+        }
+        self.make_room(end, end + ahead);
+        if self.room < end + ahead {
+            return;
+        }
+        if self.file.map(end, ahead) {
+            rare!(LogMapped);
+            self.mapped = end + ahead;
+        } else {
+            self.unmappable = true;
+        }
+    }
+
+    /// Ends the file at `len`.
+    fn cut(&mut self, len: u64) -> std::io::Result<()> {
+        self.mapped = 0;
+        self.file.set_len(len)
     }
 }
 
@@ -258,7 +297,7 @@ impl Wal {
         if let (true, Some(segment)) = (tail.torn, &mut tail.segment) {
             let offset = tail.end.0.saturating_sub(segment.header.number);
             rare!(TornAppendTakenBack);
-            let cut = segment.file.set_len(offset);
+            let cut = segment.cut(offset);
             cut.map_err(|e| Error::io("taking back a torn append", &segment.path, e))?;
             segment.room = offset;
         }
@@ -274,7 +313,7 @@ impl Wal {
             return Ok(());
         };
         rare!(RoomTakenBack);
-        let cut = segment.file.set_len(end);
+        let cut = segment.cut(end);
         cut.map_err(|e| Error::io("taking back the room of a segment", &segment.path, e))?;
         segment.room = end;
         segment.file.sync().map_err(|e| {
@@ -347,6 +386,9 @@ impl Wal {
         if planted!(TornAppendLeft) {
             offset = segment.file.len().unwrap_or(offset);
         }
+        if self.mapped && !synced {
+            segment.map(offset, bytes.len() as u64, self.segment_bytes);
+        }
         if let Err(e) = segment.file.write_all_at(bytes, offset) {
             let full = matches!(
                 e.kind(),
@@ -356,7 +398,7 @@ impl Wal {
             // A full disk is not final: the torn part is taken back, now or before the next append.
             if full {
                 rare!(AppendFoundDiskFull);
-                tail.torn = !planted!(TornAppendLeft) && segment.file.set_len(offset).is_err();
+                tail.torn = !planted!(TornAppendLeft) && segment.cut(offset).is_err();
                 segment.room = offset;
             } else {
                 rare!(LogStoppedByWrite);
@@ -368,7 +410,7 @@ impl Wal {
         if end > segment.room {
             segment.room = end;
             if synced {
-                segment.make_room(end, self.segment_bytes);
+                segment.make_room(end, end + Segment::ahead(end, self.segment_bytes));
             }
         }
         if !synced {

@@ -102,6 +102,12 @@ impl File for SimFile {
         Ok(())
     }
 
+    /// What is copied to the page cache is written, here too.
+    fn map(&self, offset: u64, len: u64) -> bool {
+        let exist = |file: u64| offset.checked_add(len).is_some_and(|end| end <= file);
+        self.check_writable().is_ok() && self.len().is_ok_and(exist)
+    }
+
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.check_writable()?;
         check_range(offset, bytes.len() as u64)?;
