@@ -128,6 +128,8 @@ crate::named_states! {
         CoveredDroppedForSnapshots,
         /// a step to the next key takes a version that goes on in the next block for one
         KeyEndsWithBlock,
+        /// a look into a block that is not kept takes a key's newest version, not the one that is seen
+        WalkTakesNewest,
         /// the first entry of a block counts as its key's newest version
         NewestByBlock,
         /// the block cache tells tables apart by nothing

@@ -196,6 +196,10 @@ crate::named_states! {
         FilterErred,
         /// versions of a key went on in the next block
         VersionsGoOnInNextBlock,
+        /// a block was looked into once and not kept
+        BlockWalkedThrough,
+        /// a block that was missed before got a place in a full cache
+        BlockMissedTwice,
         /// a piece was too large for the cache
         PieceTooLargeForCache,
         /// a scan sought past the many versions of a key

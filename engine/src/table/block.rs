@@ -38,6 +38,7 @@
 //! away as well, and the writing out was a good part of a cold read. Decision 0014.)
 
 mod shortened;
+mod walk;
 
 use std::cmp::Ordering;
 use std::ops::Range;
@@ -58,6 +59,7 @@ pub(super) const TREE_KEY_BYTES_MAX: usize = 4 + KEY_BYTES_MAX;
 pub(super) const HEAD_BYTES: usize = 5;
 #[cfg(any(test, feature = "sim"))]
 pub(super) use shortened::KEYS_BYTES_MAX;
+pub(super) use walk::{Looked, walk};
 /// Of entries whose keys are shortened by what they share: see [`shortened`].
 const SHORTENED: u8 = 0;
 const SHORTENED_LZ4: u8 = 1;
@@ -233,71 +235,38 @@ impl Block {
     /// Checks all of `held[plain]`; what stands around that does not count. Takes over `held`, which should have
     /// [`room`], or what it unpacks to. Allocates at most five times the length of the entries, which are at most
     /// 255 times as long as `plain`, and of keys that were shortened 8 MiB.
-    pub(super) fn decode(mut held: Vec<u8>, plain: Range<usize>) -> Result<Block, Malformed> {
-        let short = Malformed("entries that fill the block");
-        held.truncate(plain.end);
-        let mut fields = Fields(held.get(plain.start..).ok_or(short)?);
-        let codec = fields.u8().ok_or(short)?;
-        let entries = fields.u32().ok_or(short)?;
-        let start = match codec {
-            STORED => held.len() - fields.0.len(),
-            LZ4 => {
-                held = decompress(fields.0, entries)?;
-                0
-            }
-            SHORTENED | SHORTENED_LZ4 => {
-                let key_bytes = fields.u32().ok_or(short)?;
-                let unpacked = match codec {
-                    SHORTENED => None,
-                    _ => Some(decompress(fields.0, 0)?),
-                };
-                let shortened = Fields(unpacked.as_deref().unwrap_or(fields.0));
-                held = shortened::written_out(shortened, entries, key_bytes)?;
-                0
-            }
-            _ => return Err(Malformed("codec 0 to 3")),
-        };
+    pub(super) fn decode(held: Vec<u8>, plain: Range<usize>) -> Result<Block, Malformed> {
+        let Unpacked {
+            mut held,
+            start,
+            entries,
+        } = unpacked(held, plain)?;
         let (total, entries) = (held.len(), entries as usize);
         let mut fields = Fields(held.get(start..).unwrap_or_default());
         if entries == 0 || entries > fields.0.len() / ENTRY_BYTES_MIN || total >= SAME_KEY as usize {
-            return Err(short);
+            return Err(SHORT);
         }
         // Most blocks have fewer: then this takes no memory of its own.
         let mut places: SmallVec<[u32; 128]> = SmallVec::with_capacity(entries);
         let (mut first, mut last, mut last_seqno): (&[u8], &[u8], _) = (&[], &[], SeqNo::ZERO);
         for index in 0..entries {
             let place = (total - fields.0.len()) as u32;
-            let key = length(&mut fields)
-                .and_then(|len| fields.take(len))
-                .ok_or(short)?;
-            if key.is_empty() || key.len() > TREE_KEY_BYTES_MAX {
-                return Err(Malformed("a key of 1 to 16388 bytes"));
-            }
+            let EntryRef { key, seqno, .. } = next_entry(&mut fields)?;
             let order = if index == 0 {
                 first = key;
                 Ordering::Less
             } else {
                 last.cmp(key)
             };
-            let seqno = SeqNo(varint(&mut fields).ok_or(short)?);
             if order.then(seqno.cmp(&last_seqno)) != Ordering::Less {
                 return Err(Malformed("ascending entries"));
-            }
-            let tag = varint(&mut fields).ok_or(short)?;
-            let value = usize::try_from(tag >> KIND_BITS)
-                .ok()
-                .and_then(|len| fields.take(len))
-                .ok_or(short)?;
-            match kind(tag) {
-                Some(kind) if kind.admits(value.len()) => {}
-                _ => return Err(Malformed("a kind with a value that befits it")),
             }
             let same = if order == Ordering::Equal { SAME_KEY } else { 0 };
             places.push(place | same);
             (last, last_seqno) = (key, seqno);
         }
         if !fields.0.is_empty() {
-            return Err(short);
+            return Err(SHORT);
         }
         let skip = common(first, last);
         held.reserve_exact(entries * PLACE_BYTES);
@@ -401,10 +370,7 @@ impl Block {
     pub(super) fn found(&self, index: usize) -> Option<Found> {
         let parts = self.parts(index)?;
         let (start, end) = parts.value;
-        let value = match self.bytes.get(start..end) {
-            Some(small) if small.len() <= COPIED_BYTES_MAX => Bytes::copy_from_slice(small),
-            _ => slice(&self.bytes, parts.value),
-        };
+        let value = value_of(&self.bytes, start..end).unwrap_or_else(|| slice(&self.bytes, parts.value));
         Some(Found {
             seqno: parts.seqno,
             kind: parts.kind,
@@ -438,6 +404,69 @@ impl Block {
     pub(super) fn memory(&self) -> usize {
         self.bytes.len() + size_of::<Block>()
     }
+}
+
+const SHORT: Malformed = Malformed("entries that fill the block");
+
+/// A block's entries, no longer compressed, behind what stood in front of them.
+struct Unpacked {
+    held: Vec<u8>,
+    start: usize,
+    entries: u32,
+}
+
+/// Of `held[plain]`. With [`room`] for what is kept of each.
+fn unpacked(mut held: Vec<u8>, plain: Range<usize>) -> Result<Unpacked, Malformed> {
+    held.truncate(plain.end);
+    let mut fields = Fields(held.get(plain.start..).ok_or(SHORT)?);
+    let codec = fields.u8().ok_or(SHORT)?;
+    let entries = fields.u32().ok_or(SHORT)?;
+    let start = match codec {
+        STORED => held.len() - fields.0.len(),
+        LZ4 => {
+            held = decompress(fields.0, entries)?;
+            0
+        }
+        SHORTENED | SHORTENED_LZ4 => {
+            let key_bytes = fields.u32().ok_or(SHORT)?;
+            let unpacked = match codec {
+                SHORTENED => None,
+                _ => Some(decompress(fields.0, 0)?),
+            };
+            let shortened = Fields(unpacked.as_deref().unwrap_or(fields.0));
+            held = shortened::written_out(shortened, entries, key_bytes)?;
+            0
+        }
+        _ => return Err(Malformed("codec 0 to 3")),
+    };
+    Ok(Unpacked { held, start, entries })
+}
+
+/// The entry that `fields` begin with.
+fn next_entry<'a>(fields: &mut Fields<'a>) -> Result<EntryRef<'a>, Malformed> {
+    let key = length(fields).and_then(|len| fields.take(len)).ok_or(SHORT)?;
+    if key.is_empty() || key.len() > TREE_KEY_BYTES_MAX {
+        return Err(Malformed("a key of 1 to 16388 bytes"));
+    }
+    let seqno = SeqNo(varint(fields).ok_or(SHORT)?);
+    let tag = varint(fields).ok_or(SHORT)?;
+    let len = usize::try_from(tag >> KIND_BITS).ok();
+    let value = len.and_then(|len| fields.take(len)).ok_or(SHORT)?;
+    match kind(tag) {
+        Some(kind) if kind.admits(value.len()) => Ok(EntryRef {
+            key,
+            seqno,
+            kind,
+            value,
+        }),
+        _ => Err(Malformed("a kind with a value that befits it")),
+    }
+}
+
+/// The value there, copied, if it is small.
+fn value_of(bytes: &[u8], value: Range<usize>) -> Option<Bytes> {
+    let small = bytes.get(value).filter(|value| value.len() <= COPIED_BYTES_MAX);
+    small.map(Bytes::copy_from_slice)
 }
 
 /// Part of `bytes`. Decoding made the range; the look keeps `slice` from ever panicking.

@@ -3,7 +3,7 @@
 //!
 //! Keyed by file number and offset; the tenant stands inside, so that all of one tenant's pieces can
 //! be dropped when its key is destroyed. Weighed by the bytes a piece holds in memory. Scan resistant
-//! (quick_cache's S3-FIFO); compaction reads past it.
+//! (quick_cache's S3-FIFO, and a doorkeeper for blocks); compaction reads past it.
 //!
 //! Invariant: a piece heavier than a quarter of a shard is not kept, so that one large value cannot
 //! empty the cache.
@@ -15,6 +15,7 @@ use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
 
 use super::block::Block;
+use super::doorkeeper::Doorkeeper;
 use super::filter::Filter;
 use super::index::{Index, Level};
 use super::shown::{self, Shelf};
@@ -121,14 +122,15 @@ impl Item {
     }
 }
 
-/// What the cache lets go of is no longer shown.
+/// What the cache lets go of is no longer shown; and the doorkeeper is told.
 #[derive(Clone)]
-struct Hide;
+struct LetGo(Arc<Doorkeeper>);
 
-impl Lifecycle<Place, Item> for Hide {
+impl Lifecycle<Place, Item> for LetGo {
     type RequestState = ();
 
     fn on_evict(&self, (): &mut (), _: Place, item: Item) {
+        self.0.cache_is_full();
         item.hide();
     }
 }
@@ -152,13 +154,14 @@ impl Weighter<Place, Item> for Weigh {
     }
 }
 
-type Pieces = Cache<Place, Item, Weigh, DefaultHashBuilder, Hide>;
+type Pieces = Cache<Place, Item, Weigh, DefaultHashBuilder, LetGo>;
 
 /// Decrypted blocks, indexes and filters of all tables, and separated values, in bounded memory.
 pub(crate) struct BlockCache {
     /// None when turned off.
     pieces: Option<Pieces>,
     piece_bytes_max: u64,
+    doorkeeper: Arc<Doorkeeper>,
 }
 
 /// What the cache holds.
@@ -185,13 +188,23 @@ impl BlockCache {
             .build()
             .ok()
             .filter(|_| bytes > 0);
-        let pieces =
-            options.map(|options| Cache::with_options(options, Weigh, DefaultHashBuilder::default(), Hide));
+        let doorkeeper = Arc::new(Doorkeeper::new(bytes));
+        let pieces = options.map(|options| {
+            let let_go = LetGo(doorkeeper.clone());
+            Cache::with_options(options, Weigh, DefaultHashBuilder::default(), let_go)
+        });
         let piece_bytes_max = pieces.as_ref().map_or(0, |pieces| pieces.shard_capacity() / 4);
         BlockCache {
             pieces,
             piece_bytes_max,
+            doorkeeper,
         }
+    }
+
+    /// Whether a block that is not here should be [kept](BlockCache::keep_block): there is room, or it was missed before.
+    /// Asked once for each time that it is read.
+    pub(super) fn is_asked_for_again(&self, file: u64, offset: u64) -> bool {
+        self.pieces.is_some() && self.doorkeeper.admits(place(file, offset))
     }
 
     pub(super) fn block(&self, file: u64, offset: u64) -> Option<Arc<Block>> {

@@ -199,7 +199,7 @@ impl TableCursor {
         });
         let block = reader.decode(&source.key, head, part, sealed)?;
         if !self.sweep {
-            reader.keep(head, part, &block);
+            reader.keep_if_asked_for_again(head, part, &block);
         }
         Ok(Some(block))
     }

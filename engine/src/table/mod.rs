@@ -15,6 +15,7 @@ mod block;
 mod builder;
 mod cache;
 mod compress;
+mod doorkeeper;
 mod filter;
 mod format;
 mod index;

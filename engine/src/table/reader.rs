@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::block::Looked;
 use super::cache::{BlockCache, Head};
 use super::filter;
 use super::format::{
@@ -150,16 +151,16 @@ impl Table {
             }
             let mut part = head.index.find(key);
             while part < head.index.len() {
-                let Some(block) = reader.block(head, part)? else {
-                    return Ok(None);
-                };
-                let found = block.lower_bound(key, at);
-                if found < block.len() {
-                    let hit = block.key(found) == key;
-                    if !hit && head.filter.is_some() {
-                        rare!(FilterErred);
+                match reader.look(head, part, key, at)? {
+                    None => return Ok(None),
+                    Some(Looked::Version(found)) => return Ok(Some(found)),
+                    Some(Looked::OtherKey) => {
+                        if head.filter.is_some() {
+                            rare!(FilterErred);
+                        }
+                        return Ok(None);
                     }
-                    return Ok(if hit { block.found(found) } else { None });
+                    Some(Looked::PastEnd) => {}
                 }
                 // Older versions of the key go on in the next part only if it is the separator.
                 if head.index.separator(part) != key {

@@ -6,15 +6,17 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::block::{Block, room};
+use super::block::{Block, Looked, room, walk};
 use super::cache::Head;
 use super::filter::Filter;
 use super::format::{Malformed, Run};
-use super::index::{Index, Level};
+use super::index::{Handle, Index, Level};
 use super::reader::Table;
 use super::shown::{Held, Shelf};
 use crate::error::Result;
+use crate::hooks::rare;
 use crate::seal::{FileKey, Piece};
+use crate::types::SeqNo;
 
 /// Loads the pieces of one run, by way of the cache. Asks for the key only when one must be decrypted.
 pub(super) struct RunReader<'a> {
@@ -186,17 +188,78 @@ impl<'a> RunReader<'a> {
         if let Some(block) = self.cached_block(head, index) {
             return Ok(Some(block));
         }
+        let Some((key, handle)) = self.needed(head, index)? else {
+            return Ok(None);
+        };
+        let sealed = self.sealed(&handle, |len| room(len, handle.entries))?;
+        let block = self.decode(&key, head, index, sealed)?;
+        self.keep_if_asked_for_again(head, index, &block);
+        Ok(Some(block))
+    }
+
+    /// The first version of `key` at or below `at` in block `index` of the section under `head`; None past the last
+    /// block, or if the key is destroyed.
+    pub(super) fn look(
+        &mut self,
+        head: &Head,
+        index: usize,
+        key: &[u8],
+        at: SeqNo,
+    ) -> Result<Option<Looked>> {
+        if let Some(block) = self.cached_block(head, index) {
+            return Ok(Some(block.look(key, at)));
+        }
+        let Some((file_key, handle)) = self.needed(head, index)? else {
+            return Ok(None);
+        };
+        if self.is_asked_for_again(handle.offset) {
+            let sealed = self.sealed(&handle, |len| room(len, handle.entries))?;
+            let block = self.decode(&file_key, head, index, sealed)?;
+            self.keep(head, index, &block);
+            return Ok(Some(block.look(key, at)));
+        }
+        rare!(BlockWalkedThrough);
+        let table = self.table;
+        let mut sealed = self.sealed(&handle, |_| 0)?;
+        let plain = table.open_piece(&file_key, &self.run, Piece::Block, handle.offset, &mut sealed)?;
+        let damage = |what| table.damage(handle.offset, "table block", what);
+        let (looked, entries) = walk(sealed, plain, key, at).map_err(damage)?;
+        if entries != handle.entries {
+            return Err(damage(Malformed("the entries stated by the index")));
+        }
+        Ok(Some(looked))
+    }
+
+    /// What it takes to read block `index` of the section under `head`; None past the last, or if the key is
+    /// destroyed.
+    fn needed(&mut self, head: &Head, index: usize) -> Result<Option<(Arc<FileKey>, Handle)>> {
         let Some(handle) = head.index.handle(index) else {
             return Ok(None);
         };
-        let Some(key) = self.key()? else { return Ok(None) };
+        Ok(self.key()?.map(|key| (key, handle)))
+    }
+
+    fn sealed(&self, handle: &Handle, room: impl FnOnce(usize) -> usize) -> Result<Vec<u8>> {
         let end = handle.offset.saturating_add(u64::from(handle.bytes));
-        let sealed = self
-            .table
-            .read_with_room(&(handle.offset..end), |len| room(len, handle.entries))?;
-        let block = self.decode(&key, head, index, sealed)?;
-        self.keep(head, index, &block);
-        Ok(Some(block))
+        self.table.read_with_room(&(handle.offset..end), room)
+    }
+
+    /// Whether a block that is not in the cache is worth a place there.
+    fn is_asked_for_again(&self, offset: u64) -> bool {
+        self.table
+            .cache
+            .is_asked_for_again(self.table.meta.number, offset)
+    }
+
+    /// Keeps a block that was read, if it is worth it.
+    pub(super) fn keep_if_asked_for_again(&self, head: &Head, index: usize, block: &Arc<Block>) {
+        if head
+            .index
+            .handle(index)
+            .is_some_and(|handle| self.is_asked_for_again(handle.offset))
+        {
+            self.keep(head, index, block);
+        }
     }
 
     /// Block `index` of the section under `head`, if the cache has it.
@@ -250,7 +313,7 @@ impl<'a> RunReader<'a> {
     }
 
     /// Keeps block `index` of the section under `head`.
-    pub(super) fn keep(&self, head: &Head, index: usize, block: &Arc<Block>) {
+    fn keep(&self, head: &Head, index: usize, block: &Arc<Block>) {
         let Some(handle) = head.index.handle(index) else {
             return;
         };
