@@ -86,7 +86,7 @@ pub use retention::Retention;
 #[cfg(any(test, feature = "sim"))]
 pub use seal::recorder_pairs;
 pub use size::{Size, Usage};
-pub use stats::{DelayStats, JobStats, LevelStats, MemtableStats, Stats, WalStats, WriteStats};
+pub use stats::{DelayStats, JobStats, LevelStats, MemtableStats, ReadStats, Stats, WalStats, WriteStats};
 pub use status::{Checkpoint, Recovery, Role, Status, TenantInfo};
 pub use tenant::{Batch, Keyspace, Snapshot, Tenant};
 pub use transaction::Transaction;

@@ -2,7 +2,8 @@
 //! way. Sizes are of this moment; counts are since opening. Nothing here carries a key, a value or a name.
 //!
 //! Counters are relaxed atomics that nobody orders anything by, and are written where other work costs far
-//! more: under the commit lock, at a sync, at a job's end. Reads are not counted.
+//! more: under the commit lock, at a sync, at a job's end, beside a read of a file. Of what readers find in memory only
+//! its number is counted (`read::counters`).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -30,6 +31,8 @@ pub struct Stats {
     pub cache_bytes: u64,
     /// See `cache_bytes`.
     pub cache_bytes_max: u64,
+    /// Reads since opening, and what they had to read from files.
+    pub reads: ReadStats,
     /// The write-ahead log.
     pub wal: WalStats,
     /// Memtables written to tables.
@@ -116,6 +119,21 @@ pub struct WalStats {
     pub written: Lsn,
     /// Syncs by commits and cursors since opening; commits by syncs is the size of a group.
     pub syncs: u64,
+}
+
+/// Reads since opening, of callers. What flush, compaction and verifying read past the cache does not count.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct ReadStats {
+    /// Keys that were looked up.
+    pub gets: u64,
+    /// Ranges that were begun, from either end.
+    pub ranges: u64,
+    /// Blocks, indexes with their filters, and separated values that were not in the cache. By gets and ranges: how
+    /// well the cache serves.
+    pub pieces_read: u64,
+    /// Their sealed bytes, with what was read ahead.
+    pub bytes_read: u64,
 }
 
 /// Flushes or compactions since opening.
@@ -351,6 +369,7 @@ pub(crate) fn stats(inner: &Inner) -> Stats {
         memtables,
         cache_bytes: cache.bytes,
         cache_bytes_max: cache.bytes_max,
+        reads: inner.cache.reads.stats(),
         wal: WalStats {
             segments: inner.wal.segments().len() as u64,
             start: inner.wal.start(),

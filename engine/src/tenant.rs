@@ -287,6 +287,7 @@ impl Keyspace {
     /// The value, and when it expires, if it does.
     fn value(&self, view: &View, tree_key: &[u8], at: SeqNo) -> Result<Option<(Bytes, Option<u64>)>> {
         let inner = self.engine.inner();
+        inner.cache.reads.got();
         let Some(found) = inner.find(view, self.tenant, tree_key, at)? else {
             return Ok(None);
         };
@@ -353,6 +354,7 @@ impl Keyspace {
 
     fn range_between(&self, lower: Vec<u8>, upper: Option<Vec<u8>>, at: Option<SeqNo>) -> Range {
         let inner = self.engine.inner();
+        inner.cache.reads.ranged();
         let view = Guard::into_inner(inner.view());
         let at = at.unwrap_or_else(|| inner.visible());
         Range::new(

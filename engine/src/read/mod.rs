@@ -1,6 +1,7 @@
 //! Reading: cursors over one tenant, merged and made visible at a snapshot.
 
 pub(crate) mod apart;
+pub(crate) mod counters;
 pub(crate) mod cover;
 pub(crate) mod cursor;
 pub(crate) mod digits;

@@ -21,6 +21,7 @@ use super::index::{Index, Level};
 use super::shown::{self, Shelf};
 use super::slot::{self, Slot};
 use crate::hooks::{planted, rare};
+use crate::read::counters::ReadCounters;
 use crate::types::TenantId;
 
 /// What stands between two shards of the cache: fewer, larger ones keep section heads admissible.
@@ -162,6 +163,8 @@ pub(crate) struct BlockCache {
     pieces: Option<Pieces>,
     piece_bytes_max: u64,
     doorkeeper: Arc<Doorkeeper>,
+    /// What readers did, with it and without.
+    pub(crate) reads: ReadCounters,
 }
 
 /// What the cache holds.
@@ -198,7 +201,14 @@ impl BlockCache {
             pieces,
             piece_bytes_max,
             doorkeeper,
+            reads: ReadCounters::default(),
         }
+    }
+
+    /// Counts a piece that a reader did not find here, and the bytes that were read for it.
+    pub(super) fn count_read(&self, bytes: u64) {
+        self.reads.missed();
+        self.reads.read(bytes);
     }
 
     /// Whether a block that is not here should be [kept](BlockCache::keep_block): there is room, or it was missed before.
@@ -325,12 +335,11 @@ impl BlockCache {
 
     /// What it holds now.
     pub(crate) fn usage(&self) -> CacheUsage {
-        self.pieces
-            .as_ref()
-            .map_or_else(CacheUsage::default, |pieces| CacheUsage {
-                bytes: pieces.weight(),
-                bytes_max: pieces.capacity(),
-                pieces: pieces.len() as u64,
-            })
+        let pieces = self.pieces.as_ref();
+        CacheUsage {
+            bytes: pieces.map_or(0, |pieces| pieces.weight()),
+            bytes_max: pieces.map_or(0, |pieces| pieces.capacity()),
+            pieces: pieces.map_or(0, |pieces| pieces.len() as u64),
+        }
     }
 }

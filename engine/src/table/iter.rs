@@ -172,16 +172,18 @@ impl TableCursor {
             .as_ref()
             .is_some_and(|ahead| ahead.slice(&span).is_some());
         let room = |len| room(len, handle.entries);
-        let mut alone = None;
+        let (mut alone, mut bytes_read) = (None, 0);
         if !held && u64::from(handle.bytes) >= ahead_bytes {
             // A large value: not worth holding on to.
             alone = Some(self.table.read_with_room(&span, room)?);
+            bytes_read = u64::from(handle.bytes);
         } else if !held {
             // Up to the section's head. Decoding the index checked that its blocks end there.
             let last = head.index.handle(head.index.len() - 1);
             let limit = last.and_then(|handle| handle.end()).unwrap_or(span.end);
             let end = span.start.saturating_add(ahead_bytes).min(limit);
             let bytes = self.table.read(&(span.start..end))?;
+            bytes_read = bytes.len() as u64;
             self.ahead = Some(Ahead {
                 start: span.start,
                 bytes,
@@ -199,6 +201,7 @@ impl TableCursor {
         });
         let block = reader.decode(&source.key, head, part, sealed)?;
         if !self.sweep {
+            self.table.cache.count_read(bytes_read);
             reader.keep_if_asked_for_again(head, part, &block);
         }
         Ok(Some(block))

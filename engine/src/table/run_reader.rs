@@ -156,6 +156,9 @@ impl<'a> RunReader<'a> {
         }
         let Some(key) = self.key()? else { return Ok(None) };
         let index_at = offset.saturating_add(u64::from(filter_bytes));
+        table
+            .cache
+            .count_read(u64::from(filter_bytes) + u64::from(index_bytes));
         let mut sealed = table.read(&(offset..index_at.saturating_add(u64::from(index_bytes))))?;
         let short = || table.damage(offset, "table index", Malformed("bytes inside the file"));
         let (filter, index) = sealed
@@ -241,6 +244,7 @@ impl<'a> RunReader<'a> {
 
     fn sealed(&self, handle: &Handle, room: impl FnOnce(usize) -> usize) -> Result<Vec<u8>> {
         let end = handle.offset.saturating_add(u64::from(handle.bytes));
+        self.table.cache.count_read(u64::from(handle.bytes));
         self.table.read_with_room(&(handle.offset..end), room)
     }
 

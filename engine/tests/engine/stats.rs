@@ -148,3 +148,40 @@ fn tenants_usage_then_its_own_alone_and_not_found_when_deleted() {
     engine.delete_tenant("t").unwrap();
     assert_eq!(tenant.usage().unwrap_err().kind(), ErrorKind::NotFound);
 }
+
+#[test]
+fn reads_then_counted_and_those_that_find_nothing_in_the_cache_with_their_bytes() {
+    let (_fs, engine, tenant) = open();
+    let space = tenant.keyspace("a").unwrap();
+    for key in 0..100u32 {
+        space.put(key.to_be_bytes(), [7; 100]).unwrap();
+    }
+    let reads = || engine.stats().reads;
+    let began = reads();
+    space.get(7u32.to_be_bytes()).unwrap().unwrap();
+    space.multi_get([1u32, 2, 3].map(u32::to_be_bytes)).unwrap();
+    assert!(space.get("none").unwrap().is_none());
+    assert_eq!(space.iter().count(), 100);
+    let in_memory = reads();
+    assert_eq!(
+        (in_memory.gets, in_memory.ranges),
+        (began.gets + 5, began.ranges + 1)
+    );
+    assert_eq!((in_memory.pieces_read, in_memory.bytes_read), (0, 0));
+
+    engine.flush().unwrap();
+    assert_eq!(reads(), in_memory, "flush is no reader");
+    space.get(7u32.to_be_bytes()).unwrap().unwrap();
+    let once = reads();
+    // The index and a block.
+    assert_eq!(once.pieces_read, 2);
+    assert!(once.bytes_read > 256 && once.bytes_read < engine.status().table_bytes);
+    space.get(7u32.to_be_bytes()).unwrap().unwrap();
+    assert_eq!(reads().pieces_read, 2, "now it is in the cache");
+    assert_eq!(space.iter().count(), 100);
+    let all = reads();
+    assert!(all.pieces_read > 10 && all.bytes_read > 10_000, "{all:?}");
+    engine.compact().unwrap();
+    engine.verify().unwrap();
+    assert_eq!(reads(), all, "nor are compaction and verifying");
+}

@@ -72,6 +72,16 @@ fn rows(stats: &StatsResponse) -> Vec<Vec<String>> {
             format!("{} of {}", bytes(stats.cache_bytes), bytes(stats.cache_bytes_max)),
         ),
         row(
+            "reads",
+            format!(
+                "{} gets, {} ranges; not in the cache {} pieces, {} read",
+                count(stats.gets),
+                count(stats.ranges),
+                count(stats.pieces_read),
+                bytes(stats.bytes_read)
+            ),
+        ),
+        row(
             "log",
             format!(
                 "{} in {} segments, {} not in tables, {} not on stable storage",
@@ -168,6 +178,9 @@ fn to_json(stats: &StatsResponse) -> Value {
             })
         })
     };
+    let reads = json!({
+        "gets": stats.gets, "ranges": stats.ranges, "pieces_read": stats.pieces_read, "bytes_read": stats.bytes_read,
+    });
     json!({
         "levels": levels.collect::<Vec<_>>(), "dead_bytes": stats.dead_bytes,
         "value_files": stats.value_files, "values": stats.values, "value_bytes": stats.value_bytes,
@@ -175,6 +188,7 @@ fn to_json(stats: &StatsResponse) -> Value {
         "memtable_bytes": stats.memtable_bytes, "immutable_memtable_bytes": stats.immutable_memtable_bytes,
         "immutable_memtables": stats.immutable_memtables, "memtable_bytes_max": stats.memtable_bytes_max,
         "cache_bytes": stats.cache_bytes, "cache_bytes_max": stats.cache_bytes_max,
+        "reads": reads,
         "wal_segments": stats.wal_segments, "wal_start_lsn": stats.wal_start_lsn,
         "wal_flushed_lsn": stats.wal_flushed_lsn, "wal_durable_lsn": stats.wal_durable_lsn,
         "wal_written_lsn": stats.wal_written_lsn, "wal_syncs": stats.wal_syncs,

@@ -105,6 +105,8 @@ fn a_condition_that_does_not_hold_is_exit_16_and_a_time_to_live_is_kept() {
     dev.run(&["stats"]).exits(2).says("--node");
     let stats = dev.run(&["stats", "--node", "a", "-o", "json"]).exits(0).json();
     assert!(stats["commits"].as_u64() >= Some(4), "{stats}");
+    assert!(stats["reads"]["gets"].as_u64() >= Some(3), "{stats}");
+    assert!(stats["reads"]["ranges"].as_u64() >= Some(2), "{stats}");
     assert_eq!(
         (&stats["value_files"], &stats["value_garbage_bytes"]),
         (&0.into(), &0.into()),

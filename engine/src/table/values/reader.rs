@@ -92,6 +92,7 @@ impl ValueFile {
         if let Some(value) = cached.filter(|value| value.len() == reference.length as usize) {
             return Ok(Some(value));
         }
+        self.cache.count_read(u64::from(reference.bytes));
         let value = self.read(owner, reference)?;
         if let Some(value) = &value {
             let (cache, number) = (&self.cache, self.meta.number);

@@ -113,6 +113,16 @@ pub struct StatsResponse {
     pub cache_bytes: u64,
     #[prost(uint64, tag = "15")]
     pub cache_bytes_max: u64,
+    /// Since opening: keys looked up; ranges begun; blocks, indexes and values that were not in the cache; bytes read from
+    /// files for them.
+    #[prost(uint64, tag = "16")]
+    pub gets: u64,
+    #[prost(uint64, tag = "17")]
+    pub ranges: u64,
+    #[prost(uint64, tag = "18")]
+    pub pieces_read: u64,
+    #[prost(uint64, tag = "19")]
+    pub bytes_read: u64,
     /// The write-ahead log: segments; oldest position kept; before `wal_flushed_lsn` all is in tables; end on stable
     /// storage, and as written; syncs.
     #[prost(uint64, tag = "20")]
