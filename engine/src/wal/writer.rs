@@ -245,7 +245,8 @@ impl Wal {
         let mut bytes = Vec::new();
         start_record(&self.fields(tail, RecordKind::Close, seqno), 0, &mut bytes);
         let after = finish_record(tail.chain, &segment.chain, &mut bytes);
-        self.write_record(tail, &bytes, after, false)
+        // Trimming and a sync follow.
+        self.write_record(tail, &bytes, after, true)
     }
 
     fn fields(&self, tail: &Tail, kind: RecordKind, seqno: SeqNo) -> RecordFields {
