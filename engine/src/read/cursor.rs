@@ -16,7 +16,7 @@ use bytes::Bytes;
 use crate::error::Result;
 use crate::expiry::{DATE_BYTES, STAMP_BYTES};
 use crate::hooks::rare;
-use crate::table::Reference;
+use crate::table::{Reference, Stretch};
 use crate::types::SeqNo;
 
 /// What an entry says about its key. 0 is unused, so zeroed bytes never decode.
@@ -218,6 +218,14 @@ pub(crate) trait Cursor: Send {
     fn is_newest(&self) -> bool {
         false
     }
+    /// What follows the entry that the cursor is on as far as it lies in the same block, with nothing of other
+    /// sources in between: to go over without the cursor, which stays where it is. None says nothing. Going
+    /// forwards only.
+    fn stretch(&mut self) -> Option<Stretch> {
+        None
+    }
+    /// To the entry that the stretch is on, which the cursor lent last and has not moved since.
+    fn catch_up(&mut self, _with: &Stretch) {}
 }
 
 impl<C: Cursor + ?Sized> Cursor for Box<C> {
@@ -250,5 +258,11 @@ impl<C: Cursor + ?Sized> Cursor for Box<C> {
     }
     fn is_newest(&self) -> bool {
         (**self).is_newest()
+    }
+    fn stretch(&mut self) -> Option<Stretch> {
+        (**self).stretch()
+    }
+    fn catch_up(&mut self, with: &Stretch) {
+        (**self).catch_up(with)
     }
 }

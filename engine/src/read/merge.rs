@@ -17,6 +17,7 @@ use std::cmp::Ordering;
 use crate::error::Result;
 use crate::hooks::{planted, rare};
 use crate::read::cursor::{Cursor, Entry, EntryRef};
+use crate::table::Stretch;
 use crate::types::SeqNo;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -316,6 +317,29 @@ impl Cursor for MergeCursor {
                 source.is_some_and(|source| source.is_newest())
             }
             _ => false,
+        }
+    }
+
+    fn stretch(&mut self) -> Option<Stretch> {
+        if self.lead == Lead::None && self.direction == Direction::Forward {
+            self.find_lead();
+        }
+        let source = self.heap.first().and_then(|top| self.sources.get_mut(*top))?;
+        match self.lead {
+            Lead::None => None,
+            Lead::Below if planted!(StretchTakesEqualKeys) => {
+                let past = [&self.bound[..], &[0]].concat();
+                source.stretch().map(|stretch| stretch.below(&past))
+            }
+            Lead::Below => source.stretch().map(|stretch| stretch.below(&self.bound)),
+            Lead::Alone => source.stretch(),
+        }
+    }
+
+    fn catch_up(&mut self, with: &Stretch) {
+        // It stays below `bound`, and so where it is in the heap.
+        if let Some(source) = self.heap.first().and_then(|top| self.sources.get_mut(*top)) {
+            source.catch_up(with);
         }
     }
 }

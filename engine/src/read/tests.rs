@@ -15,7 +15,7 @@ use crate::types::{SeqNo, TenantId};
 
 const TENANT: TenantId = TenantId(1);
 
-fn memtable(entries: &[Entry]) -> Box<dyn Cursor> {
+pub(crate) fn memtable(entries: &[Entry]) -> Box<dyn Cursor> {
     let memtable = Arc::new(Memtable::new());
     for Entry {
         key,

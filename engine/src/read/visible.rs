@@ -2,10 +2,12 @@
 //! that is a put and has not ended. Whether it has is asked when the cursor comes to it, of the time that every
 //! step is given; what is current stays current until the next step.
 //!
-//! Invariants: going forwards, the source stands on the current entry. Going backwards, versions of a key come
-//! oldest first, so that the source has to step to a smaller key before it is known which one counts; the current
-//! entry is then held. Where the source knows that a key has but one version, it stands on that, as forwards.
-//! An error leaves the cursor unpositioned. Outside the bounds nothing is read beyond the first entry met there.
+//! Invariants: going forwards, the source stands on the current entry, or it has lent a stretch, in which the current
+//! entry is, and stands somewhere before that: it is told where to go on when the stretch ends. Going backwards,
+//! versions of a key come oldest first, so that the source has to step to a smaller key before it is known which
+//! one counts; the current entry is then held. Where the source knows that a key has but one version, it stands on
+//! that, as forwards. An error leaves the cursor unpositioned. Outside the bounds nothing is read beyond the first
+//! entry met there.
 
 use bytes::Bytes;
 
@@ -13,6 +15,7 @@ use crate::error::Result;
 use crate::expiry::Shows;
 use crate::hooks::planted;
 use crate::read::cursor::{Cursor, Entry, EntryRef};
+use crate::table::Stretch;
 use crate::types::SeqNo;
 
 /// Steps over versions of one key before it is cheaper to seek past them.
@@ -23,6 +26,8 @@ enum Current {
     None,
     /// The source stands on it; versions that are newer than the snapshot may stand before.
     Source,
+    /// In a stretch that the source lent: it stands somewhere before. Going forwards.
+    Lent(Stretch),
     /// The source stands on it, and it is the only version of its key: going backwards.
     Only,
     /// Here; the source has gone on to a smaller key: going backwards.
@@ -95,9 +100,23 @@ impl<C: Cursor> VisibleCursor<C> {
 
     /// To the next visible entry; unpositioned after the last. Does nothing when unpositioned.
     pub(crate) fn next(&mut self, times: &Shows<'_>) -> Result<()> {
+        if self.next_in_stretch(times) {
+            return Ok(());
+        }
         match std::mem::replace(&mut self.current, Current::None) {
             Current::None => return Ok(()),
-            Current::Source | Current::Only => self.source.next_key()?,
+            Current::Source => match self.lend() {
+                Some(mut stretch) => {
+                    if stretch.next(self.snapshot, times) {
+                        self.current = Current::Lent(stretch);
+                        return Ok(());
+                    }
+                    self.leave(&stretch)?;
+                }
+                None => self.source.next_key()?,
+            },
+            Current::Lent(stretch) => self.leave(&stretch)?,
+            Current::Only => self.source.next_key()?,
             Current::Held(entry) => {
                 // The end of the key's versions, unless one has the smallest number of all.
                 self.source.seek(&entry.key, SeqNo::ZERO)?;
@@ -109,6 +128,25 @@ impl<C: Cursor> VisibleCursor<C> {
         self.settle_forward(times)
     }
 
+    /// The same, if that takes no more than a look at the block that it is in. False: [`next`](VisibleCursor::next)
+    /// does it.
+    #[inline(always)]
+    pub(crate) fn next_in_stretch(&mut self, times: &Shows<'_>) -> bool {
+        match &mut self.current {
+            Current::Lent(stretch) => stretch.next(self.snapshot, times),
+            _ => false,
+        }
+    }
+
+    /// The stretch that it is in.
+    #[inline(always)]
+    pub(crate) fn stretch(&self) -> Option<&Stretch> {
+        match &self.current {
+            Current::Lent(stretch) => Some(stretch),
+            _ => None,
+        }
+    }
+
     /// To the previous visible entry; unpositioned before the first. Does nothing when unpositioned.
     pub(crate) fn prev(&mut self, times: &Shows<'_>) -> Result<()> {
         match std::mem::replace(&mut self.current, Current::None) {
@@ -118,6 +156,7 @@ impl<C: Cursor> VisibleCursor<C> {
                     self.source.seek_before(&key)?;
                 }
             }
+            Current::Lent(stretch) => self.source.seek_before(stretch.entry().key)?,
             Current::Only => self.source.prev()?,
             Current::Held(_) => {}
         }
@@ -134,6 +173,7 @@ impl<C: Cursor> VisibleCursor<C> {
         match &self.current {
             Current::None => None,
             Current::Source | Current::Only => self.source.entry(),
+            Current::Lent(stretch) => Some(stretch.entry()),
             Current::Held(entry) => Some(entry.view()),
         }
     }
@@ -143,7 +183,29 @@ impl<C: Cursor> VisibleCursor<C> {
         match &self.current {
             Current::None => None,
             Current::Source | Current::Only => self.source.owned(),
+            Current::Lent(stretch) => Some(stretch.owned()),
             Current::Held(entry) => Some(entry.clone()),
+        }
+    }
+
+    /// What the source lends, as far as the upper bound.
+    fn lend(&mut self) -> Option<Stretch> {
+        let stretch = self.source.stretch()?;
+        Some(match &self.upper {
+            Some(upper) => stretch.below(upper),
+            None => stretch,
+        })
+    }
+
+    /// Past what a stretch has come to, at its end.
+    fn leave(&mut self, stretch: &Stretch) -> Result<()> {
+        if !planted!(StretchLeftBehind) {
+            self.source.catch_up(stretch);
+        }
+        match self.source.entry() {
+            // What is newer says nothing of the versions behind it.
+            Some(entry) if entry.seqno > self.snapshot => Ok(()),
+            _ => self.source.next_key(),
         }
     }
 

@@ -11,7 +11,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::block::{Block, Parts, room};
+use super::block::{Block, Parts, Stretch, room};
 use super::cache::Head;
 use super::format::Run;
 use super::index::Level;
@@ -407,5 +407,19 @@ impl Cursor for TableCursor {
             let inside = place.index > 0 || planted!(NewestByBlock);
             inside && !place.block.same_key(place.index)
         })
+    }
+
+    fn stretch(&mut self) -> Option<Stretch> {
+        let place = self.place.as_ref()?;
+        Stretch::new(&place.block, place.index, place.parts)
+    }
+
+    fn catch_up(&mut self, with: &Stretch) {
+        let (block, index) = with.place();
+        if let Some(place) = &mut self.place
+            && Arc::ptr_eq(&place.block, block)
+        {
+            place.step(index);
+        }
     }
 }
