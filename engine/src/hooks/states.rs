@@ -202,6 +202,8 @@ crate::named_states! {
         LeadLost,
         /// a stretch was cut, at the next key of another source or where the range ends
         StretchCut,
+        /// a stretch was too short to lend the next at once
+        StretchTooShort,
         /// a stretch had versions that are newer than what was read at
         NewerInStretch,
         /// a read was answered by a full memtable

@@ -224,8 +224,10 @@ pub(crate) trait Cursor: Send {
     fn stretch(&mut self) -> Option<Stretch> {
         None
     }
-    /// To the entry that the stretch is on, which the cursor lent last and has not moved since.
-    fn catch_up(&mut self, _with: &Stretch) {}
+    /// To where a stretch goes on from its end: one that the cursor lent last, and has not moved since.
+    fn leave(&mut self, _stretch: &Stretch) -> Result<()> {
+        Ok(())
+    }
 }
 
 impl<C: Cursor + ?Sized> Cursor for Box<C> {
@@ -262,7 +264,7 @@ impl<C: Cursor + ?Sized> Cursor for Box<C> {
     fn stretch(&mut self) -> Option<Stretch> {
         (**self).stretch()
     }
-    fn catch_up(&mut self, with: &Stretch) {
-        (**self).catch_up(with)
+    fn leave(&mut self, stretch: &Stretch) -> Result<()> {
+        (**self).leave(stretch)
     }
 }

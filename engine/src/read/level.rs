@@ -243,9 +243,7 @@ impl Cursor for LevelCursor {
         self.open.as_mut().and_then(TableCursor::stretch)
     }
 
-    fn catch_up(&mut self, with: &Stretch) {
-        if let Some(cursor) = &mut self.open {
-            cursor.catch_up(with);
-        }
+    fn leave(&mut self, stretch: &Stretch) -> Result<()> {
+        self.forward(|cursor| cursor.leave(stretch))
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes};
 
 use super::cursor::{Cursor, EntryKind, EntryRef};
-use super::visible::VisibleCursor;
+use super::visible::{Bounds, VisibleCursor};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::expiry;
@@ -33,9 +33,7 @@ pub struct Range {
     seen: Arc<Seen>,
     view: Arc<View>,
     at: SeqNo,
-    /// Tree keys: `lower` inclusive, `upper` exclusive; None is the tenant's end.
-    lower: Bytes,
-    upper: Option<Bytes>,
+    bounds: Arc<Bounds>,
     /// Each stands on what it yielded last.
     front: Side,
     back: Side,
@@ -52,10 +50,9 @@ impl Range {
         (tenant, keyspace): (TenantId, KeyspaceId),
         seen: Arc<Seen>,
         (view, at): (Arc<View>, SeqNo),
-        lower: Vec<u8>,
-        upper: Option<Vec<u8>>,
+        bounds: Bounds,
     ) -> Range {
-        let done = upper.as_ref().is_some_and(|upper| *upper <= lower);
+        let done = bounds.upper.as_ref().is_some_and(|upper| *upper <= bounds.lower);
         Range {
             engine,
             tenant,
@@ -63,8 +60,7 @@ impl Range {
             seen,
             view,
             at,
-            lower: lower.into(),
-            upper: upper.map(Bytes::from),
+            bounds: Arc::new(bounds),
             front: None,
             back: None,
             done,
@@ -85,10 +81,8 @@ impl Range {
     }
 
     fn cursor(&self) -> Result<VisibleCursor<Box<dyn Cursor>>> {
-        Ok(
-            VisibleCursor::new(self.view.cursor(self.tenant, self.at)?, self.at)
-                .bounded(self.lower.clone(), self.upper.clone()),
-        )
+        let source = self.view.cursor(self.tenant, self.at)?;
+        Ok(VisibleCursor::bounded(source, self.at, self.bounds.clone()))
     }
 
     fn check(&self) -> Result<()> {
@@ -150,9 +144,8 @@ impl Range {
         match &mut self.front {
             Some(cursor) => cursor.next(&times)?,
             None => {
-                let mut cursor = self.cursor()?;
-                cursor.seek(&times, &self.lower)?;
-                self.front = Some(cursor);
+                let cursor = self.cursor()?;
+                self.front.insert(cursor).seek(&times, &self.bounds.lower)?;
             }
         }
         // Nothing at or above the upper bound comes out of a bounded cursor.
@@ -165,12 +158,8 @@ impl Range {
         match &mut self.back {
             Some(cursor) => cursor.prev(&times)?,
             None => {
-                let mut cursor = self.cursor()?;
-                match &self.upper {
-                    Some(upper) => cursor.seek_before(&times, upper)?,
-                    None => cursor.seek_last(&times)?,
-                }
-                self.back = Some(cursor);
+                let cursor = self.cursor()?;
+                self.back.insert(cursor).seek_last(&times)?;
             }
         }
         self.arrive(false)

@@ -9,7 +9,7 @@
 //! that, as forwards. An error leaves the cursor unpositioned. Outside the bounds nothing is read beyond the first
 //! entry met there.
 
-use bytes::Bytes;
+use std::sync::Arc;
 
 use crate::error::Result;
 use crate::expiry::Shows;
@@ -38,46 +38,49 @@ enum Current {
 pub(crate) struct VisibleCursor<C> {
     source: C,
     snapshot: SeqNo,
-    /// No key below this is yielded.
-    lower: Bytes,
-    /// No key at or above this is yielded; None = no bound.
-    upper: Option<Bytes>,
+    bounds: Arc<Bounds>,
     current: Current,
+}
+
+/// The tree keys between which a range lies.
+#[derive(Default)]
+pub(crate) struct Bounds {
+    /// No key below this is yielded.
+    pub lower: Vec<u8>,
+    /// No key at or above this is yielded; None = no bound.
+    pub upper: Option<Vec<u8>>,
 }
 
 impl<C: Cursor> VisibleCursor<C> {
     /// Over all of `source`, as of `snapshot`. Unpositioned.
     pub(crate) fn new(source: C, snapshot: SeqNo) -> VisibleCursor<C> {
+        VisibleCursor::bounded(source, snapshot, Arc::default())
+    }
+
+    /// Over what of `source` is inside `bounds`, as of `snapshot`; stops at them: a scan of one keyspace never walks
+    /// the next one's deleted entries. Unpositioned.
+    pub(crate) fn bounded(source: C, snapshot: SeqNo, bounds: Arc<Bounds>) -> VisibleCursor<C> {
         VisibleCursor {
             source,
             snapshot,
-            lower: Bytes::new(),
-            upper: None,
+            bounds,
             current: Current::None,
         }
-    }
-
-    /// Yields only tree keys in `lower .. upper` (None = no upper bound), and stops at them: a scan of
-    /// one keyspace never walks the next one's deleted entries.
-    #[must_use]
-    pub(crate) fn bounded(mut self, lower: Bytes, upper: Option<Bytes>) -> VisibleCursor<C> {
-        self.lower = lower;
-        self.upper = upper;
-        self
     }
 
     /// To the first visible entry whose tree key is at or after `key`.
     pub(crate) fn seek(&mut self, times: &Shows<'_>, key: &[u8]) -> Result<()> {
         self.current = Current::None;
-        let key = key.max(&self.lower);
+        let key = key.max(&self.bounds.lower);
         self.source.seek(key, self.snapshot)?;
         self.settle_forward(times)
     }
 
     /// To the last visible entry whose tree key is smaller than `key`.
+    #[cfg(test)]
     pub(crate) fn seek_before(&mut self, times: &Shows<'_>, key: &[u8]) -> Result<()> {
         self.current = Current::None;
-        let key = self.upper.as_deref().map_or(key, |upper| key.min(upper));
+        let key = self.bounds.upper.as_deref().map_or(key, |upper| key.min(upper));
         self.source.seek_before(key)?;
         self.settle_backward(times)
     }
@@ -91,7 +94,7 @@ impl<C: Cursor> VisibleCursor<C> {
     /// To the last visible entry.
     pub(crate) fn seek_last(&mut self, times: &Shows<'_>) -> Result<()> {
         self.current = Current::None;
-        match &self.upper {
+        match &self.bounds.upper {
             Some(upper) => self.source.seek_before(upper)?,
             None => self.source.seek_last()?,
         }
@@ -125,7 +128,14 @@ impl<C: Cursor> VisibleCursor<C> {
                 }
             }
         }
-        self.settle_forward(times)
+        self.settle_forward(times)?;
+        // Who has come here by a step is likely to go on.
+        if let Current::Source = self.current
+            && let Some(stretch) = self.lend()
+        {
+            self.current = Current::Lent(stretch);
+        }
+        Ok(())
     }
 
     /// The same, if that takes no more than a look at the block that it is in. False: [`next`](VisibleCursor::next)
@@ -191,7 +201,7 @@ impl<C: Cursor> VisibleCursor<C> {
     /// What the source lends, as far as the upper bound.
     fn lend(&mut self) -> Option<Stretch> {
         let stretch = self.source.stretch()?;
-        Some(match &self.upper {
+        Some(match &self.bounds.upper {
             Some(upper) => stretch.below(upper),
             None => stretch,
         })
@@ -199,21 +209,22 @@ impl<C: Cursor> VisibleCursor<C> {
 
     /// Past what a stretch has come to, at its end.
     fn leave(&mut self, stretch: &Stretch) -> Result<()> {
-        if !planted!(StretchLeftBehind) {
-            self.source.catch_up(stretch);
+        if planted!(StretchLeftBehind) {
+            return self.source.next_key();
         }
-        match self.source.entry() {
-            // What is newer says nothing of the versions behind it.
-            Some(entry) if entry.seqno > self.snapshot => Ok(()),
-            _ => self.source.next_key(),
-        }
+        self.source.leave(stretch)
     }
 
     /// From the source's entry on, the first that is visible.
     fn settle_forward(&mut self, times: &Shows<'_>) -> Result<()> {
         let mut steps = 0;
         while let Some(entry) = self.source.entry() {
-            if self.upper.as_deref().is_some_and(|upper| entry.key >= upper) {
+            if self
+                .bounds
+                .upper
+                .as_deref()
+                .is_some_and(|upper| entry.key >= upper)
+            {
                 return Ok(());
             }
             if entry.seqno > self.snapshot {
@@ -254,7 +265,7 @@ impl<C: Cursor> VisibleCursor<C> {
                     self.current = Current::Held(found);
                     return Ok(());
                 }
-                if entry.key < &self.lower[..] {
+                if entry.key < &self.bounds.lower[..] {
                     return Ok(());
                 }
                 if self.source.is_newest() {

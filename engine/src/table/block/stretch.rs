@@ -21,6 +21,8 @@ pub(crate) struct Stretch {
     at: usize,
     end: usize,
     parts: Parts,
+    /// Whether the key that it is on is done with: older versions of it do not count.
+    done: bool,
 }
 
 impl Stretch {
@@ -31,7 +33,13 @@ impl Stretch {
             at,
             end: block.len(),
             parts,
+            done: true,
         })
+    }
+
+    /// Entries after the one that it is on.
+    pub(crate) fn len(&self) -> usize {
+        self.end - self.at - 1
     }
 
     /// Without the entries that are not below `key`; but for the one it is on.
@@ -49,26 +57,23 @@ impl Stretch {
     }
 
     /// To the next key of which who reads at `snapshot` sees a version, and to that. False if there is none: then it
-    /// is on the last entry that it looked at, all versions of whose key are done with if it is not newer than
-    /// `snapshot`.
+    /// is on the last entry that it looked at.
     #[inline(always)]
     pub(crate) fn next(&mut self, snapshot: SeqNo, times: &Shows<'_>) -> bool {
-        // Whether the key that it is on is done with: older versions do not count.
-        let mut done = true;
         while self.at + 1 < self.end {
             let Some(place) = self.block.place(self.at + 1) else {
                 return false;
             };
             self.at += 1;
-            if done && place & SAME_KEY != 0 && !planted!(StretchShowsOldVersions) {
+            if self.done && place & SAME_KEY != 0 && !planted!(StretchShowsOldVersions) {
                 continue;
             }
             let Some(parts) = self.block.parts_at(place) else {
                 return false;
             };
             let entry = self.block.view(&parts);
-            done = entry.seqno <= snapshot;
-            if !done {
+            self.done = entry.seqno <= snapshot;
+            if !self.done {
                 rare!(NewerInStretch);
             } else if times.shows(entry.kind, entry.value) {
                 self.parts = parts;
@@ -78,9 +83,14 @@ impl Stretch {
         false
     }
 
-    /// The block, and the entry in it, that it is on.
-    pub(in crate::table) fn place(&self) -> (&Arc<Block>, usize) {
-        (&self.block, self.at)
+    /// Whether nothing that follows with the key that it is on counts. False: that is newer than the reader.
+    pub(in crate::table) fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// The entry of the block that it is on.
+    pub(in crate::table) fn at(&self) -> usize {
+        self.at
     }
 
     /// The entry that was shown last.
