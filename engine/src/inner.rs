@@ -243,12 +243,10 @@ impl Inner {
         Ok(())
     }
 
-    /// Whether a handle need not look again at its tenant, at what was deleted, and at its keyspace's rule, of which
-    /// it had none.
+    /// Whether a handle need not look again at its tenant, and at its keyspace's rule, of which it had none.
     #[inline]
     pub fn is_unchanged(&self, seen: &Seen) -> bool {
         seen.live.load(Ordering::Relaxed) == self.keystore.losses().saturating_add(1)
-            && !self.any_dropped.load(Ordering::Acquire)
             && seen.unruled.load(Ordering::Relaxed) == self.settings.newest().0
     }
 

@@ -5,6 +5,7 @@
 //! for its results.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::{Buf, Bytes};
 
@@ -94,7 +95,8 @@ impl Range {
     /// What every step looks at: whether there is still something to read, and by which rule.
     #[inline]
     fn look(&self) -> Result<Option<Arc<Rule>>> {
-        if self.engine.inner().is_unchanged(&self.seen) {
+        let inner = self.engine.inner();
+        if inner.is_unchanged(&self.seen) && !inner.any_dropped.load(Ordering::Acquire) {
             return Ok(None);
         }
         self.look_again()
@@ -125,6 +127,9 @@ impl Range {
     }
 
     /// A step of the front as most are: in a stretch, with nothing to look at beside. False: it takes more.
+    ///
+    /// Whether the keyspace is deleted was asked when the front was made: a deletion that comes later is newer than
+    /// the version that is read at.
     #[inline(always)]
     fn glide(&mut self) -> bool {
         let inner = self.engine.inner();
