@@ -243,6 +243,13 @@ impl Inner {
         Ok(())
     }
 
+    /// Whether a handle need not look again at its tenant, and at its keyspace's rule, of which it had none.
+    #[inline]
+    pub fn is_unchanged(&self, seen: &Seen) -> bool {
+        seen.live.load(Ordering::Relaxed) == self.keystore.losses().saturating_add(1)
+            && seen.unruled.load(Ordering::Relaxed) == self.settings.newest().0
+    }
+
     /// Whether a read at `at` finds the keyspace; None asks for a write, which comes after everything.
     #[inline]
     pub fn check_keyspace(&self, tenant: TenantId, keyspace: KeyspaceId, at: Option<SeqNo>) -> Result<()> {

@@ -28,7 +28,7 @@ use crate::expiry::{self, ExpiryClock, NEVER};
 use crate::hooks::{planted, rare};
 use crate::inner::{Inner, Seen, View};
 use crate::read::cursor::EntryKind;
-use crate::read::visible::VisibleCursor;
+use crate::read::visible::{Bounds, VisibleCursor};
 use crate::retention::{Retention, Rule};
 use crate::tenant::{Keyspace, Tenant};
 use crate::types::{KeyspaceId, Position, SeqNo, TenantId};
@@ -126,10 +126,13 @@ impl Settings {
         if planted!(RetentionForgotten) {
             return Ok(());
         }
-        let mut cursor = VisibleCursor::new(view.cursor(TenantId::SYSTEM, SeqNo::MAX)?, SeqNo::MAX);
-        let (first, behind) = (catalog_key(RULE, &[]), catalog_key(QUOTA + 1, &[]));
-        cursor = cursor.bounded(first.clone().into(), Some(behind.into()));
-        cursor.seek(&times.by(None), &first)?;
+        let source = view.cursor(TenantId::SYSTEM, SeqNo::MAX)?;
+        let bounds = Arc::new(Bounds {
+            lower: catalog_key(RULE, &[]),
+            upper: Some(catalog_key(QUOTA + 1, &[])),
+        });
+        let mut cursor = VisibleCursor::bounded(source, SeqNo::MAX, bounds.clone());
+        cursor.seek(&times.by(None), &bounds.lower)?;
         while let Some(entry) = cursor.entry() {
             let setting = Setting::parse(entry.key, entry.kind, entry.value, entry.seqno)?;
             let live = |setting: &Setting| match setting {

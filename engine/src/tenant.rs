@@ -20,6 +20,7 @@ use crate::inner::{Seen, View};
 use crate::options::{BATCH_BYTES_MAX, KEY_BYTES_MAX, PutOptions, VALUE_BYTES_MAX};
 use crate::read::cursor::{EntryKind, Found};
 use crate::read::range::Range;
+use crate::read::visible::Bounds;
 use crate::table::Owner;
 use crate::transaction::Transaction;
 use crate::types::{Durability, KeyspaceId, Position, SeqNo, TenantId};
@@ -347,7 +348,7 @@ impl Keyspace {
         let upper = match range.end_bound() {
             Bound::Included(key) => Some(after(key.as_ref())),
             Bound::Excluded(key) => Some(self.tree_key(key.as_ref())),
-            Bound::Unbounded => successor(&self.tree_key(&[])),
+            Bound::Unbounded => successor(&self.id.0.to_be_bytes()),
         };
         (lower, upper)
     }
@@ -362,8 +363,7 @@ impl Keyspace {
             (self.tenant, self.id),
             self.seen.clone(),
             (view, at),
-            lower,
-            upper,
+            Bounds { lower, upper },
         )
     }
 

@@ -70,19 +70,29 @@ fn a_value_is_there_until_its_moment_and_nobody_finds_it_from_then_on() {
 
 #[test]
 fn a_range_leaves_out_what_expires_while_it_is_read() {
-    let machine = fresh();
-    let db = machine.open();
-    for key in ["a", "b", "c", "d"] {
-        db.keyspace.put_with(key, "v", ttl(10)).unwrap();
+    for flushed in [false, true] {
+        let machine = fresh();
+        let db = machine.open();
+        for key in ["a", "b", "c", "d"] {
+            db.keyspace.put_with(key, "v", ttl(10)).unwrap();
+        }
+        db.keyspace.put("e", "v").unwrap();
+        if flushed {
+            db.engine.flush().unwrap();
+        }
+        let (mut forwards, mut backwards) = (db.keyspace.iter(), db.keyspace.iter().rev());
+        let mut lent = db.keyspace.iter();
+        for expected in ["a", "b"] {
+            assert_eq!(forwards.next().unwrap().unwrap().0, expected);
+            assert_eq!(lent.next_ref().unwrap().unwrap().0, expected.as_bytes());
+        }
+        assert_eq!(backwards.next().unwrap().unwrap().0, "e");
+        assert_eq!(backwards.next().unwrap().unwrap().0, "d");
+        machine.pass(10);
+        assert_eq!(keys(forwards), ["e"]);
+        assert_eq!(lent.next_ref().unwrap().unwrap().0, b"e");
+        assert!(lent.next_ref().is_none() && backwards.next().is_none());
     }
-    db.keyspace.put("e", "v").unwrap();
-    let (mut forwards, mut backwards) = (db.keyspace.iter(), db.keyspace.iter().rev());
-    assert_eq!(forwards.next().unwrap().unwrap().0, "a");
-    assert_eq!(backwards.next().unwrap().unwrap().0, "e");
-    assert_eq!(backwards.next().unwrap().unwrap().0, "d");
-    machine.pass(10);
-    assert_eq!(keys(forwards), ["e"]);
-    assert!(backwards.next().is_none());
 }
 
 #[test]

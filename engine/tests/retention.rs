@@ -86,6 +86,28 @@ fn an_entry_is_there_until_its_age_and_nobody_finds_it_from_then_on() {
 }
 
 #[test]
+fn a_range_leaves_out_what_ends_by_a_retention_that_is_set_while_it_is_read() {
+    let machine = fresh();
+    let db = machine.open();
+    for key in ["a", "b", "c", "d", "e"] {
+        db.put(key, "v");
+    }
+    db.engine.flush().unwrap();
+    let (mut lent, mut taken) = (db.keyspace.iter(), db.keyspace.iter());
+    let mut next = || {
+        let (key, _) = taken.next()?.unwrap();
+        assert_eq!(lent.next_ref()?.unwrap().0, key);
+        Some(key)
+    };
+    assert_eq!((next().unwrap(), next().unwrap()), ("a".into(), "b".into()));
+    db.keep(Retention::Days(3));
+    machine.pass(3 * DAY - 1);
+    assert_eq!(next().unwrap(), "c");
+    machine.pass(1);
+    assert_eq!(next(), None);
+}
+
+#[test]
 fn calendar_months_end_on_the_last_day_of_a_short_month() {
     // 31 January 2031, 09:30 UTC: the simulated clock stands before.
     const WRITTEN: u64 = 1_927_618_200_000;

@@ -68,6 +68,12 @@ crate::named_states! {
         DeleteSkippedAlone,
         /// a merge goes on with one source past a key that a newer one has as well
         LeadTakesEqualKeys,
+        /// a range goes over a stretch of one source past a key that a newer one has as well
+        StretchTakesEqualKeys,
+        /// a range shows a key's older versions as well in a stretch
+        StretchShowsOldVersions,
+        /// a source stays where it was when a range has gone over a stretch of it
+        StretchLeftBehind,
         /// a value shows at the very moment at which it expires
         ExpiryOneLate,
         /// a snapshot reads values that have expired

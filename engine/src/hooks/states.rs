@@ -206,6 +206,12 @@ crate::named_states! {
         ManyVersionsSkipped,
         /// a merge that went on with one source met the next of another
         LeadLost,
+        /// a stretch was cut, at the next key of another source or where the range ends
+        StretchCut,
+        /// a stretch was too short to lend the next at once
+        StretchTooShort,
+        /// a stretch had versions that are newer than what was read at
+        NewerInStretch,
         /// a read was answered by a full memtable
         ReadFromImmutable,
         /// an operation was undone by a later one of its batch

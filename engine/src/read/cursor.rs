@@ -16,7 +16,7 @@ use bytes::Bytes;
 use crate::error::Result;
 use crate::expiry::{DATE_BYTES, STAMP_BYTES};
 use crate::hooks::rare;
-use crate::table::Reference;
+use crate::table::{Reference, Stretch};
 use crate::types::SeqNo;
 
 /// What an entry says about its key. 0 is unused, so zeroed bytes never decode.
@@ -218,6 +218,16 @@ pub(crate) trait Cursor: Send {
     fn is_newest(&self) -> bool {
         false
     }
+    /// What follows the entry that the cursor is on as far as it lies in the same block, with nothing of other
+    /// sources in between: to go over without the cursor, which stays where it is. None says nothing. Going
+    /// forwards only.
+    fn stretch(&mut self) -> Option<Stretch> {
+        None
+    }
+    /// To where a stretch goes on from its end: one that the cursor lent last, and has not moved since.
+    fn leave(&mut self, _stretch: &Stretch) -> Result<()> {
+        Ok(())
+    }
 }
 
 impl<C: Cursor + ?Sized> Cursor for Box<C> {
@@ -250,5 +260,11 @@ impl<C: Cursor + ?Sized> Cursor for Box<C> {
     }
     fn is_newest(&self) -> bool {
         (**self).is_newest()
+    }
+    fn stretch(&mut self) -> Option<Stretch> {
+        (**self).stretch()
+    }
+    fn leave(&mut self, stretch: &Stretch) -> Result<()> {
+        (**self).leave(stretch)
     }
 }

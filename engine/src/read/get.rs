@@ -105,7 +105,7 @@ impl View {
             let own = Cover::of_tables(std::slice::from_ref(table), tenant);
             push(Box::new(table.cursor(tenant)?), own);
         }
-        for tables in levels {
+        for tables in levels.filter(|tables| !tables.is_empty()) {
             let own = Cover::of_tables(tables, tenant);
             match level::tables_of(tables, tenant) {
                 [] => {}

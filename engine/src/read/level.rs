@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::read::cursor::{Cursor, Entry, EntryRef};
-use crate::table::{Table, TableCursor};
+use crate::table::{Stretch, Table, TableCursor};
 use crate::types::{SeqNo, TenantId};
 
 /// The part of `tables` (one level, ordered and disjoint) whose range of tenants includes `tenant`.
@@ -237,5 +237,13 @@ impl Cursor for LevelCursor {
 
     fn is_newest(&self) -> bool {
         self.open.as_ref().is_some_and(TableCursor::is_newest)
+    }
+
+    fn stretch(&mut self) -> Option<Stretch> {
+        self.open.as_mut().and_then(TableCursor::stretch)
+    }
+
+    fn leave(&mut self, stretch: &Stretch) -> Result<()> {
+        self.forward(|cursor| cursor.leave(stretch))
     }
 }

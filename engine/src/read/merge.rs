@@ -2,7 +2,8 @@
 //!
 //! A binary heap of the sources that are positioned, smallest entry first while going forwards,
 //! largest first while going backwards. Where one source supplies many keys in a row, as a table does whose
-//! newer sources have little in its range, a step compares with the one key at which another comes first.
+//! newer sources have little in its range, a step compares with the one key at which another comes first; and what
+//! the source has in one block before that key is lent as a stretch, unless such stretches turned out to be short.
 //!
 //! The same place (key and SeqNo) in two sources is the same entry (replay after a crash can leave a
 //! batch in a memtable and in a table): both are yielded, the newer source's first going forwards.
@@ -17,6 +18,7 @@ use std::cmp::Ordering;
 use crate::error::Result;
 use crate::hooks::{planted, rare};
 use crate::read::cursor::{Cursor, Entry, EntryRef};
+use crate::table::Stretch;
 use crate::types::SeqNo;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -38,7 +40,16 @@ pub(crate) struct MergeCursor {
     lead: Lead,
     /// The key that `lead` speaks of.
     bound: Vec<u8>,
+    /// Steps of the source that leads.
+    led: u32,
+    /// So many of them there are before a stretch is lent.
+    patience: u32,
 }
+
+/// A stretch with fewer entries is not worth the making.
+const STRETCH_MIN: usize = 3;
+/// Who lent one of those does not lend the next before so many steps.
+const PATIENCE: u32 = 3;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Lead {
@@ -61,6 +72,8 @@ impl MergeCursor {
             left: Vec::new(),
             lead: Lead::None,
             bound: Vec::new(),
+            led: 0,
+            patience: 0,
         }
     }
 
@@ -118,7 +131,7 @@ impl MergeCursor {
     ) -> Result<()> {
         self.heap.clear();
         self.direction = direction;
-        self.lead = Lead::None;
+        (self.lead, self.led) = (Lead::None, 0);
         for (index, source) in self.sources.iter_mut().enumerate() {
             place(index, source.as_mut())?;
         }
@@ -142,7 +155,7 @@ impl MergeCursor {
         let Some(source) = self.sources.get_mut(top) else {
             return Ok(());
         };
-        self.lead = Lead::None;
+        (self.lead, self.led) = (Lead::None, 0);
         let result = step(source.as_mut());
         let positioned = source.entry().is_some();
         if let Err(error) = result {
@@ -182,7 +195,7 @@ impl MergeCursor {
     }
 
     /// Moves the source on top, which leads, with `step`.
-    fn lead_on(&mut self, step: fn(&mut dyn Cursor) -> Result<()>) -> Result<()> {
+    fn lead_on(&mut self, step: impl FnOnce(&mut dyn Cursor) -> Result<()>) -> Result<()> {
         let source = self.heap.first().and_then(|top| self.sources.get_mut(*top));
         let Some(source) = source else { return Ok(()) };
         if let Err(error) = step(source.as_mut()) {
@@ -197,6 +210,7 @@ impl MergeCursor {
             Lead::Alone => true,
         });
         if leads {
+            self.led = self.led.saturating_add(1);
             return Ok(());
         }
         rare!(LeadLost);
@@ -317,5 +331,36 @@ impl Cursor for MergeCursor {
             }
             _ => false,
         }
+    }
+
+    fn stretch(&mut self) -> Option<Stretch> {
+        if self.led < self.patience {
+            return None;
+        }
+        let top = self.heap.first().copied()?;
+        let stretch = self.sources.get_mut(top)?.stretch()?;
+        if self.lead == Lead::None && self.direction == Direction::Forward {
+            self.find_lead();
+        }
+        let all = stretch.len();
+        let stretch = match self.lead {
+            Lead::None => return None,
+            Lead::Below if planted!(StretchTakesEqualKeys) => {
+                stretch.below(&[&self.bound[..], &[0]].concat())
+            }
+            Lead::Below => stretch.below(&self.bound),
+            Lead::Alone => stretch,
+        };
+        // Sources that take turns would be searched for each of their entries.
+        self.patience = 0;
+        if stretch.len() < STRETCH_MIN.min(all) {
+            rare!(StretchTooShort);
+            self.patience = PATIENCE;
+        }
+        Some(stretch)
+    }
+
+    fn leave(&mut self, stretch: &Stretch) -> Result<()> {
+        self.lead_on(|source| source.leave(stretch))
     }
 }

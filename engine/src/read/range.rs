@@ -5,11 +5,12 @@
 //! for its results.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::{Buf, Bytes};
 
 use super::cursor::{Cursor, EntryKind, EntryRef};
-use super::visible::VisibleCursor;
+use super::visible::{Bounds, VisibleCursor};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::expiry;
@@ -33,9 +34,7 @@ pub struct Range {
     seen: Arc<Seen>,
     view: Arc<View>,
     at: SeqNo,
-    /// Tree keys: `lower` inclusive, `upper` exclusive; None is the tenant's end.
-    lower: Bytes,
-    upper: Option<Bytes>,
+    bounds: Arc<Bounds>,
     /// Each stands on what it yielded last.
     front: Side,
     back: Side,
@@ -52,10 +51,9 @@ impl Range {
         (tenant, keyspace): (TenantId, KeyspaceId),
         seen: Arc<Seen>,
         (view, at): (Arc<View>, SeqNo),
-        lower: Vec<u8>,
-        upper: Option<Vec<u8>>,
+        bounds: Bounds,
     ) -> Range {
-        let done = upper.as_ref().is_some_and(|upper| *upper <= lower);
+        let done = bounds.upper.as_ref().is_some_and(|upper| *upper <= bounds.lower);
         Range {
             engine,
             tenant,
@@ -63,8 +61,7 @@ impl Range {
             seen,
             view,
             at,
-            lower: lower.into(),
-            upper: upper.map(Bytes::from),
+            bounds: Arc::new(bounds),
             front: None,
             back: None,
             done,
@@ -85,10 +82,8 @@ impl Range {
     }
 
     fn cursor(&self) -> Result<VisibleCursor<Box<dyn Cursor>>> {
-        Ok(
-            VisibleCursor::new(self.view.cursor(self.tenant, self.at)?, self.at)
-                .bounded(self.lower.clone(), self.upper.clone()),
-        )
+        let source = self.view.cursor(self.tenant, self.at)?;
+        Ok(VisibleCursor::bounded(source, self.at, self.bounds.clone()))
     }
 
     fn check(&self) -> Result<()> {
@@ -97,14 +92,30 @@ impl Range {
         inner.check_keyspace(self.tenant, self.keyspace, Some(self.at))
     }
 
-    fn rule(&self) -> Option<Arc<Rule>> {
+    /// What every step looks at: whether there is still something to read, and by which rule.
+    #[inline]
+    fn look(&self) -> Result<Option<Arc<Rule>>> {
+        let inner = self.engine.inner();
+        if inner.is_unchanged(&self.seen) && !inner.any_dropped.load(Ordering::Acquire) {
+            return Ok(None);
+        }
+        self.look_again()
+    }
+
+    #[cold]
+    fn look_again(&self) -> Result<Option<Arc<Rule>>> {
+        self.check()?;
         let settings = &self.engine.inner().settings;
-        settings.rule_again(self.tenant, self.keyspace, &self.seen)
+        Ok(settings.rule_again(self.tenant, self.keyspace, &self.seen))
     }
 
     /// The next entry, lent until the next call: key and value as they lie in memory. Otherwise as
     /// [`next`](Iterator::next), with which it takes turns.
     pub fn next_ref(&mut self) -> Option<Result<(&[u8], &[u8])>> {
+        if self.glide() {
+            let stretch = self.front.as_ref()?.stretch()?;
+            return Some(Ok(pair(&stretch.entry(), &self.apart)));
+        }
         let step = self.step(Range::advance);
         lent(&self.front, &self.apart, step)
     }
@@ -115,17 +126,31 @@ impl Range {
         lent(&self.back, &self.apart, step)
     }
 
+    /// A step of the front as most are: in a stretch, with nothing to look at beside. False: it takes more.
+    ///
+    /// Whether the keyspace is deleted was asked when the front was made: a deletion that comes later is newer than
+    /// the version that is read at.
+    #[inline(always)]
+    fn glide(&mut self) -> bool {
+        let inner = self.engine.inner();
+        let plain = !self.done && self.back.is_none() && self.view.version.values.is_empty();
+        match &mut self.front {
+            Some(front) if plain && inner.is_unchanged(&self.seen) => {
+                front.next_in_stretch(&inner.times.by(None))
+            }
+            _ => false,
+        }
+    }
+
     /// Whether the front stands on an entry that is still to be yielded.
     fn advance(&mut self) -> Result<bool> {
-        self.check()?;
-        let (inner, rule) = (self.engine.inner(), self.rule());
+        let (inner, rule) = (self.engine.inner(), self.look()?);
         let times = inner.times.by(rule.as_deref());
         match &mut self.front {
             Some(cursor) => cursor.next(&times)?,
             None => {
-                let mut cursor = self.cursor()?;
-                cursor.seek(&times, &self.lower)?;
-                self.front = Some(cursor);
+                let cursor = self.cursor()?;
+                self.front.insert(cursor).seek(&times, &self.bounds.lower)?;
             }
         }
         // Nothing at or above the upper bound comes out of a bounded cursor.
@@ -133,18 +158,13 @@ impl Range {
     }
 
     fn retreat(&mut self) -> Result<bool> {
-        self.check()?;
-        let (inner, rule) = (self.engine.inner(), self.rule());
+        let (inner, rule) = (self.engine.inner(), self.look()?);
         let times = inner.times.by(rule.as_deref());
         match &mut self.back {
             Some(cursor) => cursor.prev(&times)?,
             None => {
-                let mut cursor = self.cursor()?;
-                match &self.upper {
-                    Some(upper) => cursor.seek_before(&times, upper)?,
-                    None => cursor.seek_last(&times)?,
-                }
-                self.back = Some(cursor);
+                let cursor = self.cursor()?;
+                self.back.insert(cursor).seek_last(&times)?;
             }
         }
         self.arrive(false)
@@ -220,14 +240,18 @@ fn lent<'a>(
     if let Err(error) = step? {
         return Some(Err(error));
     }
-    let entry = side.as_ref()?.entry()?;
+    Some(Ok(pair(&side.as_ref()?.entry()?, apart)))
+}
+
+#[inline]
+fn pair<'a>(entry: &EntryRef<'a>, apart: &'a [u8]) -> (&'a [u8], &'a [u8]) {
     // The keyspace id is the first four bytes of every tree key in range.
     let key = entry.key.get(4..).unwrap_or_default();
     let value = match entry.kind {
         EntryKind::Separated => apart,
         kind => expiry::lent(kind, entry.value),
     };
-    Some(Ok((key, value)))
+    (key, value)
 }
 
 /// The same, taken out.
@@ -248,6 +272,9 @@ impl Iterator for Range {
     type Item = Result<(Bytes, Bytes)>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        if self.glide() {
+            return taken(&self.front, &self.apart, Some(Ok(())));
+        }
         let step = self.step(Range::advance);
         taken(&self.front, &self.apart, step)
     }

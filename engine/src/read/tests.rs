@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::cursor::{Cursor, Entry, EntryRef};
 use super::merge::MergeCursor;
 use super::testing::{Oracle, Random, check_cursor, put, random_entries, standing_at};
-use super::visible::VisibleCursor;
+use super::visible::{Bounds, VisibleCursor};
 use crate::error::{Error, ErrorKind, Result};
 use crate::expiry::ExpiryClock;
 use crate::memtable::Memtable;
@@ -15,7 +13,7 @@ use crate::types::{SeqNo, TenantId};
 
 const TENANT: TenantId = TenantId(1);
 
-fn memtable(entries: &[Entry]) -> Box<dyn Cursor> {
+pub(crate) fn memtable(entries: &[Entry]) -> Box<dyn Cursor> {
     let memtable = Arc::new(Memtable::new());
     for Entry {
         key,
@@ -49,6 +47,11 @@ fn deal(oracle: &Oracle, sources: u64, duplicates: bool, random: &mut Random) ->
         MergeCursor::new(shares.iter().map(|share| memtable(share)).collect()),
         merged,
     )
+}
+
+pub(crate) fn bounds(lower: &[u8], upper: Option<&[u8]>) -> Arc<Bounds> {
+    let (lower, upper) = (lower.to_vec(), upper.map(<[u8]>::to_vec));
+    Arc::new(Bounds { lower, upper })
 }
 
 #[test]
@@ -90,7 +93,7 @@ fn visible_entries_agree_with_the_oracle_at_every_snapshot() {
             let inside = |entry: &Entry| entry.key >= lower && upper.as_ref().is_none_or(|u| entry.key < u);
             let bounded: Vec<Entry> = visible.into_iter().filter(inside).collect();
             let (merge, _) = deal(&oracle, 1 + seed % 4, false, &mut random);
-            let cursor = VisibleCursor::new(merge, at).bounded(lower.clone(), upper.clone());
+            let cursor = VisibleCursor::bounded(merge, at, bounds(&lower, upper.as_deref()));
             check_visible(cursor, now, &bounded, &mut random);
         }
     }
@@ -244,8 +247,7 @@ fn a_bounded_scan_stops_at_the_bound_without_walking_on() {
         calls: 0,
         fail_at: 10,
     };
-    let mut cursor = VisibleCursor::new(source, SeqNo::MAX)
-        .bounded(Bytes::from_static(b"a"), Some(Bytes::from_static(b"b")));
+    let mut cursor = VisibleCursor::bounded(source, SeqNo::MAX, bounds(b"a", Some(b"b")));
     let clock = standing_at(0);
     let times = clock.by(None);
     cursor.seek(&times, &[]).unwrap();

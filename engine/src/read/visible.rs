@@ -2,17 +2,20 @@
 //! that is a put and has not ended. Whether it has is asked when the cursor comes to it, of the time that every
 //! step is given; what is current stays current until the next step.
 //!
-//! Invariants: going forwards, the source stands on the current entry. Going backwards, versions of a key come
-//! oldest first, so that the source has to step to a smaller key before it is known which one counts; the current
-//! entry is then held. Where the source knows that a key has but one version, it stands on that, as forwards.
-//! An error leaves the cursor unpositioned. Outside the bounds nothing is read beyond the first entry met there.
+//! Invariants: going forwards, the source stands on the current entry, or it has lent a stretch, in which the current
+//! entry is, and stands somewhere before that: it is told where to go on when the stretch ends. Going backwards,
+//! versions of a key come oldest first, so that the source has to step to a smaller key before it is known which
+//! one counts; the current entry is then held. Where the source knows that a key has but one version, it stands on
+//! that, as forwards. An error leaves the cursor unpositioned. Outside the bounds nothing is read beyond the first
+//! entry met there.
 
-use bytes::Bytes;
+use std::sync::Arc;
 
 use crate::error::Result;
 use crate::expiry::Shows;
 use crate::hooks::planted;
 use crate::read::cursor::{Cursor, Entry, EntryRef};
+use crate::table::Stretch;
 use crate::types::SeqNo;
 
 /// Steps over versions of one key before it is cheaper to seek past them.
@@ -23,6 +26,8 @@ enum Current {
     None,
     /// The source stands on it; versions that are newer than the snapshot may stand before.
     Source,
+    /// In a stretch that the source lent: it stands somewhere before. Going forwards.
+    Lent(Stretch),
     /// The source stands on it, and it is the only version of its key: going backwards.
     Only,
     /// Here; the source has gone on to a smaller key: going backwards.
@@ -33,46 +38,49 @@ enum Current {
 pub(crate) struct VisibleCursor<C> {
     source: C,
     snapshot: SeqNo,
-    /// No key below this is yielded.
-    lower: Bytes,
-    /// No key at or above this is yielded; None = no bound.
-    upper: Option<Bytes>,
+    bounds: Arc<Bounds>,
     current: Current,
+}
+
+/// The tree keys between which a range lies.
+#[derive(Default)]
+pub(crate) struct Bounds {
+    /// No key below this is yielded.
+    pub lower: Vec<u8>,
+    /// No key at or above this is yielded; None = no bound.
+    pub upper: Option<Vec<u8>>,
 }
 
 impl<C: Cursor> VisibleCursor<C> {
     /// Over all of `source`, as of `snapshot`. Unpositioned.
     pub(crate) fn new(source: C, snapshot: SeqNo) -> VisibleCursor<C> {
+        VisibleCursor::bounded(source, snapshot, Arc::default())
+    }
+
+    /// Over what of `source` is inside `bounds`, as of `snapshot`; stops at them: a scan of one keyspace never walks
+    /// the next one's deleted entries. Unpositioned.
+    pub(crate) fn bounded(source: C, snapshot: SeqNo, bounds: Arc<Bounds>) -> VisibleCursor<C> {
         VisibleCursor {
             source,
             snapshot,
-            lower: Bytes::new(),
-            upper: None,
+            bounds,
             current: Current::None,
         }
-    }
-
-    /// Yields only tree keys in `lower .. upper` (None = no upper bound), and stops at them: a scan of
-    /// one keyspace never walks the next one's deleted entries.
-    #[must_use]
-    pub(crate) fn bounded(mut self, lower: Bytes, upper: Option<Bytes>) -> VisibleCursor<C> {
-        self.lower = lower;
-        self.upper = upper;
-        self
     }
 
     /// To the first visible entry whose tree key is at or after `key`.
     pub(crate) fn seek(&mut self, times: &Shows<'_>, key: &[u8]) -> Result<()> {
         self.current = Current::None;
-        let key = key.max(&self.lower);
+        let key = key.max(&self.bounds.lower);
         self.source.seek(key, self.snapshot)?;
         self.settle_forward(times)
     }
 
     /// To the last visible entry whose tree key is smaller than `key`.
+    #[cfg(test)]
     pub(crate) fn seek_before(&mut self, times: &Shows<'_>, key: &[u8]) -> Result<()> {
         self.current = Current::None;
-        let key = self.upper.as_deref().map_or(key, |upper| key.min(upper));
+        let key = self.bounds.upper.as_deref().map_or(key, |upper| key.min(upper));
         self.source.seek_before(key)?;
         self.settle_backward(times)
     }
@@ -86,7 +94,7 @@ impl<C: Cursor> VisibleCursor<C> {
     /// To the last visible entry.
     pub(crate) fn seek_last(&mut self, times: &Shows<'_>) -> Result<()> {
         self.current = Current::None;
-        match &self.upper {
+        match &self.bounds.upper {
             Some(upper) => self.source.seek_before(upper)?,
             None => self.source.seek_last()?,
         }
@@ -95,9 +103,23 @@ impl<C: Cursor> VisibleCursor<C> {
 
     /// To the next visible entry; unpositioned after the last. Does nothing when unpositioned.
     pub(crate) fn next(&mut self, times: &Shows<'_>) -> Result<()> {
+        if self.next_in_stretch(times) {
+            return Ok(());
+        }
         match std::mem::replace(&mut self.current, Current::None) {
             Current::None => return Ok(()),
-            Current::Source | Current::Only => self.source.next_key()?,
+            Current::Source => match self.lend() {
+                Some(mut stretch) => {
+                    if stretch.next(self.snapshot, times) {
+                        self.current = Current::Lent(stretch);
+                        return Ok(());
+                    }
+                    self.leave(&stretch)?;
+                }
+                None => self.source.next_key()?,
+            },
+            Current::Lent(stretch) => self.leave(&stretch)?,
+            Current::Only => self.source.next_key()?,
             Current::Held(entry) => {
                 // The end of the key's versions, unless one has the smallest number of all.
                 self.source.seek(&entry.key, SeqNo::ZERO)?;
@@ -106,7 +128,33 @@ impl<C: Cursor> VisibleCursor<C> {
                 }
             }
         }
-        self.settle_forward(times)
+        self.settle_forward(times)?;
+        // Who has come here by a step is likely to go on.
+        if let Current::Source = self.current
+            && let Some(stretch) = self.lend()
+        {
+            self.current = Current::Lent(stretch);
+        }
+        Ok(())
+    }
+
+    /// The same, if that takes no more than a look at the block that it is in. False: [`next`](VisibleCursor::next)
+    /// does it.
+    #[inline(always)]
+    pub(crate) fn next_in_stretch(&mut self, times: &Shows<'_>) -> bool {
+        match &mut self.current {
+            Current::Lent(stretch) => stretch.next(self.snapshot, times),
+            _ => false,
+        }
+    }
+
+    /// The stretch that it is in.
+    #[inline(always)]
+    pub(crate) fn stretch(&self) -> Option<&Stretch> {
+        match &self.current {
+            Current::Lent(stretch) => Some(stretch),
+            _ => None,
+        }
     }
 
     /// To the previous visible entry; unpositioned before the first. Does nothing when unpositioned.
@@ -118,6 +166,7 @@ impl<C: Cursor> VisibleCursor<C> {
                     self.source.seek_before(&key)?;
                 }
             }
+            Current::Lent(stretch) => self.source.seek_before(stretch.entry().key)?,
             Current::Only => self.source.prev()?,
             Current::Held(_) => {}
         }
@@ -134,6 +183,7 @@ impl<C: Cursor> VisibleCursor<C> {
         match &self.current {
             Current::None => None,
             Current::Source | Current::Only => self.source.entry(),
+            Current::Lent(stretch) => Some(stretch.entry()),
             Current::Held(entry) => Some(entry.view()),
         }
     }
@@ -143,15 +193,38 @@ impl<C: Cursor> VisibleCursor<C> {
         match &self.current {
             Current::None => None,
             Current::Source | Current::Only => self.source.owned(),
+            Current::Lent(stretch) => Some(stretch.owned()),
             Current::Held(entry) => Some(entry.clone()),
         }
+    }
+
+    /// What the source lends, as far as the upper bound.
+    fn lend(&mut self) -> Option<Stretch> {
+        let stretch = self.source.stretch()?;
+        Some(match &self.bounds.upper {
+            Some(upper) => stretch.below(upper),
+            None => stretch,
+        })
+    }
+
+    /// Past what a stretch has come to, at its end.
+    fn leave(&mut self, stretch: &Stretch) -> Result<()> {
+        if planted!(StretchLeftBehind) {
+            return self.source.next_key();
+        }
+        self.source.leave(stretch)
     }
 
     /// From the source's entry on, the first that is visible.
     fn settle_forward(&mut self, times: &Shows<'_>) -> Result<()> {
         let mut steps = 0;
         while let Some(entry) = self.source.entry() {
-            if self.upper.as_deref().is_some_and(|upper| entry.key >= upper) {
+            if self
+                .bounds
+                .upper
+                .as_deref()
+                .is_some_and(|upper| entry.key >= upper)
+            {
                 return Ok(());
             }
             if entry.seqno > self.snapshot {
@@ -192,7 +265,7 @@ impl<C: Cursor> VisibleCursor<C> {
                     self.current = Current::Held(found);
                     return Ok(());
                 }
-                if entry.key < &self.lower[..] {
+                if entry.key < &self.bounds.lower[..] {
                     return Ok(());
                 }
                 if self.source.is_newest() {

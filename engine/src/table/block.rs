@@ -38,6 +38,8 @@
 //! away as well, and the writing out was a good part of a cold read. Decision 0014.)
 
 mod shortened;
+mod stretch;
+mod varint;
 mod walk;
 
 use std::cmp::Ordering;
@@ -46,6 +48,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use self::varint::{length, number_at, put_varint, varint};
 use super::compress::{Compressor, decompress};
 use super::format::{Fields, Malformed};
 use crate::options::{Compression, KEY_BYTES_MAX};
@@ -59,6 +62,7 @@ pub(super) const TREE_KEY_BYTES_MAX: usize = 4 + KEY_BYTES_MAX;
 pub(super) const HEAD_BYTES: usize = 5;
 #[cfg(any(test, feature = "sim"))]
 pub(super) use shortened::KEYS_BYTES_MAX;
+pub(crate) use stretch::Stretch;
 pub(super) use walk::{Looked, walk};
 /// Of entries whose keys are shortened by what they share: see [`shortened`].
 const SHORTENED: u8 = 0;
@@ -71,38 +75,6 @@ const ENTRY_BYTES_MIN: usize = 4;
 /// In memory, beside the entry.
 const PLACE_BYTES: usize = DIGIT_BYTES + 4;
 const DIGIT_BYTES: usize = 8;
-
-fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn varint(fields: &mut Fields<'_>) -> Option<u64> {
-    let first = fields.u8()?;
-    if first < 0x80 {
-        return Some(u64::from(first));
-    }
-    let mut value = u64::from(first & 0x7f);
-    for shift in (7..64).step_by(7) {
-        let byte = fields.u8()?;
-        let bits = u64::from(byte & 0x7f);
-        if shift == 63 && bits > 1 {
-            return None;
-        }
-        value |= bits << shift;
-        if byte < 0x80 {
-            return Some(value);
-        }
-    }
-    None
-}
-
-fn length(fields: &mut Fields<'_>) -> Option<usize> {
-    usize::try_from(varint(fields)?).ok()
-}
 
 /// Builds one block after another.
 pub(super) struct BlockBuilder {
@@ -208,11 +180,14 @@ const COPIED_BYTES_MAX: usize = 256;
 /// An entry's parts inside its block.
 #[derive(Clone, Copy)]
 pub(super) struct Parts {
-    key: (usize, usize),
+    key: Part,
+    value: Part,
     seqno: SeqNo,
     kind: EntryKind,
-    value: (usize, usize),
 }
+
+/// From where to where; a block is shorter than `SAME_KEY`.
+type Part = (u32, u32);
 
 /// A checked block.
 pub(super) struct Block {
@@ -294,8 +269,11 @@ impl Block {
     }
 
     /// Where entry `index` begins, and whether its key is that of the one before; None past the end.
+    #[inline]
     fn place(&self, index: usize) -> Option<u32> {
-        self.places().get(index).and_then(place_of)
+        let start = self.places + index * PLACE_BYTES + DIGIT_BYTES;
+        let place = self.bytes.get(start..)?.first_chunk()?;
+        Some(u32::from_le_bytes(*place))
     }
 
     fn places(&self) -> &[[u8; PLACE_BYTES]] {
@@ -326,32 +304,31 @@ impl Block {
         self.parts_at(self.place(index)?)
     }
 
+    #[inline(always)]
     fn parts_at(&self, place: u32) -> Option<Parts> {
-        let start = (place & !SAME_KEY) as usize;
-        let all = self.bytes.len();
-        let mut fields = Fields(self.bytes.get(start..)?);
-        let key_len = length(&mut fields)?;
-        let key = all - fields.0.len();
-        fields.take(key_len)?;
-        let seqno = SeqNo(varint(&mut fields)?);
-        let tag = varint(&mut fields)?;
-        let value = all - fields.0.len();
+        let bytes = &self.bytes[..];
+        let (key_len, key) = number_at(bytes, (place & !SAME_KEY) as usize);
+        let key_end = key + key_len as usize;
+        let (seqno, tag) = number_at(bytes, key_end);
+        let (tag, value) = number_at(bytes, tag);
+        // Decoding checked all of it.
+        let value_end = value + (tag >> KIND_BITS) as usize;
         Some(Parts {
-            key: (key, key + key_len),
-            seqno,
+            key: (key as u32, key_end as u32),
+            value: (value as u32, value_end as u32),
+            seqno: SeqNo(seqno),
             kind: kind(tag)?,
-            value: (value, value.checked_add(usize::try_from(tag >> KIND_BITS).ok()?)?),
         })
     }
 
     /// The entry that has `parts` here.
+    #[inline]
     pub(super) fn view(&self, parts: &Parts) -> EntryRef<'_> {
-        // Decoding checked all ranges.
         EntryRef {
-            key: self.bytes.get(parts.key.0..parts.key.1).unwrap_or_default(),
+            key: part(&self.bytes, parts.key),
             seqno: parts.seqno,
             kind: parts.kind,
-            value: self.bytes.get(parts.value.0..parts.value.1).unwrap_or_default(),
+            value: part(&self.bytes, parts.value),
         }
     }
 
@@ -370,7 +347,8 @@ impl Block {
     pub(super) fn found(&self, index: usize) -> Option<Found> {
         let parts = self.parts(index)?;
         let (start, end) = parts.value;
-        let value = value_of(&self.bytes, start..end).unwrap_or_else(|| slice(&self.bytes, parts.value));
+        let value = value_of(&self.bytes, start as usize..end as usize);
+        let value = value.unwrap_or_else(|| slice(&self.bytes, parts.value));
         Some(Found {
             seqno: parts.seqno,
             kind: parts.kind,
@@ -469,11 +447,17 @@ fn value_of(bytes: &[u8], value: Range<usize>) -> Option<Bytes> {
     small.map(Bytes::copy_from_slice)
 }
 
-/// Part of `bytes`. Decoding made the range; the look keeps `slice` from ever panicking.
-fn slice(bytes: &Bytes, (start, end): (usize, usize)) -> Bytes {
-    match bytes.get(start..end) {
-        Some([]) | None => Bytes::new(),
-        Some(_) => bytes.slice(start..end),
+/// Part of `bytes`, where decoding found it.
+#[inline]
+fn part(bytes: &[u8], (start, end): Part) -> &[u8] {
+    bytes.get(start as usize..end as usize).unwrap_or_default()
+}
+
+/// The same, taken out. The look keeps `slice` from ever panicking.
+fn slice(bytes: &Bytes, range: Part) -> Bytes {
+    match part(bytes, range) {
+        [] => Bytes::new(),
+        _ => bytes.slice(range.0 as usize..range.1 as usize),
     }
 }
 
@@ -484,9 +468,15 @@ fn place_of(place: &[u8; PLACE_BYTES]) -> Option<u32> {
 
 /// The key of the entry at `place`.
 fn key_at(bytes: &[u8], place: u32) -> &[u8] {
-    let mut fields = Fields(bytes.get((place & !SAME_KEY) as usize..).unwrap_or_default());
-    let len = length(&mut fields);
-    len.and_then(|len| fields.take(len)).unwrap_or_default()
+    let entry = bytes.get((place & !SAME_KEY) as usize..).unwrap_or_default();
+    let (len, key) = match entry.split_first() {
+        Some((short, key)) if *short < 0x80 => (usize::from(*short), key),
+        _ => {
+            let (len, key) = number_at(entry, 0);
+            (len as usize, entry.get(key..).unwrap_or_default())
+        }
+    };
+    key.get(..len).unwrap_or_default()
 }
 
 fn kind(tag: u64) -> Option<EntryKind> {

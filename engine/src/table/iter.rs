@@ -11,7 +11,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::block::{Block, Parts, room};
+use super::block::{Block, Parts, Stretch, room};
 use super::cache::Head;
 use super::format::Run;
 use super::index::Level;
@@ -323,6 +323,26 @@ impl TableCursor {
         result
     }
 
+    /// To the first entry of the next key after that of entry `index` of the block.
+    fn next_key_after(&mut self, index: usize) -> Result<()> {
+        let Some(place) = &mut self.place else {
+            return Ok(());
+        };
+        if let Some((index, parts)) = place.block.next_key(index + 1) {
+            (place.index, place.parts) = (index, parts);
+            return Ok(());
+        }
+        let (section, part, left) = (place.section, place.part, place.block.clone());
+        self.leave_forward(section, part)?;
+        // The versions may go on in the next block, and the one after it.
+        let key = left.key(index);
+        if self.entry().is_some_and(|entry| entry.key == key) && !planted!(KeyEndsWithBlock) {
+            rare!(ManyVersionsSkipped);
+            self.seek(key, SeqNo::ZERO)?;
+        }
+        Ok(())
+    }
+
     /// Over the end of the block.
     fn leave_forward(&mut self, section: usize, part: usize) -> Result<()> {
         self.streak = self.streak.saturating_add(1);
@@ -365,23 +385,10 @@ impl Cursor for TableCursor {
     }
 
     fn next_key(&mut self) -> Result<()> {
-        let Some(place) = &mut self.place else {
-            return Ok(());
-        };
-        if let Some((index, parts)) = place.block.next_key(place.index + 1) {
-            (place.index, place.parts) = (index, parts);
-            return Ok(());
+        match &self.place {
+            Some(place) => self.next_key_after(place.index),
+            None => Ok(()),
         }
-        let (section, part) = (place.section, place.part);
-        let (left, index) = (place.block.clone(), place.index);
-        self.leave_forward(section, part)?;
-        // The versions may go on in the next block, and the one after it.
-        let key = left.key(index);
-        if self.entry().is_some_and(|entry| entry.key == key) && !planted!(KeyEndsWithBlock) {
-            rare!(ManyVersionsSkipped);
-            self.seek(key, SeqNo::ZERO)?;
-        }
-        Ok(())
     }
 
     fn prev(&mut self) -> Result<()> {
@@ -410,5 +417,21 @@ impl Cursor for TableCursor {
             let inside = place.index > 0 || planted!(NewestByBlock);
             inside && !place.block.same_key(place.index)
         })
+    }
+
+    fn stretch(&mut self) -> Option<Stretch> {
+        let place = self.place.as_ref()?;
+        Stretch::new(&place.block, place.index, place.parts)
+    }
+
+    fn leave(&mut self, stretch: &Stretch) -> Result<()> {
+        let Some(place) = &mut self.place else {
+            return Ok(());
+        };
+        if stretch.is_done() {
+            return self.next_key_after(stretch.at());
+        }
+        place.step(stretch.at());
+        Ok(())
     }
 }

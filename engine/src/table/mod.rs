@@ -39,6 +39,7 @@ pub(crate) mod values;
 mod values;
 mod verify;
 
+pub(crate) use block::Stretch;
 pub(crate) use builder::TableBuilder;
 pub(crate) use cache::BlockCache;
 pub(crate) use format::TableMeta;

@@ -10,6 +10,7 @@ mod content;
 mod deletion;
 mod many;
 mod opening;
+mod ranges;
 mod replicated;
 mod size;
 mod standby;

@@ -91,6 +91,9 @@ pub fn finder(bug: Bug) -> Finder {
         Bug::MemtableAnswerUnchecked => Part("write: crash", 500),
         Bug::DeleteSkippedAlone => Part("write: crash", 500),
         Bug::LeadTakesEqualKeys => Part("write: crash", 500),
+        Bug::StretchTakesEqualKeys | Bug::StretchShowsOldVersions | Bug::StretchLeftBehind => {
+            Seeds("engine", 100)
+        }
         Bug::CompressionCarriedOver => Seeds("engine", 20),
         Bug::PlainLengthUnchecked => Directed("a wrong length in a compressed block", directed::wrong_length),
         Bug::ConditionsIgnored | Bug::AnswersInKeyOrder => Seeds("engine", 100),

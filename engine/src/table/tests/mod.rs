@@ -7,6 +7,7 @@ mod keys;
 mod range_deletes;
 mod round_trip;
 mod shown;
+mod stretch;
 mod values;
 
 use std::collections::BTreeMap;

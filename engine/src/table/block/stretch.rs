@@ -1,0 +1,106 @@
+//! A stretch: entries of one block that a reader goes over without asking the cursor that lent them.
+//!
+//! Going from entry to entry in a block takes a look at its places; asking a merge of cursors, each behind a
+//! pointer, takes many times that. So the cursor says once how far the entries that follow come from this block
+//! alone, and is told later where the reader has come to.
+//!
+//! Invariants: `at` is before `end`, and `end` in the block; between them no other source has an entry. `parts` are
+//! of the entry that was shown last, which `at` is on unless a step found none after it.
+
+use std::sync::Arc;
+
+use super::{Block, Parts, SAME_KEY};
+use crate::expiry::Shows;
+use crate::hooks::{planted, rare};
+use crate::read::cursor::{Entry, EntryRef};
+use crate::types::SeqNo;
+
+/// The rest of a block, from the entry that the cursor stood on.
+pub(crate) struct Stretch {
+    block: Arc<Block>,
+    at: usize,
+    end: usize,
+    parts: Parts,
+    /// Whether the key that it is on is done with: older versions of it do not count.
+    done: bool,
+}
+
+impl Stretch {
+    /// From entry `at`, which has `parts`, to the end of the block; None if there is nothing after it.
+    pub(in crate::table) fn new(block: &Arc<Block>, at: usize, parts: Parts) -> Option<Stretch> {
+        (at + 1 < block.len()).then(|| Stretch {
+            block: block.clone(),
+            at,
+            end: block.len(),
+            parts,
+            done: true,
+        })
+    }
+
+    /// Entries after the one that it is on.
+    pub(crate) fn len(&self) -> usize {
+        self.end - self.at - 1
+    }
+
+    /// Without the entries that are not below `key`; but for the one it is on.
+    #[must_use]
+    pub(crate) fn below(mut self, key: &[u8]) -> Stretch {
+        let last = self.end - 1;
+        if self.block.key(last) >= key {
+            rare!(StretchCut);
+            self.end = self
+                .block
+                .lower_bound(key, SeqNo::MAX)
+                .clamp(self.at + 1, self.end);
+        }
+        self
+    }
+
+    /// To the next key of which who reads at `snapshot` sees a version, and to that. False if there is none: then it
+    /// is on the last entry that it looked at.
+    #[inline(always)]
+    pub(crate) fn next(&mut self, snapshot: SeqNo, times: &Shows<'_>) -> bool {
+        while self.at + 1 < self.end {
+            let Some(place) = self.block.place(self.at + 1) else {
+                return false;
+            };
+            self.at += 1;
+            if self.done && place & SAME_KEY != 0 && !planted!(StretchShowsOldVersions) {
+                continue;
+            }
+            let Some(parts) = self.block.parts_at(place) else {
+                return false;
+            };
+            let entry = self.block.view(&parts);
+            self.done = entry.seqno <= snapshot;
+            if !self.done {
+                rare!(NewerInStretch);
+            } else if times.shows(entry.kind, entry.value) {
+                self.parts = parts;
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Whether nothing that follows with the key that it is on counts. False: that is newer than the reader.
+    pub(in crate::table) fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// The entry of the block that it is on.
+    pub(in crate::table) fn at(&self) -> usize {
+        self.at
+    }
+
+    /// The entry that was shown last.
+    #[inline(always)]
+    pub(crate) fn entry(&self) -> EntryRef<'_> {
+        self.block.view(&self.parts)
+    }
+
+    /// The same, taken out.
+    pub(crate) fn owned(&self) -> Entry {
+        self.block.owned(&self.parts)
+    }
+}
