@@ -96,7 +96,7 @@ impl Inner {
     /// primary, goes on in another segment, so that what the log holds of them can be given up. A standby's segments
     /// end where its primary's do. Before `jobs` is taken: a close holds `commit` and waits for it.
     fn begin_log_anew(&self) -> Result<()> {
-        let grace = u64::try_from(self.options.expiry_grace.as_millis()).unwrap_or(u64::MAX);
+        let grace = u64::try_from(self.online.options().expiry_grace.as_millis()).unwrap_or(u64::MAX);
         let first = self.log_expires.load(Ordering::Acquire);
         if first == NEVER || first.saturating_add(grace) > self.times.now() || planted!(ExpiredLogKept) {
             return Ok(());
@@ -212,7 +212,7 @@ impl Inner {
     /// Gives up WAL that neither recovery nor a pin needs; how many segments.
     pub fn purge_wal(&self) -> Result<u64> {
         let flushed = self.versions.state().flushed;
-        let keep_bytes = self.options.wal_keep_bytes;
+        let keep_bytes = self.online.options().wal_keep_bytes;
         self.pins
             .remove_before(flushed, self.wal.durable(), keep_bytes, |keep| {
                 self.wal.purge(keep)
@@ -283,7 +283,7 @@ impl Inner {
         self.tables_expire
             .store(first.unwrap_or(NEVER), Ordering::Release);
         let edges = VersionEdges::new(&version);
-        let Some(plan) = pick(&shape, &edges, &Limits::from(&self.options))? else {
+        let Some(plan) = pick(&shape, &edges, &Limits::from(&*self.online.options()))? else {
             return Ok(None);
         };
         let work = Work {

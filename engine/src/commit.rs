@@ -219,7 +219,8 @@ impl Inner {
     /// Waits for what [`submit`](Inner::submit) left open.
     pub fn finish(&self, position: Position, durability: Durability) -> Result<Position> {
         if durability == Durability::Replicated {
-            self.gate.wait(position, self.options.replicated_timeout)?;
+            self.gate
+                .wait(position, self.online.options().replicated_timeout)?;
             self.publish(position.seqno);
         }
         Ok(position)

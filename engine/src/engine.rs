@@ -12,7 +12,9 @@ use crate::expiry::NEVER;
 use crate::follower::{Promotion, StandbyProgress};
 use crate::inner::{Inner, Mode};
 use crate::keys::{Destruction, EscrowRecipient, KeyChanges, seal_escrow};
+use crate::online::OnlineOption;
 use crate::open::Builder;
+use crate::options::Options;
 use crate::pins::WalPin;
 use crate::stats::Stats;
 use crate::status::{Checkpoint, Recovery, Role, Status, TenantInfo};
@@ -261,6 +263,28 @@ impl Engine {
     ///   seconds, not for every call.
     pub fn stats(&self) -> Stats {
         crate::stats::stats(self.inner())
+    }
+
+    /// The options in force.
+    pub fn options(&self) -> Options {
+        Options::clone(&self.inner().online.options())
+    }
+
+    /// Changes options while the engine runs: all of `changes` (the last of those of one option), or none. Nothing
+    /// remembers them: the next open goes by the options that it is given.
+    ///
+    /// ```no_run
+    /// # use strongroom::{Engine, OnlineOption, keys::KeyFile};
+    /// # let engine = Engine::builder("./data").keys(KeyFile::open("strongroom.key")?).open()?;
+    /// engine.set_options(&[OnlineOption::CacheBytes(64 << 20)])?;
+    /// assert_eq!(engine.options().cache_bytes, 64 << 20);
+    /// # Ok::<(), strongroom::Error>(())
+    /// ```
+    ///
+    /// - Cost: a smaller cache lets go of what is too much before this returns; its readers wait for parts of that.
+    /// - Errors: `Invalid` (a value outside its range as at opening, named; a cache where there is none), `Closed`.
+    pub fn set_options(&self, changes: &[OnlineOption]) -> Result<()> {
+        self.inner().set_options(changes)
     }
 
     /// What recovery did at open.

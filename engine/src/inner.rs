@@ -28,6 +28,7 @@ use crate::gate::Gate;
 use crate::io::{DirLock, Io};
 use crate::keystore::Keystore;
 use crate::memtable::Memtable;
+use crate::online::Online;
 use crate::options::Options;
 use crate::pace::Debt;
 use crate::quota::{self, Accounts};
@@ -49,7 +50,9 @@ use crate::wal::writer::Tail;
 pub(crate) struct Inner {
     pub io: Io,
     pub dir: PathBuf,
+    /// As opened with: for those that never change. The others are in `online`.
     pub options: Options,
+    pub online: Online,
     pub keystore: Arc<Keystore>,
     pub keys: Arc<FileKeys>,
     pub cache: Arc<BlockCache>,

@@ -45,6 +45,7 @@ mod inner;
 pub mod internals;
 mod keystore;
 mod memtable;
+mod online;
 mod open;
 mod options;
 mod pace;
@@ -74,6 +75,7 @@ pub use commit::CommitTicket;
 pub use engine::{Deletion, Engine, TenantOptions};
 pub use error::{Error, ErrorKind, Result};
 pub use follower::{Promotion, StandbyProgress};
+pub use online::OnlineOption;
 pub use open::Builder;
 pub use options::{
     BATCH_BYTES_MAX, Background, Compression, KEY_BYTES_MAX, NAME_BYTES_MAX, Options, PutOptions,

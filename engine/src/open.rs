@@ -29,6 +29,7 @@ use crate::io::{DirLock, Io, durable};
 use crate::keys::KeyProvider;
 use crate::keystore::Keystore;
 use crate::memtable::Memtable;
+use crate::online::Online;
 use crate::options::Options;
 use crate::pins::Pins;
 use crate::quota::Accounts;
@@ -376,6 +377,7 @@ fn start(
         publishing: Mutex::new(()),
         io,
         dir,
+        online: Online::new(&options),
         options,
         keystore,
         keys,

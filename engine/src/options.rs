@@ -75,7 +75,10 @@ pub enum Compression {
     Lz4,
 }
 
-/// Engine options. The first group changes what is promised, the second what it costs.
+/// Engine options. The first group changes what is promised, the second what it costs. An [`OnlineOption`] can be
+/// changed while the engine runs, the others by reopening.
+///
+/// [`OnlineOption`]: crate::OnlineOption
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Options {

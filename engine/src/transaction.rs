@@ -221,7 +221,7 @@ impl Inner {
     /// would end the same. Waits until there is something newer than `seen` to read.
     fn wait_for_newer(&self, seen: SeqNo) -> Result<()> {
         let newer = || self.visible() > seen;
-        let timeout = self.options.replicated_timeout;
+        let timeout = self.online.options().replicated_timeout;
         let mut waited = Duration::ZERO;
         while !self.watchers.wait(newer, LOOK_EVERY.min(timeout)) {
             self.commit.lock().check_writable()?;

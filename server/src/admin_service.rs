@@ -14,6 +14,7 @@ use tonic::{Request, Response, Status};
 
 use crate::backup;
 use crate::blocking;
+use crate::online;
 use crate::snapshots::Snapshots;
 use crate::stats;
 use crate::status;
@@ -35,6 +36,8 @@ pub struct AdminService {
     snapshots: Arc<Snapshots>,
     upstream: Arc<UpstreamName>,
     slots: Arc<Semaphore>,
+    /// Of tenants.
+    call_timeout: Duration,
     started: Instant,
 }
 
@@ -56,12 +59,13 @@ impl UpstreamName {
 }
 
 impl AdminService {
-    /// Over what the node, its tokens and its snapshots are.
+    /// Over what the node, its tokens and its snapshots are; tenants' calls end after `call_timeout`.
     pub fn new(
         node: Node,
         tokens: Arc<TokenStore>,
         snapshots: Arc<Snapshots>,
         upstream: Arc<UpstreamName>,
+        call_timeout: Duration,
     ) -> AdminService {
         let slots = Arc::new(Semaphore::new(CALLS_MAX));
         AdminService {
@@ -70,6 +74,7 @@ impl AdminService {
             snapshots,
             upstream,
             slots,
+            call_timeout,
             started: Instant::now(),
         }
     }
@@ -332,6 +337,16 @@ impl Admin for AdminService {
         let engine = self.readable()?;
         let stats = self.run(move || Ok(engine.stats())).await?;
         Ok(Response::new(stats::response(&stats)))
+    }
+
+    async fn set_options(
+        &self,
+        request: Request<pb::SetOptionsRequest>,
+    ) -> Result<Response<pb::SetOptionsResponse>, Status> {
+        let (engine, timeout) = (self.readable()?, self.call_timeout);
+        let request = request.into_inner();
+        let now = self.run(move || online::set(&engine, &request, timeout)).await?;
+        Ok(Response::new(now))
     }
 
     async fn promote(

@@ -228,6 +228,7 @@ impl App {
             tokens.clone(),
             snapshots.clone(),
             upstream.clone(),
+            call_timeout,
         ))
         .max_decoding_message_size(ADMIN_MESSAGE_BYTES_MAX);
         let admin = transport(ADMIN_STREAMS_MAX)

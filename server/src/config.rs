@@ -34,6 +34,7 @@ mod explain;
 #[cfg(test)]
 mod tests;
 mod validate;
+pub(crate) use validate::check_replicated_timeout;
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -31,6 +31,7 @@ mod blocking;
 mod budget;
 mod kv_service;
 mod kv_write;
+mod online;
 mod snapshots;
 mod stats;
 mod tenant_info;

@@ -146,7 +146,7 @@ fn check_admin(bytes: &[u8]) -> bool {
     let Some((method, bytes)) = bytes.split_first() else {
         return false;
     };
-    match method % 17 {
+    match method % 18 {
         0 => message::<admin::StatusRequest>(bytes).is_some(),
         1 => message::<admin::PromoteRequest>(bytes).is_some(),
         2 => message::<admin::FenceRequest>(bytes).is_some(),
@@ -169,7 +169,8 @@ fn check_admin(bytes: &[u8]) -> bool {
         13 => message::<admin::SetQuotaRequest>(bytes).is_some(),
         14 => message::<admin::SetRetentionRequest>(bytes).is_some(),
         15 => message::<admin::ShowTenantRequest>(bytes).is_some(),
-        _ => message::<admin::CompactRequest>(bytes).is_some(),
+        16 => message::<admin::CompactRequest>(bytes).is_some(),
+        _ => message::<admin::SetOptionsRequest>(bytes).is_some(),
     }
 }
 
@@ -369,11 +370,17 @@ fn admin_samples() -> Vec<Vec<u8>> {
             .into(),
         escrow_path: "/escrow".into(),
     };
+    let options = admin::SetOptionsRequest {
+        cache_bytes: Some(64 << 20),
+        replicated_timeout_ms: Some(0),
+        ..admin::SetOptionsRequest::default()
+    };
     vec![
         request(1, &promote),
         request(4, &list),
         request(7, &revoke),
         request(9, &backup),
+        request(17, &options),
     ]
 }
 

@@ -9,6 +9,7 @@
 //! empty the cache.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use quick_cache::sync::Cache;
@@ -20,6 +21,7 @@ use super::filter::Filter;
 use super::index::{Index, Level};
 use super::shown::{self, Shelf};
 use super::slot::{self, Slot};
+use crate::error::{Error, ErrorKind, Result};
 use crate::hooks::{planted, rare};
 use crate::read::counters::ReadCounters;
 use crate::types::TenantId;
@@ -161,10 +163,15 @@ type Pieces = Cache<Place, Item, Weigh, DefaultHashBuilder, LetGo>;
 pub(crate) struct BlockCache {
     /// None when turned off.
     pieces: Option<Pieces>,
-    piece_bytes_max: u64,
+    piece_bytes_max: AtomicU64,
     doorkeeper: Arc<Doorkeeper>,
     /// What readers did, with it and without.
     pub(crate) reads: ReadCounters,
+}
+
+/// The heaviest piece that is kept.
+fn largest_piece(pieces: &Pieces) -> u64 {
+    pieces.shard_capacity() / 4
 }
 
 /// What the cache holds.
@@ -196,13 +203,34 @@ impl BlockCache {
             let let_go = LetGo(doorkeeper.clone());
             Cache::with_options(options, Weigh, DefaultHashBuilder::default(), let_go)
         });
-        let piece_bytes_max = pieces.as_ref().map_or(0, |pieces| pieces.shard_capacity() / 4);
+        let piece_bytes_max = pieces.as_ref().map_or(0, largest_piece);
         BlockCache {
             pieces,
-            piece_bytes_max,
+            piece_bytes_max: AtomicU64::new(piece_bytes_max),
             doorkeeper,
             reads: ReadCounters::default(),
         }
+    }
+
+    /// Takes at most `bytes` from now on; what is too much goes before this returns. Its shards stay, and the
+    /// doorkeeper's marks. One change at a time. `Invalid` where it was turned off from the start.
+    pub(crate) fn set_capacity(&self, bytes: u64) -> Result<()> {
+        let Some(pieces) = &self.pieces else {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                "option cache_bytes was 0 at opening, so that there is no cache: reopen with one",
+            ));
+        };
+        let grows = bytes > pieces.capacity();
+        pieces.set_capacity(bytes);
+        let most = largest_piece(pieces);
+        self.piece_bytes_max.store(most, Ordering::Relaxed);
+        if grows {
+            self.doorkeeper.cache_has_room();
+        } else {
+            self.retain(|item| item.memory() <= most);
+        }
+        Ok(())
     }
 
     /// Counts a piece that a reader did not find here, and the bytes that were read for it.
@@ -305,7 +333,7 @@ impl BlockCache {
         if let Some(pieces) = self
             .pieces
             .as_ref()
-            .filter(|_| item.memory() <= self.piece_bytes_max)
+            .filter(|_| item.memory() <= self.piece_bytes_max.load(Ordering::Relaxed))
         {
             pieces.insert(place, item);
         } else if self.pieces.is_some() {
@@ -322,9 +350,13 @@ impl BlockCache {
 
     /// Drops everything of the tenants that `gone` names, in one walk.
     pub(crate) fn purge_if(&self, gone: impl Fn(TenantId) -> bool) {
+        self.retain(|item| !gone(item.tenant));
+    }
+
+    fn retain(&self, stays: impl Fn(&Item) -> bool) {
         if let Some(pieces) = &self.pieces {
             pieces.retain(|_, item| {
-                let stays = !gone(item.tenant);
+                let stays = stays(item);
                 if !stays {
                     item.hide();
                 }

@@ -43,6 +43,11 @@ impl Doorkeeper {
         }
     }
 
+    /// It got larger: until it is full again, everything is admitted.
+    pub(super) fn cache_has_room(&self) {
+        self.full.store(false, Ordering::Relaxed);
+    }
+
     /// Whether what was just missed at (`file`, `offset`) is to be kept; it is remembered.
     pub(super) fn admits(&self, (file, offset): (u64, u64)) -> bool {
         if !self.full.load(Ordering::Relaxed) {
@@ -82,6 +87,8 @@ mod tests {
         assert!(!keeper.admits((1, 0)));
         assert!(!keeper.admits((2, 0)), "another file's block is another block");
         assert!(keeper.admits((1, 0)) && keeper.admits((2, 0)));
+        keeper.cache_has_room();
+        assert!(keeper.admits((3, 0)));
     }
 
     #[test]

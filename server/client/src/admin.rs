@@ -198,6 +198,14 @@ impl AdminClient {
             .await
     }
 
+    /// Changes the given options of the node's engine, all or none, until it is opened again; the answer is what is in
+    /// force. `Invalid` (a value outside its range), `NotFound` while the node has no data.
+    pub async fn set_options(&self, request: pb::SetOptionsRequest) -> Result<pb::SetOptionsResponse> {
+        let changes = request != pb::SetOptionsRequest::default();
+        self.call(changes, request, async |mut s, r| s.set_options(r).await)
+            .await
+    }
+
     /// What a tenant takes, its quota, and its keyspaces with their retentions.
     pub async fn show_tenant(&self, tenant: &str) -> Result<pb::ShowTenantResponse> {
         let request = pb::ShowTenantRequest { name: tenant.into() };

@@ -19,6 +19,7 @@ mod form;
 mod inspect;
 mod keys;
 mod load;
+mod options;
 pub mod output;
 pub mod pair;
 mod pki;
@@ -69,6 +70,8 @@ enum Verb {
     Status(status::StatusArgs),
     /// What a node's engine holds and does: levels, memory, log, flushes, compactions, stalls
     Stats(stats::StatsArgs),
+    /// Show a node's options that can be changed while it runs, or change them until it is restarted
+    Options(options::OptionsArgs),
     /// Make a standby the primary
     Promote(promote::PromoteArgs),
     /// Create, list and delete tenants
@@ -140,6 +143,7 @@ async fn run(cli: Cli) -> Outcome {
         Verb::Standby(args) => serve::run(args, true).await,
         Verb::Status(args) => status::run(args, format).await,
         Verb::Stats(args) => stats::run(args, format).await,
+        Verb::Options(args) => options::run(args, format).await,
         Verb::Promote(args) => promote::run(args, format).await,
         Verb::Tenant(verb) => tenant::tenant(verb, format).await,
         Verb::Token(verb) => tenant::token(verb, format).await,

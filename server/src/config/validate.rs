@@ -95,9 +95,7 @@ impl Config {
                 return fail(&format!("{key}: {value} is outside {low} to {high}"));
             }
         }
-        if self.engine.replicated_timeout_ms >= self.tenants.call_timeout_ms {
-            return fail("engine.replicated_timeout_ms: must be below tenants.call_timeout_ms");
-        }
+        check_replicated_timeout(self.engine.replicated_timeout_ms, self.tenants.call_timeout_ms)?;
         let listens = [
             Some(self.tenants.listen),
             Some(self.admin.listen),
@@ -112,6 +110,15 @@ impl Config {
             .validate()
             .map_err(|e| ConfigError(section(&e.to_string())))
     }
+}
+
+/// A commit gives its standby up before the call that it belongs to is given up.
+pub(crate) fn check_replicated_timeout(timeout_ms: u64, call_timeout_ms: u64) -> Result<(), ConfigError> {
+    if timeout_ms < call_timeout_ms {
+        return Ok(());
+    }
+    let text = "engine.replicated_timeout_ms: must be below tenants.call_timeout_ms";
+    Err(ConfigError(text.to_string()))
 }
 
 /// Plaintext only if asked for, and only on loopback.

@@ -108,6 +108,7 @@ fn wrong_usage_is_exit_2_and_help_is_0() {
         "standby",
         "status",
         "stats",
+        "options",
         "promote",
         "tenant",
         "token",

@@ -121,6 +121,39 @@ fn a_condition_that_does_not_hold_is_exit_16_and_a_time_to_live_is_kept() {
 }
 
 #[test]
+fn options_are_shown_and_changed_at_one_node_until_it_is_opened_again() {
+    let dev = Dev::start();
+    dev.run(&["options"]).exits(2).says("--node");
+    let show = |node| {
+        dev.run(&["options", "--node", node, "-o", "json"])
+            .exits(0)
+            .json()
+    };
+    let (a, b) = (show("a"), show("b"));
+    assert_eq!((&a["expiry_grace_ms"], &a), (&86_400_000.into(), &b));
+    let set = |flags: &[&str]| dev.run(&[&["options", "--node", "b"][..], flags].concat());
+    let changed = set(&["--cache-bytes", "1048576", "--expiry-grace-ms", "5000"]).exits(0);
+    assert!(changed.out.contains("1048576"), "{}", changed.out);
+    changed.says("Not remembered");
+    let now = show("b");
+    assert_eq!(
+        (
+            &now["cache_bytes"],
+            &now["expiry_grace_ms"],
+            &now["wal_keep_bytes"]
+        ),
+        (&1_048_576.into(), &5000.into(), &b["wal_keep_bytes"])
+    );
+    set(&["--cache-bytes", "1", "--replicated-timeout-ms", "0"])
+        .exits(2)
+        .says("replicated_timeout");
+    set(&["--cache-bytes", "-1"]).exits(2);
+    set(&["--cache-bytes", "much"]).exits(2).says("much");
+    assert_eq!(show("b"), now, "a change that was refused");
+    assert_eq!(show("a"), a, "the other node's");
+}
+
+#[test]
 fn data_goes_in_and_comes_out() {
     let mut dev = Dev::start();
     dev.run(&["put", "ks", "a", "1"]).exits(0);

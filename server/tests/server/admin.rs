@@ -354,3 +354,76 @@ async fn flush_and_compact_then_data_is_in_tables() {
     );
     assert_eq!((after.memtable_bytes, after.job_failure), (0, None));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn options_set_then_in_force_until_the_engine_is_opened_again() {
+    let mut node = TestNode::start("[engine]\nwal_keep_bytes = 1000\n").await;
+    let (client, _) = node.tenant("acme").await;
+    client.put("k", "a", "1").await.unwrap();
+    let admin = node.admin().await;
+    let none = pb::SetOptionsRequest::default();
+    let opened = admin.set_options(none).await.unwrap();
+    assert_eq!(
+        (opened.wal_keep_bytes, opened.expiry_grace_ms),
+        (1000, 24 * 3_600_000)
+    );
+    let now = admin
+        .set_options(pb::SetOptionsRequest {
+            cache_bytes: Some(1 << 20),
+            expiry_grace_ms: Some(0),
+            replicated_timeout_ms: Some(250),
+            ..none
+        })
+        .await
+        .unwrap();
+    let expected = pb::SetOptionsResponse {
+        cache_bytes: 1 << 20,
+        wal_keep_bytes: 1000,
+        expiry_grace_ms: 0,
+        replicated_timeout_ms: 250,
+    };
+    assert_eq!(now, expected);
+    assert!(admin.stats().await.unwrap().cache_bytes_max < 2 << 20);
+    let wrong = [
+        ("expiry_grace", None, Some(u64::MAX)),
+        ("replicated_timeout", Some(0), None),
+        // A call would end before it.
+        ("tenants.call_timeout_ms", Some(3_600_000), None),
+    ];
+    for (says, replicated_timeout_ms, expiry_grace_ms) in wrong {
+        let request = pb::SetOptionsRequest {
+            cache_bytes: Some(1),
+            replicated_timeout_ms,
+            expiry_grace_ms,
+            ..none
+        };
+        let error = admin.set_options(request).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Invalid);
+        assert!(error.to_string().contains(says), "{error}");
+        assert_eq!(admin.set_options(none).await.unwrap(), expected, "{says}");
+    }
+    assert!(client.get("k", "a").await.unwrap().is_some());
+    drop(client);
+    node.stop().await;
+    node.reopen().await;
+    let admin = node.admin().await;
+    assert_eq!(admin.set_options(none).await.unwrap(), opened);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn options_asked_for_with_a_tenants_token_then_no_such_service() {
+    let node = TestNode::start("").await;
+    let (_, token) = node.tenant("acme").await;
+    let mut stub = pb::admin_client::AdminClient::new(node.channel().await);
+    let mut request = Request::new(pb::SetOptionsRequest {
+        cache_bytes: Some(1),
+        ..pb::SetOptionsRequest::default()
+    });
+    let bearer = format!("Bearer {token}").parse().unwrap();
+    request.metadata_mut().insert("authorization", bearer);
+    let refused = within("answer", stub.set_options(request)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unimplemented);
+    let admin = node.admin().await;
+    let now = admin.set_options(pb::SetOptionsRequest::default()).await.unwrap();
+    assert!(now.cache_bytes > 1);
+}

@@ -27,6 +27,11 @@ async fn certificate_of_another_role_or_authority_then_no_administration() {
         let admin = node.admin_as(&pair).await.unwrap();
         refused(admin.status().await, Kind::PermissionDenied);
         refused(admin.create_tenant("x").await, Kind::PermissionDenied);
+        let smaller = pb::SetOptionsRequest {
+            cache_bytes: Some(1),
+            ..pb::SetOptionsRequest::default()
+        };
+        refused(admin.set_options(smaller).await, Kind::PermissionDenied);
     }
     // Right role, wrong authority: the tenants' own.
     let foreign = node.tenants_ca.issue("operator", Some("admin"));

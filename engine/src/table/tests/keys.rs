@@ -214,6 +214,44 @@ fn a_full_cache_keeps_to_its_size() {
 }
 
 #[test]
+fn a_cache_that_shrinks_lets_go_of_the_old_and_of_pieces_too_heavy_for_it_and_hides_their_heads() {
+    let place = Place::new(256 << 10);
+    let mut random = Random(1);
+    let content = content(&mut random, &[1, 2], 5000, 3000);
+    let table = place.table(SMALL, &content);
+    let read = || {
+        for (tenant, oracle) in &content {
+            assert_eq!(collect(table.cursor(*tenant).unwrap()).unwrap(), oracle.entries());
+        }
+    };
+    read();
+    let value = bytes::Bytes::from(vec![7; 20 << 10]);
+    place.cache.keep_value(999, 0, TenantId(1), &value);
+    assert!(place.cache.value(999, 0, TenantId(1)).is_some());
+    place.cache.set_capacity(64 << 10).unwrap();
+    let usage = place.cache.usage();
+    assert!(
+        usage.bytes <= 64 << 10 && usage.bytes_max == 64 << 10,
+        "{usage:?}"
+    );
+    // It would still have room, but takes a quarter of the cache and more.
+    assert!(place.cache.value(999, 0, TenantId(1)).is_none());
+    place.cache.keep_value(999, 0, TenantId(1), &value);
+    assert!(place.cache.value(999, 0, TenantId(1)).is_none());
+    read();
+    place.cache.set_capacity(0).unwrap();
+    read();
+    assert_eq!(place.cache.usage(), CacheUsage::default());
+    place.cache.set_capacity(1 << 20).unwrap();
+    read();
+    place.cache.keep_value(999, 0, TenantId(1), &value);
+    assert!(place.cache.value(999, 0, TenantId(1)).is_some());
+    assert!(place.cache.usage().bytes > 64 << 10);
+    let refused = BlockCache::new(0).set_capacity(1).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid);
+}
+
+#[test]
 fn readers_beside_a_destruction_see_all_or_nothing_and_leave_nothing() {
     let place = Place::new(1 << 22);
     let mut random = Random(1);

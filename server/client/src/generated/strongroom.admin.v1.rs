@@ -476,6 +476,34 @@ pub struct FlushResponse {}
 pub struct CompactRequest {}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CompactResponse {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetOptionsRequest {
+    /// As in the configuration's table `engine`; absent: as it is.
+    /// Less: what is too much goes at once.
+    #[prost(uint64, optional, tag = "1")]
+    pub cache_bytes: ::core::option::Option<u64>,
+    /// Less: a standby that needed more takes a base copy.
+    #[prost(uint64, optional, tag = "2")]
+    pub wal_keep_bytes: ::core::option::Option<u64>,
+    /// Less: what is due by it is written out now.
+    #[prost(uint64, optional, tag = "3")]
+    pub expiry_grace_ms: ::core::option::Option<u64>,
+    /// For waits that begin from now on.
+    #[prost(uint64, optional, tag = "4")]
+    pub replicated_timeout_ms: ::core::option::Option<u64>,
+}
+/// What is in force now.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetOptionsResponse {
+    #[prost(uint64, tag = "1")]
+    pub cache_bytes: u64,
+    #[prost(uint64, tag = "2")]
+    pub wal_keep_bytes: u64,
+    #[prost(uint64, tag = "3")]
+    pub expiry_grace_ms: u64,
+    #[prost(uint64, tag = "4")]
+    pub replicated_timeout_ms: u64,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SetQuotaRequest {
     /// Of the tenant.
@@ -722,6 +750,34 @@ pub mod admin_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("strongroom.admin.v1.Admin", "Stats"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Changes options of this node's engine while it runs: all that are given, or none. Answers in every role that has data,
+        /// also with no change, and tells what is in force. Nothing remembers a change: when the engine is opened again, the
+        /// configuration counts. INVALID_ARGUMENT (a value that the configuration could not have either, named; a cache where the
+        /// engine was opened without).
+        pub async fn set_options(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SetOptionsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetOptionsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/strongroom.admin.v1.Admin/SetOptions",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("strongroom.admin.v1.Admin", "SetOptions"));
             self.inner.unary(req, path, codec).await
         }
         /// Makes this standby the primary. Refused (FAILED_PRECONDITION, kind `would_lose`) when more could be lost
@@ -1122,6 +1178,17 @@ pub mod admin_server {
             &self,
             request: tonic::Request<super::StatsRequest>,
         ) -> std::result::Result<tonic::Response<super::StatsResponse>, tonic::Status>;
+        /// Changes options of this node's engine while it runs: all that are given, or none. Answers in every role that has data,
+        /// also with no change, and tells what is in force. Nothing remembers a change: when the engine is opened again, the
+        /// configuration counts. INVALID_ARGUMENT (a value that the configuration could not have either, named; a cache where the
+        /// engine was opened without).
+        async fn set_options(
+            &self,
+            request: tonic::Request<super::SetOptionsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetOptionsResponse>,
+            tonic::Status,
+        >;
         /// Makes this standby the primary. Refused (FAILED_PRECONDITION, kind `would_lose`) when more could be lost
         /// than the caller allows, and (kind `not_standby`, `expectation_failed`) when the node is not what the caller
         /// believes.
@@ -1382,6 +1449,49 @@ pub mod admin_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = StatsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/strongroom.admin.v1.Admin/SetOptions" => {
+                    #[allow(non_camel_case_types)]
+                    struct SetOptionsSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::SetOptionsRequest>
+                    for SetOptionsSvc<T> {
+                        type Response = super::SetOptionsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SetOptionsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::set_options(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SetOptionsSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
