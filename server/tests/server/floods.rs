@@ -2,6 +2,8 @@
 //!
 //! The frames are made by hand, because no client library sends them.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use strongroom_client::Client;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -58,11 +60,14 @@ async fn farewell(mut from: impl tokio::io::AsyncRead + Unpin) -> Option<[u8; 4]
 
 /// Writes and reads, so many times.
 async fn served(client: &Client, times: u32) {
+    // A key of its own: a call that was given up may have left a write under way.
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    let key = CALLS.fetch_add(1, Ordering::Relaxed).to_string();
     for i in 0..times {
-        within("a write", client.put("k", "a", i.to_string()))
+        within("a write", client.put("k", key.clone(), i.to_string()))
             .await
             .unwrap();
-        let value = within("a read", client.get("k", "a")).await.unwrap();
+        let value = within("a read", client.get("k", &key)).await.unwrap();
         assert_eq!(value.unwrap(), i.to_string());
     }
 }
