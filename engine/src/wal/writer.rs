@@ -50,6 +50,8 @@ struct Segment {
 
 /// Bytes that nobody synced and that the operating system is told at once to begin with.
 const WRITE_OUT_BYTES: u64 = 1 << 20;
+/// Larger records are written by a call: for them a window, which holds few, costs more than it spares.
+const MAPPED_RECORD_BYTES_MAX: u64 = 2 << 10;
 /// Zeros written ahead of records, at most.
 const ROOM_BYTES: u64 = 256 << 10;
 
@@ -154,7 +156,8 @@ impl Segment {
     /// a call for each.
     fn map(&mut self, end: u64, len: u64, segment_bytes: u64) {
         let ahead = Segment::ahead(end, segment_bytes);
-        if self.unmappable || end.saturating_add(len) <= self.mapped || len > ahead {
+        let large = len > ahead.min(MAPPED_RECORD_BYTES_MAX);
+        if large || self.unmappable || end.saturating_add(len) <= self.mapped {
             return;
         }
         self.make_room(end, end + ahead);
