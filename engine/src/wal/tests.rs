@@ -104,6 +104,20 @@ fn puts_that_are_not_synced_make_room_where_the_log_is_mapped_and_none_elsewhere
 }
 
 #[test]
+fn a_large_record_that_is_not_synced_makes_no_room() {
+    let db = Db::with(|options| options.segment_bytes = 1 << 20);
+    let room = |key, len| {
+        // More than fit into an eighth of the segment, which is the most there is.
+        for _ in 0..60 {
+            db.put(1, 3000, Durability::Buffered).unwrap();
+        }
+        db.put(key, len, Durability::Buffered).unwrap();
+        db.room()
+    };
+    assert_eq!((room(2, 3000), room(3, 100) > 0), (0, true));
+}
+
+#[test]
 fn a_segment_that_is_complete_and_a_closed_log_have_no_room_whatever_a_crash_takes_back() {
     let db = Db::new();
     while db.segments().len() < 4 {
