@@ -91,46 +91,39 @@ impl Drop for Window {
 #[cfg(test)]
 mod tests {
     use super::super::{OsVfs, Vfs};
+    use crate::read::testing::Random;
     use std::path::Path;
-
-    /// A model test's dice: xorshift.
-    fn roll(state: &mut u64, below: u64) -> u64 {
-        *state ^= *state << 13;
-        *state ^= *state >> 7;
-        *state ^= *state << 17;
-        *state % below
-    }
 
     /// Writes, windows and cuts in a random order, and after each the whole file against a model. Returns how many
     /// windows there were.
     fn against_a_model(dir: &Path, seed: u64) -> usize {
         let path = dir.join("window");
         let file = OsVfs.create(&path).unwrap();
-        let (mut model, mut dice, mut windows) = (Vec::new(), seed, 0);
+        let (mut model, mut random, mut windows) = (Vec::new(), Random(seed), 0);
         for step in 0..200_u8 {
-            match roll(&mut dice, 8) {
+            match random.below(8) {
                 0 => {
-                    let len = model.len() as u64 + roll(&mut dice, 300_000);
+                    let len = model.len() as u64 + random.below(300_000);
                     file.set_len(len).unwrap();
                     model.resize(len as usize, 0);
                 }
                 1 => {
-                    let len = roll(&mut dice, model.len() as u64 + 1);
+                    let len = random.below(model.len() as u64 + 1);
                     file.set_len(len).unwrap();
                     model.truncate(len as usize);
                 }
                 2 | 3 => {
-                    let offset = roll(&mut dice, model.len() as u64 + 1);
-                    let len = roll(&mut dice, 1 + model.len() as u64 - offset);
+                    let offset = random.below(model.len() as u64 + 1);
+                    let len = random.below(1 + model.len() as u64 - offset);
                     windows += usize::from(file.map(offset, len));
                 }
                 4 => assert!(
-                    !file.map(roll(&mut dice, 1 << 20), model.len() as u64 + 1),
+                    !file.map(random.below(1 << 20), model.len() as u64 + 1),
                     "seed {seed}: bytes that do not exist were mapped"
                 ),
                 _ => {
-                    let offset = roll(&mut dice, model.len() as u64 + 1) as usize;
-                    let bytes = vec![step; roll(&mut dice, 5_000) as usize];
+                    let offset = random.below(model.len() as u64 + 1) as usize;
+                    let bytes = vec![step; random.below(5_000) as usize];
                     file.write_all_at(&bytes, offset as u64).unwrap();
                     model.resize(model.len().max(offset + bytes.len()), 0);
                     model[offset..offset + bytes.len()].copy_from_slice(&bytes);

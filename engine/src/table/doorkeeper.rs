@@ -13,6 +13,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
 use crate::hooks::rare;
 
 /// One mark for so many bytes of cache: a block of the usual size.
@@ -53,7 +55,7 @@ impl Doorkeeper {
         if !self.full.load(Ordering::Relaxed) {
             return true;
         }
-        let mixed = mix(file ^ mix(offset));
+        let mixed = xxh3_64_with_seed(&offset.to_le_bytes(), file);
         let mark = (mixed >> 32) as u32 | 1;
         let Some(place) = self.marks.get(mixed as usize & (self.marks.len() - 1)) else {
             return true;
@@ -65,14 +67,6 @@ impl Doorkeeper {
         place.store(mark, Ordering::Relaxed);
         false
     }
-}
-
-/// All bits of a number over all of another (the finaliser of SplitMix64: Steele, Lea, Flood, OOPSLA 2014).
-fn mix(number: u64) -> u64 {
-    let mut mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
 }
 
 #[cfg(test)]

@@ -194,8 +194,7 @@ impl<'a> RunReader<'a> {
         let Some((key, handle)) = self.needed(head, index)? else {
             return Ok(None);
         };
-        let sealed = self.sealed(&handle, |len| room(len, handle.entries))?;
-        let block = self.decode(&key, head, index, sealed)?;
+        let block = self.load(&key, head, index, &handle)?;
         self.keep_if_asked_for_again(head, index, &block);
         Ok(Some(block))
     }
@@ -216,8 +215,7 @@ impl<'a> RunReader<'a> {
             return Ok(None);
         };
         if self.is_asked_for_again(handle.offset) {
-            let sealed = self.sealed(&handle, |len| room(len, handle.entries))?;
-            let block = self.decode(&file_key, head, index, sealed)?;
+            let block = self.load(&file_key, head, index, &handle)?;
             self.keep(head, index, &block);
             return Ok(Some(block.look(key, at)));
         }
@@ -240,6 +238,12 @@ impl<'a> RunReader<'a> {
             return Ok(None);
         };
         Ok(self.key()?.map(|key| (key, handle)))
+    }
+
+    /// Reads block `index`, which `handle` names, and decodes it.
+    fn load(&self, key: &FileKey, head: &Head, index: usize, handle: &Handle) -> Result<Arc<Block>> {
+        let sealed = self.sealed(handle, |len| room(len, handle.entries))?;
+        self.decode(key, head, index, sealed)
     }
 
     fn sealed(&self, handle: &Handle, room: impl FnOnce(usize) -> usize) -> Result<Vec<u8>> {
