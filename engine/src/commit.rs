@@ -14,7 +14,6 @@
 //! visible if a later commit is acknowledged, since visible order is log order (docs/guarantees.md).
 
 use bytes::Bytes;
-use parking_lot::MutexGuard;
 
 use crate::compaction::keyspace_of;
 use crate::condition::Condition;
@@ -25,9 +24,6 @@ use crate::inner::{CommitState, Inner, Mode};
 use crate::options::BATCH_BYTES_MAX;
 use crate::types::{Durability, Lsn, Position, SeqNo, TenantId};
 use crate::wal::format::{Op, parse_ops};
-
-/// How often a writer yields before it sleeps for the commit lock.
-const YIELDS_MAX: u32 = 24;
 
 impl CommitState {
     /// How far the log is in memtables: on a standby, what came and is not applied may wait for keys.
@@ -134,7 +130,7 @@ impl Inner {
         let plain = Bytes::from(plain);
         let parsed = parsed(&plain, ops)?;
         let position = {
-            let mut commit = self.patient_lock();
+            let mut commit = self.commit.lock_patiently(&*self.io.clock);
             commit.check_writable()?;
             self.check_tenant(tenant)?;
             for op in &parsed {
@@ -202,18 +198,6 @@ impl Inner {
             self.publish(position.seqno);
         }
         Ok(())
-    }
-
-    /// The commit lock for a batch. Who holds it needs a few microseconds; a thread that goes to sleep for it, and must
-    /// be woken, loses some tens. So first it lets others run, some twenty times. It does not spin.
-    fn patient_lock(&self) -> MutexGuard<'_, CommitState> {
-        for _ in 0..YIELDS_MAX {
-            if let Some(commit) = self.commit.try_lock() {
-                return commit;
-            }
-            std::thread::yield_now();
-        }
-        self.commit.lock()
     }
 
     /// Waits for what [`submit`](Inner::submit) left open.

@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::{Condvar, Mutex, RwLock};
 
+use crate::commit_lock::CommitLock;
 use crate::compaction::{Survey, keyspace_of};
 use crate::error::{Error, ErrorKind, Result};
 use crate::expiry::{self, ExpiryClock};
@@ -58,7 +59,7 @@ pub(crate) struct Inner {
     pub cache: Arc<BlockCache>,
     pub versions: VersionSet,
     pub wal: Arc<Wal>,
-    pub commit: Mutex<CommitState>,
+    pub commit: CommitLock,
     pub mem: RwLock<MemState>,
     /// What reads read from: `mem` and the current version, put together again after each change of either.
     pub view: ArcSwap<View>,

@@ -17,6 +17,7 @@ use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 
 use crate::background;
+use crate::commit_lock::CommitLock;
 use crate::compaction::Survey;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
@@ -384,7 +385,7 @@ fn start(
         cache,
         versions,
         wal: Arc::new(wal),
-        commit: Mutex::new(CommitState {
+        commit: CommitLock::new(CommitState {
             mode: Mode::Closed,
             tail,
             seqno: if planted!(SequenceReused) {

@@ -76,7 +76,7 @@ impl Wal {
             keys,
             segment_bytes,
             mapped,
-            progress: Progress::new(dir, end),
+            progress: Progress::new(dir, io.clock.clone(), end),
             segments: Mutex::new(segments),
         }
     }

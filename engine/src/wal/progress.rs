@@ -17,15 +17,19 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::hooks::{planted, rare};
-use crate::io::File;
+use crate::io::{Clock, File};
+use crate::patience::Patience;
 use crate::types::Lsn;
 
 /// How often a leader lets others run before it syncs.
 const GATHER_YIELDS_MAX: u32 = 32;
+/// How long one of these may take: about a sync.
+const GATHER_YIELD_TIME_MAX: Duration = Duration::from_micros(200);
 
 pub(super) struct Progress {
     /// For error messages.
     dir: PathBuf,
+    clock: Arc<dyn Clock>,
     state: Mutex<State>,
     /// Wakes tailing cursors.
     tailing: Condvar,
@@ -56,9 +60,10 @@ struct State {
 
 impl Progress {
     /// Of a log whose bytes up to `end` are on stable storage.
-    pub fn new(dir: &Path, end: Lsn) -> Progress {
+    pub fn new(dir: &Path, clock: Arc<dyn Clock>, end: Lsn) -> Progress {
         Progress {
             dir: dir.to_path_buf(),
+            clock,
             state: Mutex::new(State {
                 file: None,
                 written: end,
@@ -180,10 +185,11 @@ impl Progress {
     /// records at about the same time, and a sync for each handful of them costs more than the wait. It is over when
     /// nobody came, and where one writer is alone there is none.
     fn gather(&self, state: &mut MutexGuard<'_, State>) {
-        for _ in 0..GATHER_YIELDS_MAX {
+        let mut patience = Patience::new(&*self.clock, GATHER_YIELDS_MAX, GATHER_YIELD_TIME_MAX);
+        loop {
             let before = state.written;
-            MutexGuard::unlocked(state, std::thread::yield_now);
-            if state.written == before {
+            let waited = MutexGuard::unlocked(state, || patience.wait());
+            if !waited || state.written == before {
                 return;
             }
         }
@@ -265,7 +271,7 @@ impl Progress {
 mod tests {
     use super::*;
     use crate::io::Vfs;
-    use crate::io::sim::{Fault, SimFs, Times};
+    use crate::io::sim::{Fault, SimClock, SimFs, Times};
     use std::sync::mpsc::{Receiver, Sender, channel};
     use std::thread::{spawn, yield_now};
 
@@ -280,7 +286,7 @@ mod tests {
             begun.send(()).unwrap();
             may_go.lock().recv().unwrap();
         });
-        let log = Progress::new(Path::new("/"), Lsn::ZERO);
+        let log = Progress::new(Path::new("/"), Arc::new(SimClock::new()), Lsn::ZERO);
         log.begin_segment(file, Lsn::ZERO);
         (Arc::new(log), fs, begins, let_go)
     }
