@@ -189,7 +189,6 @@ impl Inner {
         };
         let place = Place {
             lsn: at,
-            epoch: commit.tail.epoch,
             chain: commit.tail.chain,
             key,
         };

@@ -6,27 +6,21 @@
 //! record, little-endian
 //! offset  size  field
 //!      0     4  crc32     IEEE, over bytes [4, len)
-//!      4     4  len       whole record, RECORD_HEADER_BYTES ..= RECORD_BYTES_MAX
-//!      8     1  kind      1 batch, 2 close; 0 never written
-//!      9     1  zero
-//!     10     2  sections  their number: writers put 1 in a batch, 0 in a close
-//!     12     4  zero
-//!     16     8  lsn       stream position of this record's first byte
-//!     24     8  epoch     of the primary that wrote it
-//!     32     8  seqno     version of the batch's entries (close: the newest before)
-//!     40     8  time      ms since 1970, as the primary believed
-//!     48     8  durable   everything before this Lsn was on stable storage when this was written
-//!     56    16  chain     keyed running hash of the stream, this record included
-//!     72     -  sections
+//!      4     4  len       whole record, RECORD_BYTES_MIN ..= RECORD_BYTES_MAX
+//!      8     8  lsn       stream position of this record's first byte
+//!     16    16  chain     keyed running hash of the stream, this record included
+//!     32     1  kind      1 batch, 2 close; 0 never written
+//!     33     1  sections  their number: writers put 1 in a batch, 0 in a close
+//!     34     6  time      ms since 1970, as the primary believed
+//!     40     -  seqno     varint: version of the batch's entries (close: the newest before)
+//!      -     -  unsynced  varint: everything before lsn - unsynced, the record's `durable`, was on stable storage when
+//!                         this was written
+//!      -     -  sections
 //!
 //! section
-//!      0     8  tenant
-//!      8     4  dek version
-//!     12     4  operations
-//!     16    16  key commitment
-//!     32     4  sealed length
-//!     36     4  zero
-//!     40     -  sealed operations: nonce 12, ciphertext, tag 16
+//!      0    16  key commitment
+//!     16     -  tenant, dek version, operations, sealed length: varints
+//!      -     -  sealed operations: nonce 12, ciphertext, tag 16
 //!
 //! operation (inside the seal)
 //!      0     1  kind      1 put, 2 delete, 3 put that expires, 4 dated put, 5 range delete
@@ -39,12 +33,14 @@
 //! A range delete has the tree key at which it starts for a key, and the one before which it ends for a value.
 //!
 //! A record is valid if and only if: (1) len is in range and inside the bytes at hand; (2) crc32
-//! matches; (3) lsn is the position it stands at; (4) kind is known; (5) zero bytes are zero;
-//! (6) durable <= lsn; (7) the sections fill it exactly and are as many as it says, none in a close;
-//! (8) its epoch is the segment's; (9) its chain is the one that [`Place`] computes.
+//! matches; (3) lsn is the position it stands at; (4) kind is known; (5) varints are as short as can be;
+//! (6) unsynced <= lsn; (7) the sections fill it exactly and are as many as it says, none in a close;
+//! (8) its chain is the one that [`Place`] computes, which begins with the segment's header and its epoch.
 //!
 //! A crash leaves records that break (1) or (2) and no others: bytes of a segment are written once, at one
 //! place. So what breaks one of the others was made by somebody, and is refused wherever it stands.
+//!
+//! What every record has costs every small write: the log's part of what is written for 100 bytes (decision 0021).
 //!
 //! Invariants: no record spans segments. The chain covers every byte of the stream: of a record the header but
 //! for checksum and chain, each section's clear header, and each section's tag, which stands for its ciphertext
@@ -54,7 +50,7 @@
 
 use bytes::Bytes;
 
-use crate::codec::Reader;
+use crate::codec::{Reader, push_varint};
 use crate::error::Result as EngineResult;
 use crate::expiry::{DATE_BYTES, STAMP_BYTES};
 use crate::io::Io;
@@ -64,9 +60,15 @@ use crate::read::cursor::EntryKind;
 use crate::seal::{Aad, ChainKey, FileHeader, FileKind, Piece, SEAL_OVERHEAD, TAG_BYTES, same_chain};
 use crate::types::{Chain, DekVersion, Epoch, Lsn, SeqNo, TenantId};
 
-pub(crate) const RECORD_HEADER_BYTES: usize = 72;
-const SECTION_HEADER_BYTES: usize = 40;
-const CHAIN_AT: usize = 56;
+/// Of a record what has the same size in all.
+pub(crate) const RECORD_FRONT_BYTES: usize = 40;
+/// A close, its varints of one byte.
+pub(crate) const RECORD_BYTES_MIN: usize = RECORD_FRONT_BYTES + 2;
+pub(crate) const LSN_AT: usize = 8;
+pub(crate) const CHAIN_AT: usize = 16;
+const AFTER_CHAIN: usize = 32;
+/// The latest moment that a record can name: in the year 10889.
+const TIME_MS_MAX: u64 = (1 << 48) - 1;
 pub(crate) const OP_HEADER_BYTES: usize = 7;
 /// The kind of an operation that is no kind of entry.
 const DELETE_RANGE: u8 = 5;
@@ -85,12 +87,13 @@ pub(crate) enum RecordKind {
 pub(crate) struct Record<'a> {
     pub kind: RecordKind,
     pub lsn: Lsn,
-    pub epoch: Epoch,
     pub seqno: SeqNo,
     pub time_ms: u64,
     pub durable: Lsn,
     pub chain: Chain,
     pub bytes: &'a [u8],
+    /// Where its sections begin.
+    sections_at: usize,
 }
 
 /// A section of a valid record.
@@ -128,7 +131,6 @@ pub(crate) struct Mismatch {
 #[derive(Clone, Copy)]
 pub(crate) struct Place<'a> {
     pub lsn: Lsn,
-    pub epoch: Epoch,
     /// Chain up to `lsn`.
     pub chain: Chain,
     pub key: &'a ChainKey,
@@ -138,27 +140,25 @@ pub(crate) struct Place<'a> {
 pub(crate) struct RecordFields {
     pub kind: RecordKind,
     pub lsn: Lsn,
-    pub epoch: Epoch,
     pub seqno: SeqNo,
     pub time_ms: u64,
+    /// At most `lsn`.
     pub durable: Lsn,
 }
 
 /// Starts a record in `out` (which must be empty); sections follow, then [`finish_record`].
-pub(crate) fn start_record(fields: &RecordFields, sections: u16, out: &mut Vec<u8>) {
+pub(crate) fn start_record(fields: &RecordFields, sections: u8, out: &mut Vec<u8>) {
     debug_assert!(out.is_empty());
-    out.extend_from_slice(&[0; 8]);
-    out.push(fields.kind as u8);
-    out.push(0);
-    out.extend_from_slice(&sections.to_le_bytes());
-    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&[0; LSN_AT]);
     out.extend_from_slice(&fields.lsn.0.to_le_bytes());
-    out.extend_from_slice(&fields.epoch.0.to_le_bytes());
-    out.extend_from_slice(&fields.seqno.0.to_le_bytes());
-    out.extend_from_slice(&fields.time_ms.to_le_bytes());
-    out.extend_from_slice(&fields.durable.0.to_le_bytes());
-    out.extend_from_slice(&[0; 16]);
-    debug_assert_eq!(out.len(), RECORD_HEADER_BYTES);
+    out.extend_from_slice(&[0; AFTER_CHAIN - CHAIN_AT]);
+    out.push(fields.kind as u8);
+    out.push(sections);
+    let time = fields.time_ms.min(TIME_MS_MAX).to_le_bytes();
+    out.extend_from_slice(time.get(..6).unwrap_or_default());
+    debug_assert_eq!(out.len(), RECORD_FRONT_BYTES);
+    push_varint(fields.seqno.0, out);
+    push_varint(fields.lsn.0.saturating_sub(fields.durable.0), out);
 }
 
 /// Appends a section's clear header; exactly `sealed_len` sealed bytes must follow.
@@ -170,12 +170,11 @@ pub(crate) fn push_section_header(
     sealed_len: u32,
     out: &mut Vec<u8>,
 ) {
-    out.extend_from_slice(&tenant.0.to_le_bytes());
-    out.extend_from_slice(&version.0.to_le_bytes());
-    out.extend_from_slice(&ops.to_le_bytes());
     out.extend_from_slice(&commitment);
-    out.extend_from_slice(&sealed_len.to_le_bytes());
-    out.extend_from_slice(&[0; 4]);
+    push_varint(tenant.0, out);
+    push_varint(u64::from(version.0), out);
+    push_varint(u64::from(ops), out);
+    push_varint(u64::from(sealed_len), out);
 }
 
 /// Fills in length, chain and checksum; the chain after the record.
@@ -185,7 +184,7 @@ pub(crate) fn finish_record(before: Chain, key: &ChainKey, out: &mut [u8]) -> Ch
         field.copy_from_slice(&len.to_le_bytes());
     }
     let after = record_chain(before, key, out);
-    if let Some(field) = out.get_mut(CHAIN_AT..RECORD_HEADER_BYTES) {
+    if let Some(field) = out.get_mut(CHAIN_AT..AFTER_CHAIN) {
         field.copy_from_slice(&after.0);
     }
     let crc = crc32fast::hash(out.get(4..).unwrap_or_default());
@@ -197,15 +196,19 @@ pub(crate) fn finish_record(before: Chain, key: &ChainKey, out: &mut [u8]) -> Ch
 
 /// The chain after a record that has its lengths.
 fn record_chain(before: Chain, key: &ChainKey, record: &[u8]) -> Chain {
-    let head = record.get(4..CHAIN_AT).unwrap_or_default();
-    let mut rest = Reader::new(record.get(RECORD_HEADER_BYTES..).unwrap_or_default());
+    let front = record.get(4..CHAIN_AT).unwrap_or_default();
+    let after = record.get(AFTER_CHAIN..).unwrap_or_default();
+    let mut rest = Reader::new(record.get(RECORD_FRONT_BYTES..).unwrap_or_default());
+    let _ = rest.varint().and_then(|_| rest.varint());
+    let header = after.get(..after.len() - rest.remaining()).unwrap_or_default();
     let sections = std::iter::from_fn(|| {
-        let header = rest.take(SECTION_HEADER_BYTES)?;
-        let sealed_len = header.get(32..36)?.try_into().map(u32::from_le_bytes).ok()?;
-        let sealed = rest.take(sealed_len as usize)?;
-        Some([header, sealed.last_chunk::<TAG_BYTES>()?])
+        let before = rest;
+        let section = next_section(&mut rest)?;
+        let clear = before.remaining() - rest.remaining() - section.sealed.len();
+        let mut before = before;
+        Some([before.take(clear)?, section.sealed.last_chunk::<TAG_BYTES>()?])
     });
-    key.extend(before, std::iter::once(head).chain(sections.flatten()))
+    key.extend(before, [front, header].into_iter().chain(sections.flatten()))
 }
 
 /// The header of a new segment, chained to what is before it.
@@ -234,9 +237,6 @@ fn header_chain(header: &FileHeader, key: &ChainKey) -> Chain {
 /// The record at the start of `bytes`, which stand at `place` in the stream: valid in every respect.
 pub(crate) fn check_record<'a>(bytes: &'a [u8], place: &Place<'_>) -> Result<Record<'a>, Invalid> {
     let record = parse_record(bytes, place.lsn)?;
-    if record.epoch != place.epoch {
-        return Err(forged("record epoch", 24, place.epoch, record.epoch));
-    }
     // What it should be is not told: whoever reads it could put it there.
     if !same_chain(record_chain(place.chain, place.key, record.bytes), record.chain) {
         return Err(forged(
@@ -258,69 +258,69 @@ fn forged(field: &'static str, offset: u64, expected: impl ToString, found: impl
     })
 }
 
-/// The record at the start of `bytes`, which stand at `at` in the stream, but for epoch and chain.
+/// The record at the start of `bytes`, which stand at `at` in the stream, but for its chain.
 pub(crate) fn parse_record(bytes: &[u8], at: Lsn) -> Result<Record<'_>, Invalid> {
     let len = record_len(bytes)?;
     let record = bytes.get(..len).ok_or(Invalid::Short)?;
     let mut r = Reader::new(record);
-    let mut parse = || {
-        let crc = r.u32()?;
-        let _len = r.u32()?;
-        let kind = r.u8()?;
-        let zero = r.u8()?;
-        let sections = r.u16()?;
-        let zeros = r.u32()?;
+    let mut front = || {
+        let (crc, _len) = (r.u32()?, r.u32()?);
         let lsn = Lsn(r.u64()?);
-        let epoch = Epoch(r.u64()?);
-        let seqno = SeqNo(r.u64()?);
-        let time_ms = r.u64()?;
-        let durable = Lsn(r.u64()?);
         let chain = Chain(r.array()?);
-        Some((
-            crc, kind, zero, sections, zeros, lsn, epoch, seqno, time_ms, durable, chain,
-        ))
+        let (kind, sections) = (r.u8()?, r.u8()?);
+        let [a, b, c, d, e, f] = r.array()?;
+        let time_ms = u64::from_le_bytes([a, b, c, d, e, f, 0, 0]);
+        Some((crc, lsn, chain, kind, sections, time_ms))
     };
-    let Some((crc, kind, zero, sections, zeros, lsn, epoch, seqno, time_ms, durable, chain)) = parse() else {
+    let Some((crc, lsn, chain, kind, sections, time_ms)) = front() else {
         return Err(Invalid::Short);
     };
     if crc32fast::hash(record.get(4..).unwrap_or_default()) != crc {
         return Err(Invalid::Damaged("checksum"));
     }
     if lsn != at {
-        return Err(forged("record position", 16, at, lsn));
+        return Err(forged("record position", LSN_AT as u64, at, lsn));
     }
     let kind = match kind {
         1 => RecordKind::Batch,
         2 => RecordKind::Close,
-        other => return Err(forged("record kind", 8, "1 or 2", other)),
+        other => return Err(forged("record kind", 32, "1 or 2", other)),
     };
-    if zero != 0 || zeros != 0 {
-        return Err(forged("reserved bytes of a record", 9, "zeros", "others"));
-    }
-    if durable > lsn {
+    let varints = r.varint().zip(r.varint());
+    let Some((seqno, unsynced)) = varints else {
+        let at = RECORD_FRONT_BYTES as u64;
+        return Err(forged(
+            "varints of a record",
+            at,
+            "two, as short as can be",
+            "others",
+        ));
+    };
+    let Some(durable) = lsn.0.checked_sub(unsynced) else {
+        let at = RECORD_FRONT_BYTES as u64;
         let expected = format!("at most {lsn}");
-        return Err(forged("durable watermark of a record", 48, expected, durable));
-    }
+        return Err(forged("unsynced bytes of a record", at, expected, unsynced));
+    };
     let record = Record {
         kind,
         lsn,
-        epoch,
-        seqno,
+        seqno: SeqNo(seqno),
         time_ms,
-        durable,
+        durable: Lsn(durable),
         chain,
         bytes: record,
+        sections_at: record.len() - r.remaining(),
     };
-    let mut count = 0u16;
-    let mut rest = Reader::new(record.bytes.get(RECORD_HEADER_BYTES..).unwrap_or_default());
+    let mut count = 0u8;
+    let mut rest = r;
     while rest.remaining() > 0 {
         let at = record.bytes.len() - rest.remaining();
-        next_section(&mut rest)
-            .ok_or_else(|| forged("section of a record", at as u64, "one that fits", "another"))?;
-        count = count.saturating_add(1);
+        let counted = next_section(&mut rest).and_then(|_| count.checked_add(1));
+        count =
+            counted.ok_or_else(|| forged("section of a record", at as u64, "one that fits", "another"))?;
     }
     if count != sections || (kind == RecordKind::Batch) == (count == 0) {
-        return Err(forged("sections of a record", 10, sections, count));
+        return Err(forged("sections of a record", 33, sections, count));
     }
     Ok(record)
 }
@@ -332,7 +332,7 @@ pub(crate) fn record_len(bytes: &[u8]) -> Result<usize, Invalid> {
         return Err(Invalid::Short);
     };
     let len = len as usize;
-    if (RECORD_HEADER_BYTES..=RECORD_BYTES_MAX).contains(&len) {
+    if (RECORD_BYTES_MIN..=RECORD_BYTES_MAX).contains(&len) {
         Ok(len)
     } else {
         Err(Invalid::Damaged("length"))
@@ -340,12 +340,11 @@ pub(crate) fn record_len(bytes: &[u8]) -> Result<usize, Invalid> {
 }
 
 fn next_section<'a>(r: &mut Reader<'a>) -> Option<Section<'a>> {
-    let tenant = TenantId(r.u64()?);
-    let version = DekVersion(r.u32()?);
-    let ops = r.u32()?;
     let commitment = r.array()?;
-    let sealed_len = r.u32()? as usize;
-    r.zeros(4)?;
+    let tenant = TenantId(r.varint()?);
+    let version = DekVersion(r.varint_u32()?);
+    let ops = r.varint_u32()?;
+    let sealed_len = r.varint_u32()? as usize;
     let sealed = r
         .take(sealed_len)
         .filter(|sealed| sealed.len() >= SEAL_OVERHEAD)?;
@@ -366,7 +365,7 @@ impl<'a> Record<'a> {
 
     /// Its sections, in order.
     pub fn sections(&self) -> impl Iterator<Item = Section<'a>> + use<'a> {
-        let mut rest = Reader::new(self.bytes.get(RECORD_HEADER_BYTES..).unwrap_or_default());
+        let mut rest = Reader::new(self.bytes.get(self.sections_at..).unwrap_or_default());
         std::iter::from_fn(move || next_section(&mut rest))
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::format::{
-    OpKind, RECORD_HEADER_BYTES, RecordFields, RecordKind, finish_record, parse_ops, parse_record,
+    CHAIN_AT, OpKind, RECORD_BYTES_MIN, RecordFields, RecordKind, finish_record, parse_ops, parse_record,
     push_dated, push_expiring, push_op, push_range_delete, push_section_header, record_len, start_record,
 };
 use super::reader::{Opened, SegmentFile, SegmentScan, Step};
@@ -91,17 +91,15 @@ fn check_record(bytes: &[u8]) -> bool {
     assert_eq!(record.end(), START.advance(record.bytes.len() as u64));
     let again = {
         let sections: Vec<_> = record.sections().collect();
-        let time = record.bytes.get(40..).and_then(|rest| rest.first_chunk::<8>());
         let fields = RecordFields {
             kind: record.kind,
             lsn: record.lsn,
-            epoch: record.epoch,
             seqno: record.seqno,
-            time_ms: time.copied().map_or(0, u64::from_le_bytes),
+            time_ms: record.time_ms,
             durable: record.durable,
         };
         let mut out = Vec::new();
-        start_record(&fields, sections.len() as u16, &mut out);
+        start_record(&fields, sections.len() as u8, &mut out);
         for s in &sections {
             push_section_header(
                 s.tenant,
@@ -117,7 +115,7 @@ fn check_record(bytes: &[u8]) -> bool {
         out
     };
     // Checksum and chain depend on what stands before: parsing has checked the one and leaves the other.
-    for part in [4..56, RECORD_HEADER_BYTES..record.bytes.len()] {
+    for part in [4..CHAIN_AT, CHAIN_AT + 16..record.bytes.len()] {
         assert!(
             again.get(part.clone()) == record.bytes.get(part),
             "a record reads back as other bytes"
@@ -186,7 +184,7 @@ fn check_segment(bytes: &[u8]) -> bool {
 }
 
 fn repair_record(bytes: &mut [u8]) {
-    if (RECORD_HEADER_BYTES..1 << 20).contains(&bytes.len()) {
+    if (RECORD_BYTES_MIN..1 << 20).contains(&bytes.len()) {
         finish_record(Chain::default(), &chain_key(), bytes);
     }
 }
@@ -212,7 +210,7 @@ fn repair_segment(bytes: &mut [u8]) {
     }
     repair_header(header);
     while let Some(len) = get_u32(rest, 4).map(|len| len as usize) {
-        if len < RECORD_HEADER_BYTES {
+        if len < RECORD_BYTES_MIN {
             return;
         }
         let Some((record, after)) = std::mem::take(&mut rest).split_at_mut_checked(len) else {
@@ -227,13 +225,12 @@ fn record(kind: RecordKind, at: Lsn, chain: Chain, sections: &[&[u8]]) -> Vec<u8
     let fields = RecordFields {
         kind,
         lsn: at,
-        epoch: Epoch::FIRST,
         seqno: SeqNo(7),
         time_ms: 1_700_000_000_000,
         durable: START,
     };
     let mut out = Vec::new();
-    start_record(&fields, sections.len() as u16, &mut out);
+    start_record(&fields, sections.len() as u8, &mut out);
     for (index, sealed) in sections.iter().enumerate() {
         let tenant = TenantId(index as u64 + 1);
         push_section_header(tenant, DekVersion(1), 2, [9; 16], sealed.len() as u32, &mut out);
@@ -296,7 +293,7 @@ fn segment_samples() -> Vec<Vec<u8>> {
         (RecordKind::Close, &[]),
     ] {
         let record = record(kind, Lsn(out.len() as u64), chain, sections);
-        let after = record.get(56..).and_then(|rest| rest.first_chunk::<16>());
+        let after = record.get(CHAIN_AT..).and_then(|rest| rest.first_chunk::<16>());
         chain = Chain(after.copied().unwrap_or_default());
         out.extend_from_slice(&record);
     }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::format::{
-    Invalid, Mismatch, Op, Place, RECORD_HEADER_BYTES, Record, check_record, header_is_authentic, parse_ops,
-    parse_record, record_len, section_aad,
+    Invalid, LSN_AT, Mismatch, Op, Place, RECORD_BYTES_MIN, Record, check_record, header_is_authentic,
+    parse_ops, parse_record, record_len, section_aad,
 };
 use super::{segment_name, segment_start};
 use crate::error::{Error, Result};
@@ -170,7 +170,6 @@ impl SegmentScan {
         let found = self.record_at(self.offset)?;
         let place = Place {
             lsn: self.position(),
-            epoch: self.header.epoch,
             chain: self.chain,
             key: &self.key,
         };
@@ -196,13 +195,13 @@ impl SegmentScan {
     pub fn later_watermark(&mut self) -> Result<Option<Lsn>> {
         let mut newest = None;
         let mut offset = self.offset.saturating_add(1);
-        let header = RECORD_HEADER_BYTES as u64;
+        let least = RECORD_BYTES_MIN as u64;
         // Records of this segment from here on; older ones could be stale blocks of the disk.
         let (damage, end) = (self.position(), Lsn(self.header.number.saturating_add(self.len)));
-        while offset.saturating_add(header) <= self.len {
-            let head = self.load(offset, RECORD_HEADER_BYTES)?;
+        while offset.saturating_add(least) <= self.len {
+            let head = self.load(offset, RECORD_BYTES_MIN)?;
             let says = head
-                .get(16..)
+                .get(LSN_AT..)
                 .and_then(<[u8]>::first_chunk)
                 .copied()
                 .map(u64::from_le_bytes);
@@ -237,7 +236,7 @@ impl SegmentScan {
     /// As many bytes as the record at `offset` says it has.
     fn record_at(&mut self, offset: u64) -> Result<std::result::Result<Bytes, Invalid>> {
         let left = self.len.saturating_sub(offset);
-        let head = self.load(offset, RECORD_HEADER_BYTES.min(left as usize))?;
+        let head = self.load(offset, RECORD_BYTES_MIN.min(left as usize))?;
         let len = match record_len(&head) {
             Ok(len) if len as u64 <= left => len,
             Ok(_) => return Ok(Err(Invalid::Short)),

@@ -256,7 +256,6 @@ impl Wal {
         RecordFields {
             kind,
             lsn: tail.end,
-            epoch: tail.epoch,
             seqno,
             time_ms: self.io.clock.now_ms(),
             durable: self.durable(),

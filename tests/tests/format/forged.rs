@@ -79,6 +79,16 @@ impl Target {
     }
 }
 
+/// Where the sections of a record begin: behind two varints at 40.
+fn sections_at(record: &[u8]) -> usize {
+    let ends = record
+        .iter()
+        .enumerate()
+        .skip(40)
+        .filter(|(_, byte)| **byte < 0x80);
+    ends.map(|(at, _)| at + 1).nth(1).unwrap()
+}
+
 fn mend(bytes: &mut [u8], record: &Range<usize>) {
     let crc = crc32fast::hash(&bytes[record.start + 4..record.end]);
     bytes[record.start..record.start + 4].copy_from_slice(&crc.to_le_bytes());
@@ -91,8 +101,10 @@ fn a_record_that_is_made_to_name_a_destroyed_tenant_is_refused_also_the_newest()
     for (n, record) in target.records.iter().enumerate() {
         let mut bytes = target.bytes.clone();
         // The tenant of its section: what is sealed for a destroyed tenant is skipped, not opened.
-        let tenant = record.start + 72;
-        bytes[tenant..tenant + 8].copy_from_slice(&3u64.to_le_bytes());
+        // Behind two varints of up to three bytes, and the commitment.
+        let tenant = record.start + sections_at(&bytes[record.clone()]) + 16;
+        assert!((1..=2).contains(&bytes[tenant]), "record {n}");
+        bytes[tenant] = 3;
         mend(&mut bytes, record);
         target.refused(bytes, &format!("record {n}"));
     }
@@ -106,12 +118,11 @@ fn a_record_taken_from_the_middle_is_missed_with_all_behind_it_renumbered() {
         bytes.drain(gone.clone());
         for later in &target.records[n + 1..] {
             let moved = later.start - gone.len()..later.end - gone.len();
-            for field in [16, 48] {
-                let field = moved.start + field..moved.start + field + 8;
-                let value = u64::from_le_bytes(bytes[field.clone()].try_into().unwrap());
-                let value = value - gone.len() as u64;
-                bytes[field].copy_from_slice(&value.to_le_bytes());
-            }
+            // What was not synced is told by a distance: it moves with its record.
+            let lsn = moved.start + 8..moved.start + 16;
+            let value = u64::from_le_bytes(bytes[lsn.clone()].try_into().unwrap());
+            let value = value - gone.len() as u64;
+            bytes[lsn].copy_from_slice(&value.to_le_bytes());
             mend(&mut bytes, &moved);
         }
         target.refused(bytes, &format!("record {n} of {}", target.records.len()));
@@ -122,8 +133,9 @@ fn a_record_taken_from_the_middle_is_missed_with_all_behind_it_renumbered() {
 fn every_byte_of_a_records_frame_changed_with_the_checksum_mended_is_refused() {
     let target = Target::new();
     for record in [&target.records[1], target.records.last().unwrap()] {
-        // From the kind to the end of the section's clear header; the length decides where the checksum is.
-        for offset in 8..72 + 40 {
+        // From the position to the end of the section's clear header; the length decides where the checksum is.
+        let sealed = sections_at(&target.bytes[record.clone()]) + 16 + 4;
+        for offset in 8..sealed {
             let mut bytes = target.bytes.clone();
             bytes[record.start + offset] ^= 1;
             mend(&mut bytes, record);
