@@ -1,4 +1,6 @@
-//! How much of a table lies in a range of keys, told by indexes alone.
+//! How much of a table lies in a range of keys, and where, told by indexes alone.
+
+use bytes::Bytes;
 
 use super::cache::Head;
 use super::index::{Index, Level};
@@ -29,7 +31,14 @@ pub(crate) struct KeyRange<'a> {
 }
 
 impl KeyRange<'_> {
-    fn ends_at_or_before(&self, key: &[u8]) -> bool {
+    /// All of a tenant.
+    pub(crate) const ALL: KeyRange<'static> = KeyRange {
+        lower: &[],
+        upper: None,
+    };
+
+    /// Whether `key` lies behind it.
+    pub(crate) fn ends_at_or_before(&self, key: &[u8]) -> bool {
         self.upper.is_some_and(|upper| upper <= key)
     }
 
@@ -80,6 +89,31 @@ impl Table {
             }
         }
         Ok(share)
+    }
+
+    /// Sealed bytes of `tenant`'s data blocks in pieces of `grain` and more, as finely as the top of its index tells:
+    /// each with the separator at which it ends, but for the last. Nothing if its key is destroyed.
+    pub(crate) fn pieces(&self, tenant: TenantId, grain: u64) -> Result<Vec<(Option<Bytes>, u64)>> {
+        let mut pieces = Vec::new();
+        let Some(run) = self.find(tenant) else {
+            return Ok(pieces);
+        };
+        let Some(top) = RunReader::new(self, run).top()? else {
+            return Ok(pieces);
+        };
+        let (index, mut piece) = (&top.index, 0u64);
+        for part in 0..index.len() {
+            piece += match index.level() {
+                Level::Blocks => index.handle(part).map_or(0, |handle| u64::from(handle.bytes)),
+                Level::Sections => index.span(part).map_or(0, |span| span.end - span.start),
+            };
+            if piece >= grain && part + 1 < index.len() {
+                pieces.push((Some(Bytes::copy_from_slice(index.separator(part))), piece));
+                piece = 0;
+            }
+        }
+        pieces.push((None, piece));
+        Ok(pieces)
     }
 }
 
