@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! inputs      |----A----|--B--|---------------C---------------|     tenants, each with bytes in several tables
-//! pieces      |    .    |     |   .    .     .    .    .   .  |     how much lies before which bound (`weigh`)
+//! pieces      |    .    |     |   .    .     .    .    .   .  |     how much of a table lies between bounds (`weigh`)
 //! parts       |<-------- 1 -------->|<----- 2 ----->|<-- 3 -->|     about equal bytes (`cut`), done apart (`run`)
 //! ```
 //!
@@ -41,17 +41,23 @@ impl Bound {
         }
     }
 
-    /// Behind all of the tenant's.
-    fn behind(tenant: TenantId) -> Bound {
+    /// Before all of the tenant's.
+    fn before(tenant: TenantId) -> Bound {
         Bound {
-            tenant: TenantId(tenant.0.saturating_add(1)),
+            tenant,
             key: Bytes::new(),
         }
     }
+
+    /// Behind all of the tenant's.
+    fn behind(tenant: TenantId) -> Bound {
+        Bound::before(TenantId(tenant.0.saturating_add(1)))
+    }
 }
 
-/// So many bytes of one table that lie before `end`, and behind the table's piece before.
+/// So many bytes of one table that lie somewhere from one bound up to another.
 struct Piece {
+    from: Bound,
     end: Bound,
     bytes: u64,
 }
@@ -81,31 +87,34 @@ impl Part {
 }
 
 /// At most `most` parts of about equal bytes, none with less than about `least`. One if there is not enough for two.
-fn cut(mut pieces: Vec<Piece>, most: usize, least: u64) -> Vec<Part> {
-    let total = pieces
+fn cut(pieces: &[Piece], most: usize, least: u64) -> Vec<Part> {
+    let mut bounds: Vec<&Bound> = pieces
         .iter()
-        .fold(0u64, |sum, piece| sum.saturating_add(piece.bytes));
+        .flat_map(|piece| [&piece.from, &piece.end])
+        .collect();
+    bounds.sort_unstable();
+    bounds.dedup();
+    let between = spread(pieces, &bounds);
+    let total: u64 = between.iter().sum();
     let wanted = (total / least.max(1)).min(most as u64).max(1);
-    pieces.sort_unstable_by(|a, b| a.end.cmp(&b.end));
     let mut parts = Vec::new();
     let mut from = None;
-    let (mut before, mut since) = (0u64, 0u64);
-    for together in pieces.chunk_by(|a, b| a.end == b.end) {
+    let (mut before, mut since) = (0, 0);
+    for (at, bytes) in between.iter().enumerate() {
         let done = parts.len() as u128 + 1;
         if done == u128::from(wanted) {
             break;
         }
-        for piece in together {
-            before = before.saturating_add(piece.bytes);
-            since = since.saturating_add(piece.bytes);
-        }
-        let target = u128::from(total) * done / u128::from(wanted);
-        let enough = since.min(total - before) >= least.div_ceil(2);
-        if u128::from(before) >= target
-            && enough
-            && let Some(piece) = together.first()
+        before += bytes;
+        since += bytes;
+        // Here if that is nearer to the target than at the next bound.
+        let next = between.get(at + 1).unwrap_or(&0);
+        let near = u128::from(before + next / 2) >= u128::from(total) * done / u128::from(wanted);
+        if near
+            && since.min(total - before) >= least.div_ceil(2)
+            && let Some(bound) = bounds.get(at + 1)
         {
-            let to = Some(piece.end.clone());
+            let to = Some(Bound::clone(bound));
             parts.push(Part {
                 from: std::mem::replace(&mut from, to.clone()),
                 to,
@@ -115,6 +124,36 @@ fn cut(mut pieces: Vec<Piece>, most: usize, least: u64) -> Vec<Part> {
     }
     parts.push(Part { from, to: None });
     parts
+}
+
+/// How many bytes lie between each bound and the next. Those of a piece are taken to be spread evenly over what it
+/// reaches across: bounds of other tables are dense where there is much. Counted whole at its end, a piece would be missed
+/// by every cut before that, once for each of the tables that overlap.
+fn spread(pieces: &[Piece], bounds: &[&Bound]) -> Vec<u64> {
+    // How much more there is in each than in the one before.
+    let mut changes = vec![0i128; bounds.len()];
+    for piece in pieces {
+        let (from, end) = (
+            bounds.partition_point(|bound| **bound < piece.from),
+            bounds.partition_point(|bound| **bound < piece.end),
+        );
+        let Some(across) = end.checked_sub(from).filter(|across| *across > 0) else {
+            continue;
+        };
+        let each = i128::from(piece.bytes / across as u64);
+        if let Some(change) = changes.get_mut(from) {
+            *change += each;
+        }
+        if let Some(change) = changes.get_mut(end) {
+            *change -= each;
+        }
+    }
+    let mut here = 0i128;
+    let sums = changes.iter().map(|change| {
+        here += change;
+        u64::try_from(here).unwrap_or(0)
+    });
+    sums.collect()
 }
 
 #[cfg(test)]

@@ -91,30 +91,49 @@ impl Table {
         Ok(share)
     }
 
-    /// Sealed bytes of `tenant`'s data blocks in pieces of `grain` and more, as finely as the top of its index tells:
-    /// each with the separator at which it ends, but for the last. Nothing if its key is destroyed.
-    pub(crate) fn pieces(&self, tenant: TenantId, grain: u64) -> Result<Vec<(Option<Bytes>, u64)>> {
+    /// Sealed bytes of `tenant`'s data blocks in pieces of about `grain`: each with a tree key up to which it reaches, from
+    /// that of the one before on. The first is empty, at the first key. Nothing if the tenant's key is destroyed. Reads the
+    /// top of the tenant's index, and of those below it what is over more than a piece.
+    pub(crate) fn pieces(&self, tenant: TenantId, grain: u64) -> Result<Vec<(Bytes, u64)>> {
         let mut pieces = Vec::new();
         let Some(run) = self.find(tenant) else {
             return Ok(pieces);
         };
-        let Some(top) = RunReader::new(self, run).top()? else {
+        let mut reader = RunReader::new(self, run);
+        let Some(top) = reader.top()? else {
             return Ok(pieces);
         };
-        let (index, mut piece) = (&top.index, 0u64);
-        for part in 0..index.len() {
-            piece += match index.level() {
-                Level::Blocks => index.handle(part).map_or(0, |handle| u64::from(handle.bytes)),
-                Level::Sections => index.span(part).map_or(0, |span| span.end - span.start),
+        pieces.push((top.index.first(), 0));
+        let mut piece = 0u64;
+        let mut add = |bytes: u64, separator: &[u8]| {
+            piece += bytes;
+            if piece >= grain {
+                pieces.push((Bytes::copy_from_slice(separator), std::mem::take(&mut piece)));
+            }
+        };
+        for part in 0..top.index.len() {
+            if top.index.level() == Level::Blocks {
+                add(block_bytes(&top.index, part), top.index.separator(part));
+                continue;
+            }
+            let whole = top.index.span(part).map_or(0, |span| span.end - span.start);
+            let section = match whole > grain {
+                true => reader.section(&top, part)?,
+                false => None,
             };
-            if piece >= grain && part + 1 < index.len() {
-                pieces.push((Some(Bytes::copy_from_slice(index.separator(part))), piece));
-                piece = 0;
+            match section {
+                Some(head) => (0..head.index.len())
+                    .for_each(|part| add(block_bytes(&head.index, part), head.index.separator(part))),
+                None => add(whole, top.index.separator(part)),
             }
         }
-        pieces.push((None, piece));
+        pieces.push((Bytes::from([top.index.last_key(), &[0]].concat()), piece));
         Ok(pieces)
     }
+}
+
+fn block_bytes(index: &Index, block: usize) -> u64 {
+    index.handle(block).map_or(0, |handle| u64::from(handle.bytes))
 }
 
 fn add_blocks(share: &mut Share, head: &Head, range: KeyRange<'_>) {

@@ -7,12 +7,12 @@ use crate::error::Result;
 use crate::table::Table;
 
 /// A part's share is told to about one in so many.
-const GRAINS: u64 = 16;
+const GRAINS: u64 = 32;
 
 /// The parts that a compaction of `inputs` is carried out in: at most `most`, none with less than about `least` bytes.
 ///
-/// Reads the tops of the indexes of tenants that have a good deal of it, which the parts read as well. Errors as
-/// when their entries are read.
+/// Reads indexes of tenants that have a good deal of it, as the parts do too, by way of the cache: of large compactions the
+/// tops alone. Errors as when their entries are read.
 pub(crate) fn parts_of(inputs: &[(usize, Arc<Table>)], most: usize, least: u64) -> Result<Vec<Part>> {
     let total: u64 = inputs.iter().map(|(_, table)| table.meta().bytes).sum();
     let mut pieces = Vec::new();
@@ -22,7 +22,7 @@ pub(crate) fn parts_of(inputs: &[(usize, Arc<Table>)], most: usize, least: u64) 
             weigh(table, grain, &mut pieces)?;
         }
     }
-    Ok(cut(pieces, most, least))
+    Ok(cut(&pieces, most, least))
 }
 
 /// Adds what `table` has, in pieces of about `grain` bytes where it is told so finely. Nothing is known of a large run
@@ -32,27 +32,27 @@ fn weigh(table: &Arc<Table>, grain: u64, pieces: &mut Vec<Piece>) -> Result<()> 
     for run in table.tenants() {
         if run.bytes >= grain {
             pieces.extend(small.take());
-            let of_run = table.pieces(run.tenant, grain)?;
-            pieces.extend(of_run.into_iter().map(|(separator, bytes)| Piece {
-                end: match separator {
-                    Some(separator) => Bound::at(run.tenant, &separator),
-                    None => Bound::behind(run.tenant),
-                },
-                bytes,
-            }));
+            let mut from: Option<Bound> = None;
+            for (key, bytes) in table.pieces(run.tenant, grain)? {
+                let end = Bound::at(run.tenant, &key);
+                if let Some(from) = from.replace(end.clone()) {
+                    pieces.push(Piece { from, end, bytes });
+                }
+            }
             continue;
         }
-        let bytes = small.map_or(0, |piece| piece.bytes) + run.bytes;
-        let piece = Piece {
-            end: Bound::behind(run.tenant),
-            bytes,
-        };
-        small = if bytes < grain {
-            Some(piece)
+        let mut piece = small.take().unwrap_or_else(|| Piece {
+            from: Bound::before(run.tenant),
+            end: Bound::before(run.tenant),
+            bytes: 0,
+        });
+        piece.end = Bound::behind(run.tenant);
+        piece.bytes = piece.bytes.saturating_add(run.bytes);
+        if piece.bytes < grain {
+            small = Some(piece);
         } else {
             pieces.push(piece);
-            None
-        };
+        }
     }
     pieces.extend(small);
     Ok(())
