@@ -1,7 +1,7 @@
 //! Flush and compaction jobs: which one next, and who runs it.
 //!
 //! A job is one call of `step`: the engine's thread calls it in production, a caller or a simulator
-//! with [`Background::Manual`]. Only one runs at a time.
+//! with [`Background::Manual`]. Only one runs at a time; a compaction may have threads of its own beside the one that steps.
 //!
 //! Invariants: the log is durable up to what a flushed table holds before the table counts; WAL is
 //! given up only after the edit that makes it unnecessary is durable.

@@ -20,6 +20,7 @@ use crate::expiry;
 use crate::hooks::rare;
 use crate::memtable::Memtable;
 use crate::range_delete::Fragments;
+use crate::table::KeyRange;
 use crate::types::{Lsn, SeqNo};
 use crate::version::Edit;
 
@@ -44,7 +45,7 @@ pub(crate) fn flush(work: &Work<'_>, memtable: &Arc<Memtable>, flushed: Lsn, seq
         let mut cursor = memtable.cursor(tenant);
         let deletes = memtable.range_deletes(tenant);
         let deletes = Fragments::merged(deletes.iter().map(Arc::as_ref));
-        let mut deletes = RangeDeletes::new(work, tenant, &deletes, |_| Ok(true))?;
+        let mut deletes = RangeDeletes::new(work, tenant, &deletes, KeyRange::ALL, |_| Ok(true))?;
         let mut retention = Retention::new(work.snapshots);
         let mut key = Vec::new();
         let mut terms = None;
@@ -84,7 +85,7 @@ pub(crate) fn flush(work: &Work<'_>, memtable: &Arc<Memtable>, flushed: Lsn, seq
         }
         outputs.end_tenant(tenant, &mut deletes)?;
     }
-    let written = outputs.finish()?;
+    let written = outputs.finish()?.keep(work.db)?;
     let added: Vec<_> = written.tables.into_iter().map(|meta| (0, meta)).collect();
     if added.is_empty() {
         rare!(FlushedNothing);

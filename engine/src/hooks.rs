@@ -5,7 +5,8 @@
 //!
 //! A rare state is a place that ordinary work seldom passes: a soak reports those never visited. A planted
 //! bug is one rule left out on purpose: a run with it must fail, or the harness proves nothing. One bug is
-//! planted at a time, per thread, so that two workers of one process do not disturb each other.
+//! planted at a time, per thread, so that two workers of one process do not disturb each other; [`carried`] takes it along
+//! where one thread's work goes on in another.
 //!
 //! The macros are exported, because replication has hooks of its own: a crate with a module `hooks` that holds
 //! `Rare` and `Bug` counts and plants its own by them.
@@ -125,6 +126,19 @@ macro_rules! counted_and_planted {
             }
         }
     };
+}
+
+/// `work` for another thread, which has what is planted on this one planted as well.
+pub(crate) fn carried<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
+    #[cfg(any(test, feature = "sim"))]
+    let planted = PLANTED.get();
+    move || {
+        #[cfg(any(test, feature = "sim"))]
+        if let Some(bug) = planted {
+            return bug.planted_in(work);
+        }
+        work()
+    }
 }
 
 #[cfg(any(test, feature = "sim"))]

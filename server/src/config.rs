@@ -332,6 +332,8 @@ pub struct EngineConfig {
     pub level0_tables_stop: usize,
     /// Size of level 1.
     pub level1_bytes: u64,
+    /// Threads that one compaction is divided among, 1 to 64.
+    pub compaction_threads: usize,
     /// Plaintext block cache.
     pub cache_bytes: u64,
     /// Filter bits per entry.
@@ -357,6 +359,7 @@ impl Default for EngineConfig {
             level0_tables: o.level0_tables,
             level0_tables_stop: o.level0_tables_stop,
             level1_bytes: o.level1_bytes,
+            compaction_threads: o.compaction_threads,
             cache_bytes: o.cache_bytes,
             filter_bits: o.filter_bits,
         }
@@ -382,6 +385,7 @@ impl EngineConfig {
         o.level0_tables = self.level0_tables;
         o.level0_tables_stop = self.level0_tables_stop;
         o.level1_bytes = self.level1_bytes;
+        o.compaction_threads = self.compaction_threads;
         o.cache_bytes = self.cache_bytes;
         o.filter_bits = self.filter_bits;
         o

@@ -1,6 +1,6 @@
 //! Does what a plan says: reads tables, writes tables, returns the edit.
 //!
-//! Tenant after tenant in the union of the inputs' directories: the inputs' cursors are merged, each
+//! In parts by range of keys, each by itself ([`parts`]), and in each tenant after tenant in the union of the inputs' directories: the inputs' cursors are merged, each
 //! key's versions are judged by [`Retention`], survivors go to the outputs; of a value that has ended a delete
 //! survives, which hides what the value hid. Values that stand apart are not read, unless their file is to be emptied. What range deletes hide from everybody is left out, for the most part
 //! unread. A destroyed tenant's cursors
@@ -14,18 +14,20 @@ use std::sync::Arc;
 use crate::error::{Error, ErrorKind, Result};
 use crate::expiry;
 use crate::hooks::{planted, rare};
+use crate::options::Options;
 use crate::range_delete::{Fragment, Fragments};
 use crate::read::cover::Cover;
 use crate::read::cursor::{Cursor, EntryKind, EntryRef};
 use crate::read::level::{LevelCursor, table_for, tables_of};
 use crate::read::merge::MergeCursor;
 use crate::read::uncovered::Uncovered;
-use crate::table::{Owner, Table};
+use crate::table::{KeyRange, Owner, Table};
 use crate::types::{SeqNo, TenantId};
 use crate::version::{Edit, Version};
 
 use super::apart::{self, Place};
 use super::output::{Outputs, cancelled};
+use super::parts::{self, Part};
 use super::picker::{Action, Plan};
 use super::range_deletes::RangeDeletes;
 use super::retention::{Retention, Verdict};
@@ -58,24 +60,40 @@ pub(crate) fn compact(work: &Work<'_>, version: &Version, plan: &Plan) -> Result
             .collect();
         return Ok(edit);
     }
-    let table_bytes = if plan.action == Action::Erase {
-        u64::MAX
-    } else {
-        work.options.table_bytes
+    let Options {
+        table_bytes,
+        compaction_threads,
+        ..
+    } = *work.options;
+    let (table_bytes, parts) = match plan.action {
+        Action::Erase => (u64::MAX, vec![Part::default()]),
+        _ => (
+            table_bytes,
+            parts::parts_of(&inputs, compaction_threads, table_bytes)?,
+        ),
     };
-    let mut outputs = Outputs::new(work, table_bytes);
+    if parts.len() > 1 {
+        rare!(CompactionInParts);
+    }
     let sources = sources(&inputs);
-    let mut job = Job {
-        work,
-        version,
-        plan,
-        until_look: 0,
+    let do_part: parts::DoPart<'_> = &|work, part| {
+        let mut outputs = Outputs::new(work, table_bytes);
+        let mut job = Job {
+            work,
+            version,
+            plan,
+            until_look: 0,
+        };
+        for_each_tenant(&inputs, |tenant, bytes| {
+            let Some(range) = part.of(tenant) else {
+                return Ok(());
+            };
+            outputs.at_tenant(bytes)?;
+            job.tenant(tenant, range, &sources, &mut outputs)
+        })?;
+        outputs.finish()
     };
-    for_each_tenant(&inputs, |tenant, bytes| {
-        outputs.at_tenant(bytes)?;
-        job.tenant(tenant, &sources, &mut outputs)
-    })?;
-    let written = outputs.finish()?;
+    let written = parts::carry_out(work, &parts, do_part)?.keep(work.db)?;
     edit.added = written.tables.into_iter().map(|meta| (output, meta)).collect();
     edit.values = written.values;
     Ok(edit)
@@ -155,9 +173,13 @@ impl Job<'_> {
     fn tenant(
         &mut self,
         tenant: TenantId,
+        range: KeyRange<'_>,
         sources: &[Vec<Arc<Table>>],
         outputs: &mut Outputs<'_>,
     ) -> Result<()> {
+        if !range.lower.is_empty() || range.upper.is_some() {
+            rare!(PartCutInsideTenant);
+        }
         // What everybody sees deleted is not even read.
         let oldest = self.work.snapshots.first().copied().unwrap_or(SeqNo::MAX);
         let mut cursors: Vec<Box<dyn Cursor>> = Vec::new();
@@ -186,15 +208,26 @@ impl Job<'_> {
         let below = Below::new(self.version, self.plan.output, tenant);
         let deletes = Fragments::merged(deletes.iter().map(Arc::as_ref));
         let needed = |fragment: &Fragment| below.may_hold_any(&fragment.start, &fragment.end);
-        let mut deletes = RangeDeletes::new(self.work, tenant, &deletes, needed)?;
+        let mut deletes = RangeDeletes::new(self.work, tenant, &deletes, range, needed)?;
         if self.plan.action == Action::Erase && !deletes.is_empty() {
             return Err(live_data());
         }
         let mut retention = Retention::new(self.work.snapshots);
         let mut key = Vec::new();
         let mut terms: Option<Terms> = None;
-        cursor.seek_first()?;
+        match range.lower {
+            [] => cursor.seek_first()?,
+            lower => {
+                cursor.seek(lower, SeqNo::MAX)?;
+                if planted!(PartSkipsFirstKey) {
+                    cursor.next_key()?;
+                }
+            }
+        }
         while let Some(entry) = cursor.entry() {
+            if range.ends_at_or_before(entry.key) {
+                break;
+            }
             self.look(entry.key.len() + entry.value.len() + ENTRY_BYTES)?;
             if key != entry.key {
                 retention.next_key();

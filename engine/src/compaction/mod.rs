@@ -1,16 +1,18 @@
 //! Compaction: tables into tables, so that reads look at few and dropped data gives its space back.
 //!
-//! [`picker`] decides what to do from a [`picker::Shape`], [`job`] does it, [`retention`] decides which
-//! versions survive, [`apart`] where values go; all but `job` are pure. [`range_deletes`] carries those through. Nothing here changes the database: a job writes and
+//! [`picker`] decides what to do from a [`picker::Shape`], [`job`] does it, in [`parts`] that cores share where there
+//! are several, [`retention`] decides which versions survive, [`apart`] where values go; deciding is pure. [`range_deletes`]
+//! carries those through. Nothing here changes the database: a job writes and
 //! syncs tables and returns an [`Edit`](crate::version::Edit), which
 //! [`VersionSet::log_and_apply`](crate::version::VersionSet::log_and_apply) makes count.
 //!
-//! One compaction runs at a time. Flushes may run beside it: they only add tables to level 0 that are
-//! newer than all its inputs. Tables of destroyed tenants' data are never decrypted, only left out.
+//! One compaction runs at a time, and is one edit, whatever it is cut into. Flushes may run beside it: they only add
+//! tables to level 0 that are newer than all its inputs. Tables of destroyed tenants' data are never decrypted, only left out.
 
 pub(crate) mod apart;
 pub(crate) mod job;
 pub(crate) mod output;
+pub(crate) mod parts;
 pub(crate) mod picker;
 pub(crate) mod range_deletes;
 pub(crate) mod retention;
@@ -60,14 +62,15 @@ pub(crate) struct Work<'a> {
     pub now: u64,
     /// What is set of tenants. Only of changes that are durable, as for `dropped`.
     pub settings: Known<'a>,
-    /// The version at which a keyspace was dropped, if it was. Asked once per keyspace and tenant. Only
+    /// The version at which a keyspace was dropped, if it was. Asked once per keyspace, tenant and part. Only
     /// of drops that are durable: what a job leaves out does not come back with a log that lost them.
-    pub dropped: &'a dyn Fn(TenantId, KeyspaceId) -> Result<Option<SeqNo>>,
+    pub dropped: &'a (dyn Fn(TenantId, KeyspaceId) -> Result<Option<SeqNo>> + Sync),
     /// Gives numbers for new files: `VersionSet::next_number`.
-    pub next_number: &'a dyn Fn() -> u64,
+    pub next_number: &'a (dyn Fn() -> u64 + Sync),
     /// Whether to give up: the job then ends in `Closed` and leaves nothing behind. A compaction asks at
     /// its start and about every 64 KiB of entries; a whole flush may be done and logged in between,
-    /// inside this very call, so that one thread need not make writers wait for a long compaction.
+    /// inside this very call, so that one thread need not make writers wait for a long compaction. Called in the thread
+    /// that began the job alone.
     pub cancelled: &'a dyn Fn() -> bool,
 }
 

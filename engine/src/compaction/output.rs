@@ -1,15 +1,15 @@
 //! New tables of a flush or a compaction, and value files beside them, cut to size.
 //!
 //! Cuts fall between keys, so that all versions of a key stay in one table, and range deletes are cut there too; and
-//! rather between tenants than inside one, so that a large tenant has tables of its own. Until [`Outputs::finish`] has synced
+//! rather between tenants than inside one, so that a large tenant has tables of its own. Until [`Complete::keep`] has synced
 //! the directory everything is removed again on drop.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::hooks::{planted, rare};
-use crate::io::durable;
+use crate::io::{Io, durable};
 use crate::range_delete::Fragment;
 use crate::read::cursor::{EntryKind, EntryRef};
 use crate::seal::{FileHeader, FileKind};
@@ -29,9 +29,8 @@ pub(crate) struct Outputs<'a> {
     /// Size at which a table is cut. `u64::MAX`: never.
     table_bytes: u64,
     building: Option<Building>,
-    done: Vec<(PathBuf, TableMeta)>,
     values: Option<(PathBuf, ValueWriter)>,
-    values_done: Vec<(PathBuf, ValueMeta)>,
+    done: Complete,
 }
 
 /// A table that is not complete.
@@ -40,6 +39,13 @@ struct Building {
     builder: TableBuilder,
     /// Sealed bytes that it refers to, by value file.
     refers: BTreeMap<u64, u64>,
+}
+
+/// Files that are complete and durable, but for their names. Removed when dropped.
+pub(crate) struct Complete {
+    io: Io,
+    tables: Vec<(PathBuf, TableMeta)>,
+    values: Vec<(PathBuf, ValueMeta)>,
 }
 
 /// What was written.
@@ -55,9 +61,8 @@ impl<'a> Outputs<'a> {
             work,
             table_bytes,
             building: None,
-            done: Vec::new(),
             values: None,
-            values_done: Vec::new(),
+            done: Complete::new(work.io),
         }
     }
 
@@ -131,7 +136,7 @@ impl<'a> Outputs<'a> {
         if let Some((path, writer)) = self.values.take()
             && let Some(meta) = writer.finish()?
         {
-            self.values_done.push((path, meta));
+            self.done.values.push((path, meta));
         }
         Ok(())
     }
@@ -204,24 +209,11 @@ impl<'a> Outputs<'a> {
         Ok(())
     }
 
-    /// Completes the last files and makes all of them durable, names included.
-    pub fn finish(mut self) -> Result<Written> {
+    /// Completes the last files.
+    pub fn finish(mut self) -> Result<Complete> {
         self.cut_values()?;
         self.cut()?;
-        let anything = !self.done.is_empty() || !self.values_done.is_empty();
-        if anything && !planted!(TableNameNotSynced) {
-            durable::sync_dir(self.work.io, &tables_dir(self.work.db))?;
-        }
-        Ok(Written {
-            tables: std::mem::take(&mut self.done)
-                .into_iter()
-                .map(|(_, meta)| meta)
-                .collect(),
-            values: std::mem::take(&mut self.values_done)
-                .into_iter()
-                .map(|(_, meta)| meta)
-                .collect(),
-        })
+        Ok(self.done)
     }
 
     fn start(&self) -> Result<Building> {
@@ -262,19 +254,54 @@ impl<'a> Outputs<'a> {
         {
             let mut meta = builder.finish()?;
             meta.values = refers.into_iter().collect();
-            self.done.push((path, meta));
+            self.done.tables.push((path, meta));
         }
         Ok(())
     }
 }
 
-impl Drop for Outputs<'_> {
+impl Complete {
+    /// None yet.
+    pub fn new(io: &Io) -> Complete {
+        Complete {
+            io: io.clone(),
+            tables: Vec::new(),
+            values: Vec::new(),
+        }
+    }
+
+    /// Takes over files of the same directory that come behind these in key order.
+    pub fn append(&mut self, mut behind: Complete) {
+        self.tables.append(&mut behind.tables);
+        self.values.append(&mut behind.values);
+    }
+
+    /// Makes the names durable, in the database `db`: they all stay from then on.
+    pub fn keep(mut self, db: &Path) -> Result<Written> {
+        let anything = !self.tables.is_empty() || !self.values.is_empty();
+        if anything && !planted!(TableNameNotSynced) {
+            durable::sync_dir(&self.io, &tables_dir(db))?;
+        }
+        Ok(Written {
+            tables: std::mem::take(&mut self.tables)
+                .into_iter()
+                .map(|(_, meta)| meta)
+                .collect(),
+            values: std::mem::take(&mut self.values)
+                .into_iter()
+                .map(|(_, meta)| meta)
+                .collect(),
+        })
+    }
+}
+
+impl Drop for Complete {
     fn drop(&mut self) {
-        let values = self.values_done.iter().map(|(path, _)| path);
-        for path in self.done.iter().map(|(path, _)| path).chain(values) {
+        let values = self.values.iter().map(|(path, _)| path);
+        for path in self.tables.iter().map(|(path, _)| path).chain(values) {
             rare!(FinishedTablesRemoved);
             // The job failed. If this does too, the next open removes the file.
-            let _ = durable::remove_if_exists(self.work.io, path);
+            let _ = durable::remove_if_exists(&self.io, path);
         }
     }
 }

@@ -4,7 +4,8 @@
 //!    all range deletes of the inputs, those included that go themselves.
 //! 2. Of a fragment's versions those stay that a delete of one key would: of each stripe the newest; none of the oldest
 //!    stripe where nothing older can lie below.
-//! 3. Outputs are cut at keys, and fragments with them, so that tables stay disjoint.
+//! 3. Outputs are cut at keys, and fragments with them, so that tables stay disjoint; and so are the parts that a
+//!    compaction is carried out in: each has of a fragment what lies in it.
 
 use std::collections::VecDeque;
 
@@ -16,12 +17,13 @@ use crate::error::Result;
 use crate::hooks::{planted, rare};
 use crate::range_delete::{Fragment, Fragments, Seqnos};
 use crate::read::cursor::EntryRef;
+use crate::table::KeyRange;
 use crate::types::TenantId;
 
 /// The range deletes of one tenant.
 #[derive(Default)]
 pub(crate) struct RangeDeletes {
-    /// Of all inputs.
+    /// Of all inputs, as far as they lie in the part.
     all: Vec<Fragment>,
     /// Those before here end at or before the last key asked about.
     passed: usize,
@@ -30,15 +32,18 @@ pub(crate) struct RangeDeletes {
 }
 
 impl RangeDeletes {
+    /// - `part`: where the entries lie that they are asked about.
     /// - `needed`: whether something older than the fragment may lie below the output.
     pub fn new(
         work: &Work<'_>,
         tenant: TenantId,
         all: &Fragments,
+        part: KeyRange<'_>,
         needed: impl Fn(&Fragment) -> Result<bool>,
     ) -> Result<RangeDeletes> {
         let mut left = VecDeque::new();
-        for fragment in all.iter() {
+        let all: Vec<Fragment> = all.iter().filter_map(|whole| clipped(whole, part)).collect();
+        for fragment in &all {
             let dropped = match keyspace_of(&fragment.start) {
                 Some(keyspace) => (work.dropped)(tenant, keyspace)?,
                 None => None,
@@ -64,11 +69,7 @@ impl RangeDeletes {
                 });
             }
         }
-        Ok(RangeDeletes {
-            all: all.iter().cloned().collect(),
-            passed: 0,
-            left,
-        })
+        Ok(RangeDeletes { all, passed: 0, left })
     }
 
     /// Whether nobody can read the entry, for one of them. Asked of entries in order.
@@ -125,4 +126,25 @@ impl RangeDeletes {
             seqnos: whole.seqnos.clone(),
         })
     }
+}
+
+/// What of a fragment lies in `part`.
+fn clipped(whole: &Fragment, part: KeyRange<'_>) -> Option<Fragment> {
+    let end = part.upper.filter(|upper| *upper < whole.end);
+    if whole.end <= part.lower || end.is_some_and(|end| end <= whole.start) {
+        return None;
+    }
+    let mut fragment = whole.clone();
+    if planted!(PartKeepsWholeRangeDeletes) {
+        return Some(fragment);
+    }
+    if fragment.start < part.lower {
+        rare!(RangeDeleteCutAtPart);
+        fragment.start = Bytes::copy_from_slice(part.lower);
+    }
+    if let Some(end) = end {
+        rare!(RangeDeleteCutAtPart);
+        fragment.end = Bytes::copy_from_slice(end);
+    }
+    Some(fragment)
 }

@@ -128,6 +128,12 @@ crate::named_states! {
         SpanOfEntriesAlone,
         /// a range delete goes whole into each of the tables that are cut inside it
         RangeDeleteNotCut,
+        /// a part of a compaction leaves out its first key
+        PartSkipsFirstKey,
+        /// a range delete goes whole into each of the parts of a compaction that it reaches into
+        PartKeepsWholeRangeDeletes,
+        /// a compaction counts though one of its parts failed
+        PartFailureForgotten,
         /// a compaction drops range deletes that hide something below
         RangeDeleteDroppedEarly,
         /// flush and compaction drop what a range delete hides, though a snapshot sees it

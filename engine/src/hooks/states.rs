@@ -119,6 +119,14 @@ crate::named_states! {
         RangeDeleteDropped,
         /// a range delete was cut where a table was
         RangeDeleteCut,
+        /// a compaction was carried out in parts
+        CompactionInParts,
+        /// a part of a compaction began or ended inside a tenant
+        PartCutInsideTenant,
+        /// a range delete was cut where a part of a compaction began or ended
+        RangeDeleteCutAtPart,
+        /// a part of a compaction failed, and those that were complete were removed
+        PartFailed,
         /// a table was cut between range deletes, for there were many
         CutBetweenRangeDeletes,
         /// tables of destroyed tenants alone were removed unread

@@ -1,4 +1,6 @@
-//! How much of a table lies in a range of keys, told by indexes alone.
+//! How much of a table lies in a range of keys, and where, told by indexes alone.
+
+use bytes::Bytes;
 
 use super::cache::Head;
 use super::index::{Index, Level};
@@ -29,7 +31,14 @@ pub(crate) struct KeyRange<'a> {
 }
 
 impl KeyRange<'_> {
-    fn ends_at_or_before(&self, key: &[u8]) -> bool {
+    /// All of a tenant.
+    pub(crate) const ALL: KeyRange<'static> = KeyRange {
+        lower: &[],
+        upper: None,
+    };
+
+    /// Whether `key` lies behind it.
+    pub(crate) fn ends_at_or_before(&self, key: &[u8]) -> bool {
         self.upper.is_some_and(|upper| upper <= key)
     }
 
@@ -81,6 +90,50 @@ impl Table {
         }
         Ok(share)
     }
+
+    /// Sealed bytes of `tenant`'s data blocks in pieces of about `grain`: each with a tree key up to which it reaches, from
+    /// that of the one before on. The first is empty, at the first key. Nothing if the tenant's key is destroyed. Reads the
+    /// top of the tenant's index, and of those below it what is over more than a piece.
+    pub(crate) fn pieces(&self, tenant: TenantId, grain: u64) -> Result<Vec<(Bytes, u64)>> {
+        let mut pieces = Vec::new();
+        let Some(run) = self.find(tenant) else {
+            return Ok(pieces);
+        };
+        let mut reader = RunReader::new(self, run);
+        let Some(top) = reader.top()? else {
+            return Ok(pieces);
+        };
+        pieces.push((top.index.first(), 0));
+        let mut piece = 0u64;
+        let mut add = |bytes: u64, separator: &[u8]| {
+            piece += bytes;
+            if piece >= grain {
+                pieces.push((Bytes::copy_from_slice(separator), std::mem::take(&mut piece)));
+            }
+        };
+        for part in 0..top.index.len() {
+            if top.index.level() == Level::Blocks {
+                add(block_bytes(&top.index, part), top.index.separator(part));
+                continue;
+            }
+            let whole = top.index.span(part).map_or(0, |span| span.end - span.start);
+            let section = match whole > grain {
+                true => reader.section(&top, part)?,
+                false => None,
+            };
+            match section {
+                Some(head) => (0..head.index.len())
+                    .for_each(|part| add(block_bytes(&head.index, part), head.index.separator(part))),
+                None => add(whole, top.index.separator(part)),
+            }
+        }
+        pieces.push((Bytes::from([top.index.last_key(), &[0]].concat()), piece));
+        Ok(pieces)
+    }
+}
+
+fn block_bytes(index: &Index, block: usize) -> u64 {
+    index.handle(block).map_or(0, |handle| u64::from(handle.bytes))
 }
 
 fn add_blocks(share: &mut Share, head: &Head, range: KeyRange<'_>) {

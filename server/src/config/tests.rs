@@ -139,6 +139,11 @@ fn each_rule_broken_then_key_named() {
         ),
         (
             "durability = \"replicated\"",
+            "compaction_threads = 65",
+            "engine: option compaction_threads",
+        ),
+        (
+            "durability = \"replicated\"",
             "compression = \"zip\"",
             "test.toml: engine.compression",
         ),

@@ -101,6 +101,8 @@ pub fn finder(bug: Bug) -> Finder {
         Bug::BatchOrderIgnored | Bug::BackwardUncovers | Bug::OwnStretchSkipped => Seeds("engine", 100),
         Bug::LevelDeletesIgnored | Bug::CoveredDroppedForSnapshots => Seeds("engine", 300),
         Bug::SpanOfEntriesAlone | Bug::RangeDeleteNotCut => Seeds("engine", 300),
+        Bug::PartSkipsFirstKey | Bug::PartKeepsWholeRangeDeletes => Seeds("engine", 300),
+        Bug::PartFailureForgotten => Part("compact deletes: errors", 2000),
         Bug::CoverEndsWithTable => Seeds("engine", 1500),
         Bug::RangeDeleteDroppedEarly => Part("compact range deletes: crash", 2000),
         Bug::ReadMomentsForgotten => Seeds("engine", 300),

@@ -25,6 +25,7 @@ pub fn options(seed: u64) -> Options {
     options.compression = *dice.pick(&[Compression::None, Compression::Lz4, Compression::Lz4]);
     // Half of the runs keep all values in tables, which makes these many and large.
     options.separate_bytes = *dice.pick(&[0, 0, 0, 64, 300, 2000]);
+    options.compaction_threads = 1 + dice.below(4) as usize;
     options
 }
 

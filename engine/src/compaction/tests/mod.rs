@@ -2,6 +2,7 @@
 //! failures.
 
 mod model;
+mod parts;
 mod range_deletes;
 mod values;
 
@@ -18,6 +19,7 @@ use crate::error::ErrorKind;
 use crate::flush::flush;
 use crate::io::sim::{Fault, Times};
 use crate::memtable::Memtable;
+use crate::options::Background;
 use crate::types::Lsn;
 use crate::version::testing::{Dice, bytes, layout, visible};
 use crate::version::{Edit, LEVELS};
@@ -30,6 +32,10 @@ fn compactions_keep_what_any_reader_sees() {
         let mut model = Model::new();
         // Of values of up to 200 bytes.
         model.options.separate_bytes = [0, 20, 0, 150][seed as usize % 4];
+        model.options.compaction_threads = 1 + seed as usize % 5;
+        if dice.one_in(2) {
+            model.options.background = Background::Thread;
+        }
         // Some runs have one large tenant, some many small ones.
         let (tenants, keys) = if dice.one_in(3) {
             (1, 300)

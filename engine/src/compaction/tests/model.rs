@@ -1,10 +1,12 @@
 //! A set of versions and a map in memory that must hold the same.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
+use std::thread::ThreadId;
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::super::survey::VersionEdges;
 use super::super::*;
@@ -43,6 +45,8 @@ pub struct Model {
     /// What time it is.
     pub now: u64,
     pub settings: Settings,
+    /// That worked since somebody looked.
+    pub threads: Mutex<HashSet<ThreadId>>,
 }
 
 impl Model {
@@ -71,6 +75,7 @@ impl Model {
             expires: BTreeMap::new(),
             now: 1,
             settings: Settings::default(),
+            threads: Mutex::default(),
         }
     }
 
@@ -142,8 +147,20 @@ impl Model {
     }
 
     pub fn working<T>(&self, cancelled: &dyn Fn() -> bool, job: impl FnOnce(&Work<'_>) -> T) -> T {
+        self.working_on(&self.machine, &self.set, cancelled, job)
+    }
+
+    /// On another machine with the same tables.
+    pub fn working_on<T>(
+        &self,
+        machine: &Machine,
+        set: &VersionSet,
+        cancelled: &dyn Fn() -> bool,
+        job: impl FnOnce(&Work<'_>) -> T,
+    ) -> T {
         let snapshots = self.snapshots();
         let dropped = |tenant, keyspace| {
+            self.threads.lock().insert(std::thread::current().id());
             let drop = self
                 .drops
                 .iter()
@@ -151,16 +168,16 @@ impl Model {
             Ok(drop.map(|drop| drop.at))
         };
         job(&Work {
-            io: &self.machine.io,
-            db: &self.machine.db,
+            io: &machine.io,
+            db: &machine.db,
             options: &self.options,
-            keys: &self.machine.keys,
+            keys: &machine.keys,
             epoch: Epoch::FIRST,
             snapshots: &snapshots,
             now: self.now,
             settings: self.settings.known(),
             dropped: &dropped,
-            next_number: &|| self.set.next_number(),
+            next_number: &|| set.next_number(),
             cancelled,
         })
     }
