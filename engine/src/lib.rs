@@ -92,7 +92,7 @@ pub use seal::recorder_pairs;
 pub use size::{Size, Usage};
 pub use stats::{DelayStats, JobStats, LevelStats, MemtableStats, ReadStats, Stats, WalStats, WriteStats};
 pub use status::{Checkpoint, Recovery, Role, Status, TenantInfo};
-pub use tenant::{Batch, Keyspace, Snapshot, Tenant};
+pub use tenant::{Batch, Ingest, Keyspace, Snapshot, Tenant};
 pub use transaction::Transaction;
 pub use types::{
     Chain, DekVersion, Durability, Epoch, EpochStart, KeyspaceId, Lsn, Position, SeqNo, TenantId,

@@ -14,6 +14,11 @@ pub const BATCH_BYTES_MAX: usize = 128 << 20;
 /// Longest tenant or keyspace name, in bytes of UTF-8. Names have at least one byte.
 pub const NAME_BYTES_MAX: usize = 255;
 
+/// Whether values of so many bytes and more may be told to go apart; 0: none do.
+pub(crate) fn can_separate_from(bytes: usize) -> bool {
+    bytes == 0 || (64..=VALUE_BYTES_MAX).contains(&bytes)
+}
+
 /// Longest [`Options::expiry_grace`].
 const EXPIRY_GRACE_MAX: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 
@@ -115,7 +120,8 @@ pub struct Options {
     /// Values of so many bytes and more are kept in value files, apart from the tree, so that compaction moves
     /// references to them: 64 B to 64 MiB, or 0 for none. Less: cheaper writes; a range reads such values one by one.
     /// Values that expire, and those of keyspaces with a retention, stay in the tree. Values that are in tables
-    /// already move when those are compacted.
+    /// already move when those are compacted. A keyspace may have its own:
+    /// [`set_separate_bytes`](crate::Tenant::set_separate_bytes).
     pub separate_bytes: usize,
     /// Level-0 tables that start a compaction, 2 to 64.
     pub level0_tables: usize,
@@ -181,10 +187,7 @@ impl Options {
             ("segment_bytes", (4 << 10..=4 << 30).contains(&self.segment_bytes)),
             ("block_bytes", (256..=1 << 20).contains(&self.block_bytes)),
             ("table_bytes", (64 << 10..=4 << 30).contains(&self.table_bytes)),
-            (
-                "separate_bytes",
-                self.separate_bytes == 0 || (64..=VALUE_BYTES_MAX).contains(&self.separate_bytes),
-            ),
+            ("separate_bytes", can_separate_from(self.separate_bytes)),
             ("level0_tables", (2..=64).contains(&self.level0_tables)),
             (
                 "level0_tables_stop",

@@ -1,41 +1,45 @@
-//! What is set of tenants, apart from what they wrote: retentions of keyspaces, and quotas. Kept as entries of the system tenant,
-//! so that log, standby, checkpoint and recovery carry it in the order of all else; and all of it in memory.
+//! What is set of tenants, apart from what they wrote: retentions of keyspaces, from which length on their values go apart, and
+//! quotas. Kept as entries of the system tenant, so that log, standby, checkpoint and recovery carry it in the order of all else;
+//! and all of it in memory. [`keyspaces`] sets what is set of one.
 //!
 //! ```text
 //! key in the system tenant's keyspace 0          value    meaning
 //! 0x03 tenant (u64 BE) keyspace (u32 BE)         rule     see `retention`
 //! 0x04 tenant (u64 BE)                           u64      quota in bytes, see `quota`
+//! 0x05 tenant (u64 BE) keyspace (u32 BE)         u32      values of so many bytes and more go apart; 0: none
 //! ```
 //!
 //! A change counts on a node from when it is in its log, a moment before it is acknowledged. What background work
-//! does by it is final, so jobs make the log durable up to it first, and a table says which changes it knew.
+//! does by a rule is final, so jobs make the log durable up to it first, and a table says which changes it knew. Where values
+//! go changes what is read by nothing: a job takes the newest it finds.
 //!
 //! Invariants: changes are applied under the commit lock, in the order of the log; who knows a version from `newest`
 //! finds every change up to it. Nothing of a destroyed tenant is kept.
 
+mod keyspaces;
+
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use bytes::Bytes;
 use parking_lot::RwLock;
 
 use crate::catalog::{CATALOG, after, catalog_key};
-use crate::commit::parsed;
 use crate::compaction::keyspace_of;
 use crate::error::{Error, ErrorKind, Result};
 use crate::expiry::{self, ExpiryClock, NEVER};
 use crate::hooks::{planted, rare};
 use crate::inner::{Inner, Seen, View};
+use crate::options::can_separate_from;
 use crate::read::cursor::EntryKind;
 use crate::read::visible::{Bounds, VisibleCursor};
-use crate::retention::{Retention, Rule};
-use crate::tenant::{Keyspace, Tenant};
-use crate::types::{KeyspaceId, Position, SeqNo, TenantId};
+use crate::retention::Rule;
+use crate::types::{KeyspaceId, SeqNo, TenantId};
 use crate::wal::format::{Op, OpKind, push_dated, push_op, push_range_delete};
 
 const RULE: u8 = 3;
 const QUOTA: u8 = 4;
+const SEPARATE: u8 = 5;
 
 /// Of all tenants.
 #[derive(Default)]
@@ -44,6 +48,8 @@ pub(crate) struct Settings {
     newest: AtomicU64,
     /// How many tenants have a quota.
     quotas: AtomicUsize,
+    /// Whether a keyspace ever had a threshold of its own.
+    any_apart: AtomicBool,
     tenants: RwLock<HashMap<TenantId, OfTenant>>,
 }
 
@@ -52,9 +58,15 @@ pub(crate) struct Settings {
 struct OfTenant {
     rules: Vec<(KeyspaceId, Arc<Rule>)>,
     quota: Option<u64>,
+    /// From which length on values go apart.
+    apart: Vec<(KeyspaceId, u32)>,
 }
 
 impl OfTenant {
+    fn is_empty(&self) -> bool {
+        self.rules.is_empty() && self.quota.is_none() && self.apart.is_empty()
+    }
+
     fn rule(&self, keyspace: KeyspaceId) -> Option<&Arc<Rule>> {
         let found = self.rules.iter().find(|(id, _)| *id == keyspace);
         found.map(|(_, rule)| rule)
@@ -65,6 +77,7 @@ impl OfTenant {
 enum Setting {
     Rule(TenantId, KeyspaceId, Option<Arc<Rule>>),
     Quota(TenantId, Option<u64>),
+    Separate(TenantId, KeyspaceId, Option<u32>),
 }
 
 /// The tree key of a tenant's quota.
@@ -72,48 +85,50 @@ pub(crate) fn quota_key(tenant: TenantId) -> Vec<u8> {
     catalog_key(QUOTA, &tenant.0.to_be_bytes())
 }
 
-fn rule_key(tenant: TenantId, keyspace: KeyspaceId) -> Vec<u8> {
+/// The tree key of what is set of a keyspace.
+fn keyspace_key(tag: u8, tenant: TenantId, keyspace: KeyspaceId) -> Vec<u8> {
     catalog_key(
-        RULE,
+        tag,
         &[&tenant.0.to_be_bytes()[..], &keyspace.0.to_be_bytes()].concat(),
     )
 }
 
 impl Setting {
+    fn tenant(&self) -> TenantId {
+        match self {
+            Setting::Rule(tenant, ..) | Setting::Quota(tenant, _) | Setting::Separate(tenant, ..) => *tenant,
+        }
+    }
+
     /// None: another entry. An error: a malformed one.
     fn parse(key: &[u8], kind: EntryKind, value: &[u8], at: SeqNo) -> Result<Option<Setting>> {
         let Some((tag, rest)) = key.strip_prefix(&CATALOG).and_then(<[u8]>::split_first) else {
             return Ok(None);
         };
-        let malformed = || Error::new(ErrorKind::Corruption, "a setting in the catalog is malformed");
-        match *tag {
-            RULE => {}
-            QUOTA => {
-                let tenant = rest.try_into().map_err(|_| malformed())?;
-                let quota = match kind {
-                    EntryKind::Delete => None,
-                    _ => Some(
-                        value
-                            .try_into()
-                            .map(u64::from_le_bytes)
-                            .map_err(|_| malformed())?,
-                    ),
-                };
-                return Ok(Some(Setting::Quota(TenantId(u64::from_be_bytes(tenant)), quota)));
-            }
-            _ => return Ok(None),
+        if !(RULE..=SEPARATE).contains(tag) {
+            return Ok(None);
         }
-        let (tenant, keyspace) = rest.split_first_chunk::<8>().ok_or_else(malformed)?;
-        let keyspace = keyspace.try_into().map_err(|_| malformed())?;
-        let rule = match kind {
-            EntryKind::Delete => None,
-            _ => Some(Arc::new(Rule::decode(at, value).ok_or_else(malformed)?)),
-        };
-        Ok(Some(Setting::Rule(
-            TenantId(u64::from_be_bytes(*tenant)),
-            KeyspaceId(u32::from_be_bytes(keyspace)),
-            rule,
-        )))
+        let malformed = || Error::new(ErrorKind::Corruption, "a setting in the catalog is malformed");
+        let value = Some(value).filter(|_| kind != EntryKind::Delete);
+        let (tenant, rest) = rest.split_first_chunk::<8>().ok_or_else(malformed)?;
+        let tenant = TenantId(u64::from_be_bytes(*tenant));
+        if *tag == QUOTA {
+            let quota = value.map(|value| value.try_into().map(u64::from_le_bytes));
+            let quota = quota.transpose().map_err(|_| malformed())?;
+            let whole = rest.is_empty().then_some(Setting::Quota(tenant, quota));
+            return whole.map(Some).ok_or_else(malformed);
+        }
+        let keyspace = rest.try_into().map_err(|_| malformed())?;
+        let keyspace = KeyspaceId(u32::from_be_bytes(keyspace));
+        if *tag == SEPARATE {
+            let bytes = value.map(|value| value.try_into().map(u32::from_le_bytes));
+            let bytes = bytes.transpose().map_err(|_| malformed())?;
+            let fits = bytes.is_none_or(|bytes| can_separate_from(bytes as usize));
+            let separate = fits.then_some(Setting::Separate(tenant, keyspace, bytes));
+            return separate.map(Some).ok_or_else(malformed);
+        }
+        let rule = value.map(|value| Rule::decode(at, value).map(Arc::new).ok_or_else(malformed));
+        Ok(Some(Setting::Rule(tenant, keyspace, rule.transpose()?)))
     }
 }
 
@@ -129,7 +144,7 @@ impl Settings {
         let source = view.cursor(TenantId::SYSTEM, SeqNo::MAX)?;
         let bounds = Arc::new(Bounds {
             lower: catalog_key(RULE, &[]),
-            upper: Some(catalog_key(QUOTA + 1, &[])),
+            upper: Some(catalog_key(SEPARATE + 1, &[])),
         });
         let mut cursor = VisibleCursor::bounded(source, SeqNo::MAX, bounds.clone());
         cursor.seek(&times.by(None), &bounds.lower)?;
@@ -137,7 +152,8 @@ impl Settings {
             let setting = Setting::parse(entry.key, entry.kind, entry.value, entry.seqno)?;
             let live = |setting: &Setting| match setting {
                 Setting::Quota(..) if planted!(QuotaForgotten) => false,
-                Setting::Rule(tenant, ..) | Setting::Quota(tenant, _) => is_live(*tenant),
+                Setting::Separate(..) if planted!(SeparationForgotten) => false,
+                setting => is_live(setting.tenant()),
             };
             self.set(entry.seqno, setting.filter(live));
             cursor.next(&times.by(None))?;
@@ -153,7 +169,7 @@ impl Settings {
         let setting = Setting::parse(&op.key, kind, &op.value, at).ok().flatten()?;
         let rule = match &setting {
             Setting::Rule(_, _, rule) => rule.clone(),
-            Setting::Quota(..) => None,
+            Setting::Quota(..) | Setting::Separate(..) => None,
         };
         self.set(at, Some(setting));
         rule
@@ -163,7 +179,7 @@ impl Settings {
         let Some(setting) = setting else { return };
         let ruled = matches!(setting, Setting::Rule(..));
         let mut tenants = self.tenants.write();
-        let (Setting::Rule(tenant, ..) | Setting::Quota(tenant, _)) = setting;
+        let tenant = setting.tenant();
         let of_tenant = tenants.entry(tenant).or_default();
         match setting {
             Setting::Rule(_, keyspace, rule) => {
@@ -177,8 +193,13 @@ impl Settings {
                     .fetch_sub(usize::from(of_tenant.quota.is_some()), Ordering::Relaxed);
                 of_tenant.quota = quota;
             }
+            Setting::Separate(_, keyspace, bytes) => {
+                of_tenant.apart.retain(|(id, _)| *id != keyspace);
+                of_tenant.apart.extend(bytes.map(|bytes| (keyspace, bytes)));
+                self.any_apart.store(true, Ordering::Relaxed);
+            }
         }
-        if of_tenant.rules.is_empty() && of_tenant.quota.is_none() {
+        if of_tenant.is_empty() {
             tenants.remove(&tenant);
         }
         drop(tenants);
@@ -205,6 +226,16 @@ impl Settings {
         self.tenants.read().get(&tenant)?.quota
     }
 
+    /// From which length on a keyspace's values go apart, if it has a threshold of its own; 0: none does.
+    pub fn separate(&self, tenant: TenantId, keyspace: KeyspaceId) -> Option<usize> {
+        if !self.any_apart.load(Ordering::Relaxed) {
+            return None;
+        }
+        let tenants = self.tenants.read();
+        let mut apart = tenants.get(&tenant)?.apart.iter();
+        apart.find_map(|(id, bytes)| (*id == keyspace).then_some(*bytes as usize))
+    }
+
     /// Version of the newest change of a rule; `ZERO` if none was ever set.
     pub fn newest(&self) -> SeqNo {
         SeqNo(self.newest.load(Ordering::Acquire))
@@ -228,6 +259,20 @@ impl Settings {
             seen.unruled.store(newest, Ordering::Relaxed);
         }
         rule
+    }
+
+    /// Tree keys of all that is set of a tenant.
+    fn keys(&self, tenant: TenantId) -> Vec<Vec<u8>> {
+        let tenants = self.tenants.read();
+        let Some(of) = tenants.get(&tenant) else {
+            return Vec::new();
+        };
+        let rules = of.rules.iter().map(|(id, _)| keyspace_key(RULE, tenant, *id));
+        let apart = of.apart.iter().map(|(id, _)| keyspace_key(SEPARATE, tenant, *id));
+        rules
+            .chain(apart)
+            .chain(of.quota.map(|_| quota_key(tenant)))
+            .collect()
     }
 
     /// The rules of a tenant.
@@ -299,6 +344,11 @@ impl Known<'_> {
         rule.filter(|rule| rule.changed <= self.newest)
     }
 
+    /// See [`Settings::separate`]. The newest: whatever a job does by it can be read.
+    pub fn separate(&self, tenant: TenantId, keyspace: KeyspaceId) -> Option<usize> {
+        self.settings.separate(tenant, keyspace)
+    }
+
     /// The earliest moment at which something ends in what `run` holds of a table whose writer knew the settings up to
     /// `known`, as far as that writer could not tell. `holds` says whether there is anything of a keyspace.
     pub fn ends_first(
@@ -322,41 +372,9 @@ impl Known<'_> {
 }
 
 impl Inner {
-    fn set_retention(
-        &self,
-        tenant: TenantId,
-        keyspace: KeyspaceId,
-        keep: Option<Retention>,
-    ) -> Result<Position> {
-        self.throttle()?;
-        let durability = self.options.durability;
-        let position = {
-            let mut commit = self.commit.lock();
-            commit.check_writable()?;
-            self.check_tenant(tenant)?;
-            self.check_keyspace(tenant, keyspace, None)?;
-            // Under the lock: what is past the old retention by this moment stays gone, and nothing else.
-            let before = self.settings.rule(tenant, keyspace);
-            let rule = Rule::changed(before.as_deref(), keep, self.times.now())?;
-            let mut plain = Vec::new();
-            let key = rule_key(tenant, keyspace);
-            push_op(EntryKind::Put, CATALOG, after(&key), &rule.encode(), &mut plain);
-            let plain = Bytes::from(plain);
-            let ops = parsed(&plain, 1)?;
-            self.order(&mut commit, TenantId::SYSTEM, (plain, ops), durability)?
-        };
-        self.make_durable(position, durability)?;
-        // More may be due than before.
-        self.wake_background();
-        self.finish(position, durability)
-    }
-
     /// Takes what was set of a destroyed tenant out of the tree. What stays if that fails is never looked at.
     pub fn unset(&self, tenant: TenantId) {
-        let rules = self.settings.rules(tenant);
-        let rules = rules.iter().map(|(keyspace, _)| rule_key(tenant, *keyspace));
-        let quota = self.settings.quota(tenant).map(|_| quota_key(tenant));
-        let keys: Vec<Vec<u8>> = rules.chain(quota).collect();
+        let keys = self.settings.keys(tenant);
         self.settings.forget(|other| other == tenant);
         if keys.is_empty() {
             return;
@@ -372,52 +390,5 @@ impl Inner {
             keys.len() as u32,
             self.options.durability,
         );
-    }
-}
-
-impl Tenant {
-    /// Sets how long `keyspace` keeps what is put into it; `None`: for ever. Counts for what is there already, too.
-    ///
-    /// An entry that is past it is absent at once, to everybody who reads, snapshots, conditions and ranges included;
-    /// what it overwrote does not come back. With a time to live of its own the earlier moment counts. It leaves the
-    /// disk as a value that expired does (docs/guarantees.md, "Retention").
-    ///
-    /// - An entry counts from when its batch was ordered. Entries from before the keyspace first had a retention count
-    ///   as written at that moment.
-    /// - A shorter retention ends at once what is older. A longer one, or none, spares what has not ended yet; what
-    ///   has ended stays gone.
-    /// - Cost: one commit at the engine's durability. What is in tables of the keyspace is written anew once, when
-    ///   something there may be due. From then on 16 bytes for each entry put into the keyspace.
-    /// - Errors: `Invalid` (zero days or months; a keyspace of another tenant; more than eight changes, each shortly
-    ///   after the other), and those of a write. After `Unknown` it counts here, and may be lost by a failover.
-    ///
-    /// ```no_run
-    /// # use strongroom::{Engine, Retention, keys::KeyFile};
-    /// # let engine = Engine::builder("./data").keys(KeyFile::open("strongroom.key")?).open()?;
-    /// # let acme = engine.tenant("acme")?;
-    /// let events = acme.keyspace("activity")?;
-    /// acme.set_retention(&events, Retention::Months(2))?;
-    /// # Ok::<(), strongroom::Error>(())
-    /// ```
-    pub fn set_retention(
-        &self,
-        keyspace: &Keyspace,
-        retention: impl Into<Option<Retention>>,
-    ) -> Result<Position> {
-        self.check_own(keyspace)?;
-        let inner = self.engine.inner();
-        inner.set_retention(self.id, keyspace.id(), retention.into())
-    }
-
-    /// The retention of a keyspace, if it has one. Errors: `Invalid` (a keyspace of another tenant), `NotFound`.
-    pub fn retention(&self, keyspace: &Keyspace) -> Result<Option<Retention>> {
-        self.check_own(keyspace)?;
-        let inner = self.engine.inner();
-        inner.check_tenant(self.id)?;
-        inner.check_keyspace(self.id, keyspace.id(), Some(inner.visible()))?;
-        Ok(inner
-            .settings
-            .rule(self.id, keyspace.id())
-            .and_then(|rule| rule.keep))
     }
 }

@@ -1,5 +1,6 @@
 //! Tenants, keyspaces, batches and snapshots: the handles users hold.
 
+mod ingest;
 mod range_delete;
 mod snapshot;
 
@@ -26,6 +27,7 @@ use crate::transaction::Transaction;
 use crate::types::{Durability, KeyspaceId, Position, SeqNo, TenantId};
 use crate::wal::format::{push_expiring, push_op};
 
+pub use ingest::Ingest;
 pub use snapshot::Snapshot;
 
 /// A tenant: a container with keys of its own. Cheap to clone, `Send + Sync`.
@@ -479,8 +481,13 @@ impl Batch {
         self
     }
 
-    /// Adds a put, which may expire, or without a value a delete.
     fn add(mut self, keyspace: &Keyspace, key: &[u8], value: Option<&[u8]>, expires: Option<u64>) -> Batch {
+        self.push(keyspace, key, value, expires);
+        self
+    }
+
+    /// Adds a put, which may expire, or without a value a delete.
+    fn push(&mut self, keyspace: &Keyspace, key: &[u8], value: Option<&[u8]>, expires: Option<u64>) {
         let kind = match value {
             Some(_) => EntryKind::Put,
             None => EntryKind::Delete,
@@ -498,7 +505,6 @@ impl Batch {
             self.ops += 1;
             self.cost += op_cost(key, value) + expires.map_or(0, |_| STAMP_BYTES);
         }
-        self
     }
 
     fn check(&self, keyspace: &Keyspace, key: &[u8], value: &[u8]) -> Result<()> {

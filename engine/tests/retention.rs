@@ -6,7 +6,7 @@ mod machine;
 
 use std::time::Duration;
 
-use machine::{Db, Machine, keys, text};
+use machine::{Db, Machine, follow, keys, standby_of, text};
 use strongroom::io::Clock;
 use strongroom::*;
 
@@ -426,28 +426,6 @@ fn copies_and_restored_databases_keep_the_retention() {
     assert_eq!(keys(keyspace.iter()), ["l"]);
     restored.pass(1);
     assert!(keys(keyspace.iter()).is_empty());
-}
-
-/// A standby of `db` on another machine, from a base copy.
-fn standby_of(db: &Db, machine: &Machine, other: &Machine) -> Engine {
-    db.engine.checkpoint("/copy").unwrap();
-    let mut receiver = BaseCopyReceiver::start("/db", other.io(), other.keys.clone()).unwrap();
-    receiver.keys(&db.engine.key_changes(0)).unwrap();
-    for (name, _) in checkpoint_files("/copy", &machine.io()).unwrap() {
-        let bytes = machine.fs.content(format!("/copy/{name}")).unwrap();
-        receiver.chunk(&name, 0, &bytes).unwrap();
-    }
-    receiver.finish().unwrap();
-    other.builder().role(Role::Standby).open().unwrap()
-}
-
-/// Ships all of the log.
-fn follow(db: &Db, standby: &Engine) {
-    let at = standby.standby_progress().unwrap().received;
-    let mut cursor = db.engine.wal_cursor(at).unwrap();
-    let bytes = cursor.read(1 << 20, Duration::ZERO).unwrap();
-    standby.standby_append(at, &bytes).unwrap();
-    standby.standby_sync().unwrap();
 }
 
 #[test]

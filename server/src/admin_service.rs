@@ -464,15 +464,20 @@ impl Admin for AdminService {
         &self,
         request: Request<pb::SetRetentionRequest>,
     ) -> Result<Response<pb::SetRetentionResponse>, Status> {
-        let request = request.into_inner();
-        let (engine, _) = self.primary()?;
-        let keep = request.keep.map(tenant_info::retention);
-        self.run(move || {
-            let tenant = engine.tenant(&request.name)?;
-            tenant.set_retention(&tenant.keyspace(&request.keyspace)?, keep)
-        })
-        .await?;
+        let (request, (engine, _)) = (request.into_inner(), self.primary()?);
+        self.run(move || tenant_info::set_retention(&engine, &request))
+            .await?;
         Ok(Response::new(pb::SetRetentionResponse {}))
+    }
+
+    async fn set_separate_bytes(
+        &self,
+        request: Request<pb::SetSeparateBytesRequest>,
+    ) -> Result<Response<pb::SetSeparateBytesResponse>, Status> {
+        let (request, (engine, _)) = (request.into_inner(), self.primary()?);
+        self.run(move || tenant_info::set_separate_bytes(&engine, &request))
+            .await?;
+        Ok(Response::new(pb::SetSeparateBytesResponse {}))
     }
 
     async fn delete_tenant(

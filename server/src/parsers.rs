@@ -146,7 +146,7 @@ fn check_admin(bytes: &[u8]) -> bool {
     let Some((method, bytes)) = bytes.split_first() else {
         return false;
     };
-    match method % 18 {
+    match method % 19 {
         0 => message::<admin::StatusRequest>(bytes).is_some(),
         1 => message::<admin::PromoteRequest>(bytes).is_some(),
         2 => message::<admin::FenceRequest>(bytes).is_some(),
@@ -170,7 +170,8 @@ fn check_admin(bytes: &[u8]) -> bool {
         14 => message::<admin::SetRetentionRequest>(bytes).is_some(),
         15 => message::<admin::ShowTenantRequest>(bytes).is_some(),
         16 => message::<admin::CompactRequest>(bytes).is_some(),
-        _ => message::<admin::SetOptionsRequest>(bytes).is_some(),
+        17 => message::<admin::SetOptionsRequest>(bytes).is_some(),
+        _ => message::<admin::SetSeparateBytesRequest>(bytes).is_some(),
     }
 }
 

@@ -18,6 +18,7 @@
 //!
 //! The log is kept whole, so that the state at any point of the past can be rebuilt.
 
+mod change;
 mod content;
 mod space;
 mod steps;
@@ -25,14 +26,14 @@ mod steps;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use strongroom::Retention;
 use strongroom::io::Clock;
 use strongroom::io::sim::SimClock;
 
+pub use self::change::Change;
+use self::change::apply;
 use self::space::{Kept, Space};
 pub use content::{
     Content, Dates, Entries, Moments, SETTINGS, Spaces, difference, let_expire, moments, read_all,
@@ -46,25 +47,6 @@ pub type Op = (String, Bytes, Option<Bytes>);
 
 /// Which tenant, counted from 0 in order of creation, apart from its name.
 pub type TenantNumber = usize;
-
-/// A change of the WAL log.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Change {
-    /// A batch.
-    Batch(TenantNumber, Vec<Op>),
-    /// A batch of operations on keys and on ranges, in order.
-    Steps(TenantNumber, Vec<Step>),
-    /// A batch whose puts expire then.
-    Expiring(TenantNumber, Vec<Op>, u64),
-    /// A keyspace keeps its entries so long from now on.
-    Retain(TenantNumber, String, Option<Retention>),
-    /// A tenant may take so many bytes.
-    Quota(TenantNumber, Option<u64>),
-    /// A keyspace came to be.
-    Create(TenantNumber, String),
-    /// A keyspace went, with its entries.
-    Delete(TenantNumber, String),
-}
 
 /// A change of the keystore log.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -507,8 +489,7 @@ impl Oracle {
         };
         let spaces = |number| -> Spaces {
             let spaces = || state.get(number).into_iter().flatten();
-            let settings = spaces().filter_map(|(name, space)| content::setting(name, space.keep?));
-            let settings: Entries = settings.collect();
+            let settings: Entries = spaces().flat_map(|(name, space)| space.settings(name)).collect();
             let mut all: Spaces = spaces()
                 .map(|(name, space)| (name.clone(), shown(space)))
                 .collect();
@@ -540,58 +521,6 @@ fn is_open(outcome: Outcome) -> bool {
     matches!(outcome, Outcome::Submitted | Outcome::Accepted | Outcome::Failed)
 }
 
-fn apply(state: &mut State, change: &Change, now: u64) {
-    let expires = match change {
-        Change::Expiring(_, _, at) => Some(*at),
-        _ => None,
-    };
-    match change {
-        Change::Batch(number, ops) | Change::Expiring(number, ops, _) => {
-            let spaces = state.entry(*number).or_default();
-            for (space, key, value) in ops {
-                let entries = &mut spaces.entry(space.clone()).or_default().entries;
-                match value {
-                    Some(value) => {
-                        let kept = Kept {
-                            value: value.clone(),
-                            expires,
-                            written: now,
-                        };
-                        entries.insert(key.clone(), kept);
-                    }
-                    None => drop(entries.remove(key)),
-                }
-            }
-        }
-        Change::Steps(number, steps) => steps::apply(state.entry(*number).or_default(), steps, now),
-        Change::Retain(number, space, keep) => {
-            let spaces = state.entry(*number).or_default();
-            spaces.entry(space.clone()).or_default().retain(*keep, now);
-        }
-        Change::Quota(number, quota) => {
-            let spaces = state.entry(*number).or_default();
-            spaces.remove(SETTINGS);
-            if let Some((key, value)) = quota.map(content::quota) {
-                let kept = Kept {
-                    value,
-                    expires: None,
-                    written: now,
-                };
-                let settings = spaces.entry(SETTINGS.to_string()).or_default();
-                settings.entries.insert(key, kept);
-            }
-        }
-        Change::Create(number, space) => {
-            state
-                .entry(*number)
-                .or_default()
-                .entry(space.clone())
-                .or_default();
-        }
-        Change::Delete(number, space) => drop(state.entry(*number).or_default().remove(space)),
-    }
-}
-
 /// All subsets of a few things.
 fn subsets(of: &[usize]) -> Vec<BTreeSet<usize>> {
     assert!(of.len() <= 8, "too many unfinished calls to try all combinations");
@@ -604,33 +533,4 @@ fn subsets(of: &[usize]) -> Vec<BTreeSet<usize>> {
                 .collect()
         })
         .collect()
-}
-
-impl fmt::Debug for Change {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Change::Batch(number, ops) | Change::Expiring(number, ops, _) => {
-                write!(f, "batch of tenant {number}:")?;
-                if let Change::Expiring(_, _, at) = self {
-                    write!(f, " until {at}:")?;
-                }
-                ops.iter().take(3).try_for_each(|(space, key, value)| {
-                    write!(
-                        f,
-                        " {space}/{}={:?}",
-                        key.escape_ascii(),
-                        value.as_ref().map(Bytes::len)
-                    )
-                })?;
-                write!(f, " ({} operations)", ops.len())
-            }
-            Change::Retain(number, space, keep) => {
-                write!(f, "keyspace {space} of tenant {number} keeps {keep:?}")
-            }
-            Change::Quota(number, quota) => write!(f, "tenant {number} may take {quota:?}"),
-            Change::Steps(number, steps) => write!(f, "batch of tenant {number}: {steps:?}"),
-            Change::Create(number, space) => write!(f, "create keyspace {space} of tenant {number}"),
-            Change::Delete(number, space) => write!(f, "delete keyspace {space} of tenant {number}"),
-        }
-    }
 }

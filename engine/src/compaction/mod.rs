@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::expiry;
-use crate::hooks::planted;
+use crate::hooks::{planted, rare};
 use crate::io::Io;
 use crate::options::Options;
 use crate::read::cursor::EntryRef;
@@ -80,6 +80,8 @@ pub(crate) struct Terms {
     /// The version at which it was dropped.
     pub dropped: Option<SeqNo>,
     rule: Option<Arc<Rule>>,
+    /// From which length on its values go apart, if that was set of it.
+    separate: Option<usize>,
 }
 
 impl Work<'_> {
@@ -95,6 +97,7 @@ impl Work<'_> {
             keyspace,
             dropped: (self.dropped)(tenant, keyspace)?,
             rule: self.settings.rule(tenant, keyspace),
+            separate: self.settings.separate(tenant, keyspace),
         }))
     }
 }
@@ -104,7 +107,13 @@ impl Terms {
     pub fn separation(terms: Option<&Terms>, options: &Options) -> Separation {
         let catalog = terms.is_none_or(|terms| terms.keyspace == KeyspaceId::CATALOG);
         let ruled = terms.is_some_and(|terms| terms.rule.is_some()) && !planted!(RuledValuesApart);
-        let from = options.separate_bytes;
+        let own = terms
+            .and_then(|terms| terms.separate)
+            .filter(|_| !planted!(SeparationIgnored));
+        if own.is_some_and(|own| own != options.separate_bytes) {
+            rare!(SeparatedByKeyspace);
+        }
+        let from = own.unwrap_or(options.separate_bytes);
         Separation {
             from: (from > 0 && !catalog).then_some(from),
             ruled,

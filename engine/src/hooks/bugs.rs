@@ -98,6 +98,10 @@ crate::named_states! {
         RetentionTablesForgotten,
         /// flush and compaction go by a retention that is not durable yet
         RetentionNotSynced,
+        /// which values of a keyspace go apart is not read from tables at opening
+        SeparationForgotten,
+        /// flush and compaction do not ask which values of a keyspace go apart
+        SeparationIgnored,
         /// values of keyspaces with a retention go apart
         RuledValuesApart,
         /// value files are not emptied for what has ended in them

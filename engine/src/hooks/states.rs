@@ -103,6 +103,8 @@ crate::named_states! {
         DroppedKeyspaceErased,
         /// an older version was kept for a snapshot
         VersionKeptForSnapshot,
+        /// values went where their keyspace has them, and not where the option would
+        SeparatedByKeyspace,
         /// a value that had expired left a delete
         ExpiredMadeDelete,
         /// an entry past its keyspace's retention left a delete

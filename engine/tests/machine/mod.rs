@@ -110,3 +110,25 @@ pub fn keys(range: impl Iterator<Item = Result<(Bytes, Bytes)>>) -> Vec<String> 
         .map(|kv| String::from_utf8(kv.unwrap().0.to_vec()).unwrap())
         .collect()
 }
+
+/// A standby of `db` on another machine, from a base copy.
+pub fn standby_of(db: &Db, machine: &Machine, other: &Machine) -> Engine {
+    db.engine.checkpoint("/copy").unwrap();
+    let mut receiver = BaseCopyReceiver::start("/db", other.io(), other.keys.clone()).unwrap();
+    receiver.keys(&db.engine.key_changes(0)).unwrap();
+    for (name, _) in checkpoint_files("/copy", &machine.io()).unwrap() {
+        let bytes = machine.fs.content(format!("/copy/{name}")).unwrap();
+        receiver.chunk(&name, 0, &bytes).unwrap();
+    }
+    receiver.finish().unwrap();
+    other.builder().role(Role::Standby).open().unwrap()
+}
+
+/// Ships all of the log.
+pub fn follow(db: &Db, standby: &Engine) {
+    let at = standby.standby_progress().unwrap().received;
+    let mut cursor = db.engine.wal_cursor(at).unwrap();
+    let bytes = cursor.read(1 << 20, Duration::ZERO).unwrap();
+    standby.standby_append(at, &bytes).unwrap();
+    standby.standby_sync().unwrap();
+}

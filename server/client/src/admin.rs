@@ -206,7 +206,7 @@ impl AdminClient {
             .await
     }
 
-    /// What a tenant takes, its quota, and its keyspaces with their retentions.
+    /// What a tenant takes, its quota, and its keyspaces with what is set of them.
     pub async fn show_tenant(&self, tenant: &str) -> Result<pb::ShowTenantResponse> {
         let request = pb::ShowTenantRequest { name: tenant.into() };
         self.call(false, request, async |mut s, r| s.show_tenant(r).await)
@@ -237,6 +237,19 @@ impl AdminClient {
             keep,
         };
         self.call(true, request, async |mut s, r| s.set_retention(r).await)
+            .await?;
+        Ok(())
+    }
+
+    /// Sets from which length on values of a keyspace of a tenant are kept apart from the tree, 0: none are; `None`: as the
+    /// node's configuration says.
+    pub async fn set_separate_bytes(&self, tenant: &str, keyspace: &str, bytes: Option<u64>) -> Result<()> {
+        let request = pb::SetSeparateBytesRequest {
+            name: tenant.into(),
+            keyspace: keyspace.into(),
+            bytes,
+        };
+        self.call(true, request, async |mut s, r| s.set_separate_bytes(r).await)
             .await?;
         Ok(())
     }

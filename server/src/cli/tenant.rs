@@ -32,7 +32,7 @@ pub enum TenantVerb {
         #[command(flatten)]
         connection: AdminArgs,
     },
-    /// What a tenant takes, its quota, and its keyspaces with their retentions
+    /// What a tenant takes, its quota, and its keyspaces with what is set of them
     Show {
         /// Name
         name: String,
@@ -67,6 +67,21 @@ pub enum TenantVerb {
         /// For ever; what an earlier retention has ended stays gone
         #[arg(long, conflicts_with_all = ["days", "months"])]
         none: bool,
+        #[command(flatten)]
+        connection: AdminArgs,
+    },
+    /// Set from which length on values of a keyspace are kept apart from the tree; counts as data is written anew
+    Separate {
+        /// Name of the tenant
+        name: String,
+        /// Keyspace, created if missing
+        keyspace: String,
+        /// From so many bytes on, 64 B to 64 MiB; 0: none are
+        #[arg(long, required_unless_present = "default")]
+        bytes: Option<u64>,
+        /// As the node's configuration says
+        #[arg(long, conflicts_with = "bytes")]
+        default: bool,
         #[command(flatten)]
         connection: AdminArgs,
     },
@@ -131,7 +146,8 @@ pub async fn tenant(verb: TenantVerb, format: Format) -> Outcome {
                     "table_bytes": shown.table_bytes, "memtable_entries": shown.memtable_entries,
                     "memtable_bytes": shown.memtable_bytes, "quota": shown.quota,
                     "keyspaces": shown.keyspaces.iter()
-                        .map(|k| json!({"name": k.name, "kept": kept(k)})).collect::<Vec<_>>(),
+                        .map(|k| json!({"name": k.name, "kept": kept(k), "separate_bytes": k.separate_bytes}))
+                        .collect::<Vec<_>>(),
                 })),
                 Format::Table => {
                     let (tables, memory) = (
@@ -146,8 +162,14 @@ pub async fn tenant(verb: TenantVerb, format: Format) -> Outcome {
                         Some(quota) => format!("quota {}", output::bytes(quota)),
                         None => "no quota".to_owned(),
                     });
-                    let rows = shown.keyspaces.iter().map(|k| vec![k.name.clone(), kept(k)]);
-                    output::table(&["keyspace", "kept"], rows);
+                    let apart = |keyspace: &Keyspace| match keyspace.separate_bytes {
+                        Some(0) => "none".to_owned(),
+                        Some(bytes) => format!("from {}", output::bytes(bytes)),
+                        None => "by default".to_owned(),
+                    };
+                    let rows = shown.keyspaces.iter();
+                    let rows = rows.map(|k| vec![k.name.clone(), kept(k), apart(k)]);
+                    output::table(&["keyspace", "kept", "values apart"], rows);
                 }
             }
         }
@@ -177,6 +199,22 @@ pub async fn tenant(verb: TenantVerb, format: Format) -> Outcome {
             match format {
                 Format::Json => output::json(json!({
                     "name": name, "keyspace": keyspace, "days": days, "months": months,
+                })),
+                Format::Table => output::line("set"),
+            }
+        }
+        TenantVerb::Separate {
+            name,
+            keyspace,
+            bytes,
+            default: _,
+            connection,
+        } => {
+            let client = connection.primary().await?;
+            client.set_separate_bytes(&name, &keyspace, bytes).await?;
+            match format {
+                Format::Json => output::json(json!({
+                    "name": name, "keyspace": keyspace, "separate_bytes": bytes,
                 })),
                 Format::Table => output::line("set"),
             }

@@ -212,7 +212,7 @@ async fn range_deleted_then_its_keys_are_absent_and_what_the_batch_puts_later_is
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn quota_and_retention_set_by_the_operator_then_kept() {
+async fn quota_retention_and_values_apart_set_by_the_operator_then_kept() {
     let node = TestNode::start("").await;
     let (client, _) = node.tenant("acme").await;
     let admin = node.admin().await;
@@ -248,6 +248,18 @@ async fn quota_and_retention_set_by_the_operator_then_kept() {
         Kind::Invalid,
     );
     refused(admin.set_retention("nobody", "k", None).await, Kind::NotFound);
+
+    for (bytes, wrong) in [(Some(2048), 63), (Some(0), u64::MAX), (None, 1 << 32)] {
+        admin.set_separate_bytes("acme", "k", bytes).await.unwrap();
+        let shown = admin.show_tenant("acme").await.unwrap();
+        assert_eq!(shown.keyspaces[0].separate_bytes, bytes);
+        let refusal = admin.set_separate_bytes("acme", "k", Some(wrong)).await;
+        refused(refusal, Kind::Invalid);
+    }
+    refused(
+        admin.set_separate_bytes("nobody", "k", None).await,
+        Kind::NotFound,
+    );
     assert!(client.get("k", "a").await.unwrap().is_some());
 }
 

@@ -47,7 +47,7 @@ pub(super) fn kept() -> Box<dyn Machine> {
     })
 }
 
-/// A quota that is set, changed and taken away again.
+/// A quota, and a length from which on values go apart, that are set, changed and taken away again.
 pub(super) fn quota() -> Box<dyn Machine> {
     prepared(short_segments(), compacted, |world| {
         let (one, two) = (name_of_tenant(1), name_of_tenant(2));
@@ -55,12 +55,15 @@ pub(super) fn quota() -> Box<dyn Machine> {
         world.set_quota(&one, Some(1 << 20))?;
         world.put(&one, "a", 7, 40)?;
         world.set_quota(&two, Some(1 << 21))?;
+        world.set_separate_bytes(&one, &name_of_space("a"), Some(0))?;
         world.flush()?;
         world.set_quota(&one, Some(1 << 22))?;
+        world.set_separate_bytes(&one, &name_of_space("a"), Some(64))?;
         world.put(&two, "b", 9, 30)?;
         world.close()?;
         world.open()?;
         world.set_quota(&two, None)?;
+        world.set_separate_bytes(&one, &name_of_space("a"), None)?;
         world.put(&one, "a", 9, 30)
     })
 }

@@ -34,6 +34,14 @@ pub(super) fn setting(space: &str, keep: Retention) -> Option<(Bytes, Bytes)> {
     Some((Bytes::from(space.to_string()), Bytes::from(format!("{keep:?}"))))
 }
 
+/// As it stands there: from which length on values go apart.
+pub(super) fn separate(space: &str, bytes: usize) -> (Bytes, Bytes) {
+    (
+        Bytes::from(format!("apart {space}")),
+        Bytes::from(bytes.to_string()),
+    )
+}
+
 /// As it stands there: a quota.
 pub(super) fn quota(bytes: u64) -> (Bytes, Bytes) {
     (Bytes::from_static(b"quota"), Bytes::from(bytes.to_string()))
@@ -104,6 +112,7 @@ pub fn read_all(engine: &Engine) -> Result<Content, Error> {
             let space = tenant.open_keyspace(&name)?;
             let retention = tenant.retention(&space)?;
             settings.extend(retention.and_then(|keep| setting(&name, keep)));
+            settings.extend(tenant.separate_bytes(&space)?.map(|bytes| separate(&name, bytes)));
             spaces.insert(name, space.iter().collect::<Result<Entries, Error>>()?);
         }
         if !settings.is_empty() {

@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use strongroom::Retention;
 
-use super::content::Dates;
+use super::content::{self, Dates};
 
 const DAY_MS: u64 = 24 * 3600 * 1000;
 
@@ -45,6 +45,8 @@ pub(super) struct Space {
     /// It has a retention, or had one.
     pub dated: bool,
     pub keep: Option<Retention>,
+    /// From which length on its values go apart.
+    pub separate: Option<usize>,
 }
 
 impl Space {
@@ -52,6 +54,13 @@ impl Space {
     pub fn ends(&self, kept: &Kept) -> Option<u64> {
         let by_age = self.keep.map(|keep| ends(keep, kept.written));
         kept.expires.into_iter().chain(by_age).min()
+    }
+
+    /// What is set of it, by this name.
+    pub fn settings(&self, name: &str) -> impl Iterator<Item = (Bytes, Bytes)> {
+        let keep = self.keep.and_then(|keep| content::setting(name, keep));
+        let separate = self.separate.map(|bytes| content::separate(name, bytes));
+        keep.into_iter().chain(separate)
     }
 
     /// It keeps its entries so long from now on.

@@ -75,6 +75,7 @@ pub fn finder(bug: Bug) -> Finder {
         Bug::ValueFilesForgotten => {
             Directed("a value file that holds what has ended", directed::ended_values)
         }
+        Bug::SeparationForgotten | Bug::SeparationIgnored => Seeds("engine", 300),
         Bug::ValuesNotCounted | Bug::ValuesNotCopied => Seeds("engine", 300),
         Bug::VerifySkipsValues => Seeds("engine-damage", 300),
         Bug::EditNotSynced => Part("flush: crash", 1000),

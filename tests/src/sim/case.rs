@@ -97,6 +97,10 @@ acts! {
     /// Lays values of one length deep, hides some of them under a snapshot, and reads everything while background work
     /// goes on; which follow from `seed`.
     HideValues { tenant, space, len, seed },
+    /// Sets from which length on values of a keyspace go apart: by its number one of a few, or as the option says.
+    Separate { tenant, space, number },
+    /// Values of one length that their keyspace has in the tree, compacted; then it has them apart, and again.
+    SeparateAnew { tenant, space, len },
     /// Background jobs until there are none: then nothing that expired is overdue.
     Rest {},
     /// Enough entries in one keyspace for a table of its own, and a flush.

@@ -150,6 +150,16 @@ const OPERATIONS: &[(u64, Maker)] = &[
         len: *d.pick(&[70, 600, 2000, 6000]),
         seed: d.below(1 << 32),
     }),
+    (6, |d| Act::Separate {
+        tenant: d.below(TENANTS),
+        space: d.below(SPACES),
+        number: d.below(8),
+    }),
+    (3, |d| Act::SeparateAnew {
+        tenant: d.below(TENANTS),
+        space: d.below(SPACES),
+        len: *d.pick(&[70, 600, 2000]),
+    }),
     (6, |_| Act::Rest {}),
     (6, |d| Act::Load {
         tenant: d.below(TENANTS),

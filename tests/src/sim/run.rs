@@ -242,7 +242,7 @@ impl Run {
             | Act::BatchOfRanges { .. }
             | Act::OutliveRangeDelete { .. }
             | Act::RangeDeleteOverOlder { .. } => self.ranges(act),
-            Act::HideValues { .. } => self.values(act),
+            Act::HideValues { .. } | Act::Separate { .. } | Act::SeparateAnew { .. } => self.values(act),
             Act::Load { tenant, space, len } => {
                 let space = name_of_space(&space.to_string());
                 let load = |key| (space.clone(), key_of(key), Some(self.world.value(len as usize)));

@@ -5,7 +5,7 @@ use super::generate::KEYS;
 use super::run::{Done, Run, Wrong};
 use crate::dice::Dice;
 use crate::oracle::Op;
-use crate::world::{key_of, name_of_space};
+use crate::world::{key_of, name_of_space, name_of_tenant};
 
 impl Run {
     /// One of the acts about them.
@@ -17,6 +17,17 @@ impl Run {
                 len,
                 seed,
             } => self.hide_values((tenant, space), len, seed),
+            Act::Separate {
+                tenant,
+                space,
+                number,
+            } => {
+                let lengths = [None, Some(0), Some(64), Some(300), Some(2000)];
+                let bytes = lengths.into_iter().cycle().nth(number as usize).flatten();
+                self.separate((tenant, space), bytes)?;
+                self.check()
+            }
+            Act::SeparateAnew { tenant, space, len } => self.separate_anew((tenant, space), len),
             _ => Ok(()),
         }
     }
@@ -60,6 +71,44 @@ impl Run {
         self.rest()?;
         self.check()?;
         self.read_snapshot(self.held.len().saturating_sub(1) as u64)
+    }
+
+    /// Sets from which length on values go apart; false if there is nothing to set it of.
+    fn separate(&mut self, (tenant, space): (u64, u64), bytes: Option<usize>) -> Result<bool, Wrong> {
+        let (tenant, space) = (name_of_tenant(tenant), name_of_space(&space.to_string()));
+        if self.entries(&tenant, &space).is_none() || self.doubtful.contains(&format!("{tenant}/{space}")) {
+            return Ok(false);
+        }
+        self.world.set_separate_bytes(&tenant, &space, bytes)?;
+        Ok(true)
+    }
+
+    /// Values whose keyspace has them in the tree, and then apart.
+    fn separate_anew(&mut self, place: (u64, u64), len: u64) -> Done {
+        if !self.separate(place, Some(0))? {
+            return Ok(());
+        }
+        let (tenant, space) = (name_of_tenant(place.0), name_of_space(&place.1.to_string()));
+        let load = |key| (space.clone(), key_of(key), Some(self.world.value(len as usize)));
+        let ops = (0..KEYS).map(load).collect();
+        self.write(place.0, ops, 0)?;
+        self.world.compact()?;
+        let apart = |run: &Run| run.world.engine().stats().values.values;
+        let before = apart(self);
+        if !self.separate(place, Some(len as usize))? {
+            return Ok(());
+        }
+        self.world.compact()?;
+        let after = apart(self);
+        let whole = self
+            .entries(&tenant, &space)
+            .is_some_and(|entries| entries.len() >= KEYS as usize);
+        match whole && !self.world.known().oracle.is_dated(&tenant, &space) && after < before + KEYS {
+            true => Err(Wrong::Failure(format!(
+                "{before} values were apart, and {KEYS} more were to be, but {after} are"
+            ))),
+            false => self.check(),
+        }
     }
 
     /// With no background job left to do: no value file may be garbage for the most part.

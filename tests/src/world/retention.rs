@@ -1,4 +1,4 @@
-//! Retentions and quotas: set with the oracle knowing when.
+//! What is set of tenants and keyspaces: with the oracle knowing when.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -64,6 +64,19 @@ impl World {
         let number = number.expect("the oracle knows the tenant");
         let ticket = self.known().oracle.submit(Change::Quota(number, quota));
         let result = handle.set_quota(quota);
+        self.done(ticket, outcome(&result, self.options.durability));
+        result.map(drop)
+    }
+
+    /// Sets from which length on values of a keyspace, which exists, go apart.
+    pub fn set_separate_bytes(&mut self, tenant: &str, space: &str, bytes: Option<usize>) -> Result<()> {
+        let handle = self.engine().tenant(tenant)?;
+        let keyspace = handle.open_keyspace(space)?;
+        let number = self.known().oracle.tenant(tenant);
+        let number = number.expect("the oracle knows the tenant");
+        let change = Change::Separate(number, space.to_string(), bytes);
+        let ticket = self.known().oracle.submit(change);
+        let result = handle.set_separate_bytes(&keyspace, bytes);
         self.done(ticket, outcome(&result, self.options.durability));
         result.map(drop)
     }

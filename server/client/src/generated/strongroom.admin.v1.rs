@@ -542,6 +542,19 @@ pub mod set_retention_request {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SetRetentionResponse {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetSeparateBytesRequest {
+    /// Of the tenant.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub keyspace: ::prost::alloc::string::String,
+    /// 64 B to 64 MiB; 0: none go apart. Absent: as the node's configuration says.
+    #[prost(uint64, optional, tag = "3")]
+    pub bytes: ::core::option::Option<u64>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetSeparateBytesResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ShowTenantRequest {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
@@ -573,6 +586,9 @@ pub struct ShowTenantResponse {
 pub struct Keyspace {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
+    /// From which length on its values are kept apart from the tree, 0: none; absent: as the node's configuration says.
+    #[prost(uint64, optional, tag = "4")]
+    pub separate_bytes: ::core::option::Option<u64>,
     /// Its retention; absent: for ever.
     #[prost(oneof = "keyspace::Keep", tags = "2, 3")]
     pub keep: ::core::option::Option<keyspace::Keep>,
@@ -904,7 +920,7 @@ pub mod admin_client {
                 .insert(GrpcMethod::new("strongroom.admin.v1.Admin", "DeleteTenant"));
             self.inner.unary(req, path, codec).await
         }
-        /// What a tenant takes, its quota, and its keyspaces with their retentions. NOT_FOUND.
+        /// What a tenant takes, its quota, and its keyspaces with what is set of them. NOT_FOUND.
         pub async fn show_tenant(
             &mut self,
             request: impl tonic::IntoRequest<super::ShowTenantRequest>,
@@ -978,6 +994,34 @@ pub mod admin_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("strongroom.admin.v1.Admin", "SetRetention"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Sets from which length on values of a keyspace, which is created if missing, are kept apart from the tree: a matter of
+        /// what writing and reading cost. Counts as data is written anew. NOT_FOUND, INVALID_ARGUMENT (out of range).
+        pub async fn set_separate_bytes(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SetSeparateBytesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetSeparateBytesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/strongroom.admin.v1.Admin/SetSeparateBytes",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("strongroom.admin.v1.Admin", "SetSeparateBytes"),
+                );
             self.inner.unary(req, path, codec).await
         }
         /// The answer holds the token: the only time it is shown.
@@ -1225,7 +1269,7 @@ pub mod admin_server {
             tonic::Response<super::DeleteTenantResponse>,
             tonic::Status,
         >;
-        /// What a tenant takes, its quota, and its keyspaces with their retentions. NOT_FOUND.
+        /// What a tenant takes, its quota, and its keyspaces with what is set of them. NOT_FOUND.
         async fn show_tenant(
             &self,
             request: tonic::Request<super::ShowTenantRequest>,
@@ -1248,6 +1292,15 @@ pub mod admin_server {
             request: tonic::Request<super::SetRetentionRequest>,
         ) -> std::result::Result<
             tonic::Response<super::SetRetentionResponse>,
+            tonic::Status,
+        >;
+        /// Sets from which length on values of a keyspace, which is created if missing, are kept apart from the tree: a matter of
+        /// what writing and reading cost. Counts as data is written anew. NOT_FOUND, INVALID_ARGUMENT (out of range).
+        async fn set_separate_bytes(
+            &self,
+            request: tonic::Request<super::SetSeparateBytesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetSeparateBytesResponse>,
             tonic::Status,
         >;
         /// The answer holds the token: the only time it is shown.
@@ -1842,6 +1895,51 @@ pub mod admin_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SetRetentionSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/strongroom.admin.v1.Admin/SetSeparateBytes" => {
+                    #[allow(non_camel_case_types)]
+                    struct SetSeparateBytesSvc<T: Admin>(pub Arc<T>);
+                    impl<
+                        T: Admin,
+                    > tonic::server::UnaryService<super::SetSeparateBytesRequest>
+                    for SetSeparateBytesSvc<T> {
+                        type Response = super::SetSeparateBytesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SetSeparateBytesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::set_separate_bytes(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SetSeparateBytesSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
