@@ -13,6 +13,8 @@
 //! A commit that fails in 3 is in the log and not published: its outcome is `Unknown`. It becomes
 //! visible if a later commit is acknowledged, since visible order is log order (docs/guarantees.md).
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use crate::compaction::keyspace_of;
@@ -21,6 +23,7 @@ use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hooks::planted;
 use crate::inner::{CommitState, Inner, Mode};
+use crate::operation::{OpCounters, timed};
 use crate::options::BATCH_BYTES_MAX;
 use crate::types::{Durability, Lsn, Position, SeqNo, TenantId};
 use crate::wal::format::{Op, parse_ops};
@@ -130,7 +133,10 @@ impl Inner {
         let plain = Bytes::from(plain);
         let parsed = parsed(&plain, ops)?;
         let position = {
-            let mut commit = self.commit.lock_patiently(&*self.io.clock);
+            let waited = |counters: &mut OpCounters, time| counters.lock_wait += time;
+            let mut commit = timed(self.clock(), waited, || {
+                self.commit.lock_patiently(&*self.io.clock)
+            });
             commit.check_writable()?;
             self.check_tenant(tenant)?;
             for op in &parsed {
@@ -190,7 +196,11 @@ impl Inner {
     /// Syncs what the durability asks for, and publishes all but a `Replicated` batch.
     pub fn make_durable(&self, position: Position, durability: Durability) -> Result<()> {
         if durability >= Durability::Local && !planted!(AcknowledgeBeforeSync) {
-            self.wal.sync_to(position.lsn)?;
+            let waited = |counters: &mut OpCounters, time| {
+                counters.syncs += 1;
+                counters.sync_wait += time;
+            };
+            timed(self.clock(), waited, || self.wal.sync_to(position.lsn))?;
         } else {
             self.wal.left_unsynced();
         }
@@ -198,6 +208,11 @@ impl Inner {
             self.publish(position.seqno);
         }
         Ok(())
+    }
+
+    /// For what is measured.
+    fn clock(&self) -> impl Fn() -> Duration {
+        || self.io.clock.monotonic()
     }
 
     /// Waits for what [`submit`](Inner::submit) left open.

@@ -48,6 +48,7 @@ mod keystore;
 mod memtable;
 mod online;
 mod open;
+mod operation;
 mod options;
 mod pace;
 mod patience;
@@ -79,6 +80,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use follower::{Promotion, StandbyProgress};
 pub use online::OnlineOption;
 pub use open::Builder;
+pub use operation::{OpCounters, measure};
 pub use options::{
     BATCH_BYTES_MAX, Background, Compression, KEY_BYTES_MAX, NAME_BYTES_MAX, Options, PutOptions,
     VALUE_BYTES_MAX,

@@ -18,6 +18,7 @@ use crate::commit::closed;
 use crate::error::Result;
 use crate::hooks::rare;
 use crate::inner::Inner;
+use crate::operation::count;
 use crate::options::Background;
 use crate::pace::shares::{Delay, Shares};
 use crate::pace::{self, Drain, Pressure};
@@ -77,6 +78,7 @@ impl Inner {
         let waited = self.wait_turn(&mut delay, first);
         let took = self.io.clock.monotonic().saturating_sub(from);
         self.counters.delayed(slowed.1, took);
+        count(|counters| counters.throttled += took);
         waited
     }
 
@@ -121,8 +123,9 @@ impl Inner {
         }
         let from = self.io.clock.monotonic();
         let caught_up = self.catch_up();
-        self.counters
-            .stalled(self.io.clock.monotonic().saturating_sub(from));
+        let took = self.io.clock.monotonic().saturating_sub(from);
+        self.counters.stalled(took);
+        count(|counters| counters.throttled += took);
         caught_up
     }
 

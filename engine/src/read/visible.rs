@@ -14,6 +14,7 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::expiry::Shows;
 use crate::hooks::planted;
+use crate::operation::count;
 use crate::read::cursor::{Cursor, Entry, EntryRef};
 use crate::table::Stretch;
 use crate::types::SeqNo;
@@ -217,7 +218,7 @@ impl<C: Cursor> VisibleCursor<C> {
 
     /// From the source's entry on, the first that is visible.
     fn settle_forward(&mut self, times: &Shows<'_>) -> Result<()> {
-        let mut steps = 0;
+        let (mut steps, mut hidden) = (0, 0);
         while let Some(entry) = self.source.entry() {
             if self
                 .bounds
@@ -225,10 +226,10 @@ impl<C: Cursor> VisibleCursor<C> {
                 .as_deref()
                 .is_some_and(|upper| entry.key >= upper)
             {
-                return Ok(());
+                break;
             }
             if entry.seqno > self.snapshot {
-                steps += 1;
+                (steps, hidden) = (steps + 1, hidden + 1);
                 if steps == STEPS_MAX {
                     let key = entry.key.to_vec();
                     self.source.seek(&key, self.snapshot)?;
@@ -241,14 +242,19 @@ impl<C: Cursor> VisibleCursor<C> {
             steps = 0;
             if times.shows(entry.kind, entry.value) {
                 self.current = Current::Source;
-                return Ok(());
+                break;
             }
+            hidden += 1;
             if planted!(DeleteSkippedAlone) {
                 self.source.next()?;
                 continue;
             }
             self.source.next_key()?;
         }
+        count(|counters| {
+            counters.entries += hidden + u64::from(self.is_positioned());
+            counters.hidden += hidden;
+        });
         Ok(())
     }
 

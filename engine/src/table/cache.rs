@@ -23,6 +23,7 @@ use super::shown::{self, Shelf};
 use super::slot::{self, Slot};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hooks::{planted, rare};
+use crate::operation::count;
 use crate::read::counters::ReadCounters;
 use crate::types::TenantId;
 
@@ -237,6 +238,10 @@ impl BlockCache {
     pub(super) fn count_read(&self, bytes: u64) {
         self.reads.missed();
         self.reads.read(bytes);
+        count(|counters| {
+            counters.pieces_read += 1;
+            counters.bytes_read += bytes;
+        });
     }
 
     /// Whether a block that is not here should be [kept](BlockCache::keep_block): there is room, or it was missed before.

@@ -20,6 +20,7 @@ use super::run_reader::RunReader;
 use super::shown::Held;
 use crate::error::Result;
 use crate::hooks::{planted, rare};
+use crate::operation::count;
 use crate::read::cursor::{Cursor, Entry, EntryRef};
 use crate::seal::FileKey;
 use crate::types::{SeqNo, TenantId};
@@ -153,6 +154,7 @@ impl TableCursor {
         let Some(handle) = head.index.handle(part) else {
             return Ok(None);
         };
+        count(|counters| counters.blocks += 1);
         let ahead_bytes = self.ahead_bytes();
         if ahead_bytes == 0 {
             let Some(mut reader) = self.reader() else {

@@ -29,6 +29,7 @@ use super::tenant_run::TenantRun;
 use crate::error::{Error, Result};
 use crate::hooks::rare;
 use crate::io::{File, Io};
+use crate::operation::count;
 use crate::read::cursor::Found;
 use crate::seal::{Aad, FileHeader, FileKey, FileKeys, FileKind, Piece, SEAL_OVERHEAD};
 use crate::types::{SeqNo, TenantId};
@@ -120,6 +121,16 @@ impl Table {
     /// Errors: `Corruption` for damage, `KeyRefused` if the tenant's key is another than the one that
     /// sealed this table.
     pub(crate) fn get(&self, tenant: TenantId, key: &[u8], at: SeqNo) -> Result<Option<Found>> {
+        self.look::<false>(tenant, key, at)
+    }
+
+    /// The same; `COUNT`: it is measured (`operation`).
+    pub(crate) fn look<const COUNT: bool>(
+        &self,
+        tenant: TenantId,
+        key: &[u8],
+        at: SeqNo,
+    ) -> Result<Option<Found>> {
         let Some(run) = self.find(tenant).filter(|run| run.seqno_min <= at) else {
             return Ok(None);
         };
@@ -144,13 +155,23 @@ impl Table {
             };
             if let Some(filter) = &head.filter {
                 let hash = *hash.get_or_insert_with(|| filter::hash(key, self.filter_seed));
-                if !filter.may_hold(hash) {
+                let denied = !filter.may_hold(hash);
+                if COUNT {
+                    count(|counters| {
+                        counters.filters += 1;
+                        counters.filters_denied += u64::from(denied);
+                    });
+                }
+                if denied {
                     rare!(FilterSaidNo);
                     return Ok(None);
                 }
             }
             let mut part = head.index.find(key);
             while part < head.index.len() {
+                if COUNT {
+                    count(|counters| counters.blocks += 1);
+                }
                 match reader.look(head, part, key, at)? {
                     None => return Ok(None),
                     Some(Looked::Version(found)) => return Ok(Some(found)),
@@ -325,6 +346,7 @@ impl Table {
             a: 0,
             b: 0,
         };
+        count(|counters| counters.bytes_decrypted += u64::from(plain_len));
         key.open_in_place(&aad, sealed).map_err(|_| {
             self.damage(
                 offset,

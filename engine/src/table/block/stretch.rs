@@ -12,12 +12,16 @@ use std::sync::Arc;
 use super::{Block, Parts, SAME_KEY};
 use crate::expiry::Shows;
 use crate::hooks::{planted, rare};
+use crate::operation::count;
 use crate::read::cursor::{Entry, EntryRef};
 use crate::types::SeqNo;
 
 /// The rest of a block, from the entry that the cursor stood on.
 pub(crate) struct Stretch {
     block: Arc<Block>,
+    /// Where it began, and how many entries it did not show since.
+    from: usize,
+    hidden: usize,
     at: usize,
     end: usize,
     parts: Parts,
@@ -30,6 +34,8 @@ impl Stretch {
     pub(in crate::table) fn new(block: &Arc<Block>, at: usize, parts: Parts) -> Option<Stretch> {
         (at + 1 < block.len()).then(|| Stretch {
             block: block.clone(),
+            from: at,
+            hidden: 0,
             at,
             end: block.len(),
             parts,
@@ -66,6 +72,7 @@ impl Stretch {
             };
             self.at += 1;
             if self.done && place & SAME_KEY != 0 && !planted!(StretchShowsOldVersions) {
+                self.hidden += 1;
                 continue;
             }
             let Some(parts) = self.block.parts_at(place) else {
@@ -79,6 +86,7 @@ impl Stretch {
                 self.parts = parts;
                 return true;
             }
+            self.hidden += 1;
         }
         false
     }
@@ -102,5 +110,16 @@ impl Stretch {
     /// The same, taken out.
     pub(crate) fn owned(&self) -> Entry {
         self.block.owned(&self.parts)
+    }
+}
+
+/// What was gone past is counted once, when the reader leaves it.
+impl Drop for Stretch {
+    #[inline]
+    fn drop(&mut self) {
+        count(|counters| {
+            counters.entries += (self.at - self.from) as u64;
+            counters.hidden += self.hidden as u64;
+        });
     }
 }

@@ -15,6 +15,7 @@ use super::{CODEC_BYTES, LZ4, Owner, STORED};
 use crate::error::{Error, Result};
 use crate::hooks::rare;
 use crate::io::{File, Io};
+use crate::operation::count;
 use crate::seal::{FileHeader, FileKey, FileKeys, FileKind, SEAL_OVERHEAD};
 use crate::table::cache::BlockCache;
 use crate::table::compress::decompress;
@@ -125,6 +126,7 @@ impl ValueFile {
         let plain_len = plain_len.and_then(|len| u32::try_from(len).ok());
         let plain_len = plain_len.ok_or_else(|| damage("room for nonce, tag and codec"))?;
         let aad = owner.aad(self.meta.file_id, offset, plain_len);
+        count(|counters| counters.bytes_decrypted += u64::from(plain_len));
         let plain = key
             .open_in_place(&aad, &mut sealed)
             .map_err(|_| damage("bytes that verify under the tenant's key"))?;
