@@ -32,6 +32,7 @@ mod budget;
 mod kv_service;
 mod kv_write;
 mod online;
+mod promotion;
 mod snapshots;
 mod stats;
 mod tenant_info;
