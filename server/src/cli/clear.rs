@@ -6,7 +6,7 @@
 //!  16 16 file id   32 32 salt   64 8 epoch   72 8 number   80 8 created ms   88 16 chain
 //! 104  4 chain key   108 16 chain after   124 4 zero; all from 88 on zero in files that are no segment
 //!
-//! WAL record, 72 bytes, then sections of 40 bytes and sealed operations; table: directory records of 88
+//! WAL record, 40 bytes, two varints, then sections of 16 bytes, four varints and sealed operations; table: directory records of 88
 //! bytes and a footer of 64 at the end; `values` reads value files. docs/format.md is the specification; this reader is a second
 //! witness of it, apart from the engine's own.
 //! ```
@@ -26,8 +26,12 @@ const MAGIC: &[u8; 8] = b"STRGROOM";
 const HEADER_BYTES: usize = 128;
 /// Newest format this version knows.
 const FORMAT: u16 = 1;
-const RECORD_BYTES: u64 = 72;
-const SECTION_BYTES: usize = 40;
+/// Of a record what has one size in all.
+const FRONT_BYTES: usize = 40;
+/// The shortest record: two varints of one byte behind that.
+const RECORD_BYTES_MIN: u64 = FRONT_BYTES as u64 + 2;
+/// What a section begins with: the commitment.
+const COMMITMENT_BYTES: usize = 16;
 /// Longest record: the largest batch and its frames.
 const RECORD_BYTES_MAX: u64 = (128 << 20) + 4096;
 const FOOTER_BYTES: usize = 64;
@@ -220,7 +224,7 @@ pub fn inspect(path: &Path, limit: usize) -> Outcome<Inspected> {
     let header = header(&raw).map_err(|why| bad(&why))?;
     let (detail, damage) = match header.kind {
         Kind::Wal => {
-            let (wal, damage) = wal(&file, bytes, header.number, limit);
+            let (wal, damage) = wal(&file, bytes, &header, limit);
             (Detail::Wal(wal), damage)
         }
         Kind::Table => match table(&file, bytes, limit) {
@@ -282,7 +286,8 @@ pub fn header(raw: &[u8; HEADER_BYTES]) -> Result<Header, String> {
     })
 }
 
-fn wal(file: &File, bytes: u64, start: u64, limit: usize) -> (Wal, Option<String>) {
+fn wal(file: &File, bytes: u64, header: &Header, limit: usize) -> (Wal, Option<String>) {
+    let start = header.number;
     let mut wal = Wal {
         end: start.saturating_add(HEADER_BYTES as u64),
         ..Wal::default()
@@ -291,13 +296,17 @@ fn wal(file: &File, bytes: u64, start: u64, limit: usize) -> (Wal, Option<String
     let mut body = Vec::new();
     while at < bytes {
         let stop = |why: &str| Some(format!("at byte {at}: {why}"));
-        let mut head = [0; RECORD_BYTES as usize];
-        if bytes - at < RECORD_BYTES || file.read_exact_at(&mut head, at).is_err() {
-            return (wal, stop("a record is cut short"));
+        let mut front = [0; FRONT_BYTES];
+        if bytes - at < RECORD_BYTES_MIN || file.read_exact_at(&mut front, at).is_err() {
+            let room = zeroes_to_the_end(file, at, bytes);
+            return (
+                wal,
+                (!room).then_some(()).and_then(|()| stop("a record is cut short")),
+            );
         }
-        let fields = Fields(&head);
+        let fields = Fields(&front);
         let length = u64::from(fields.u32(4));
-        if head.iter().all(|byte| *byte == 0) {
+        if front.iter().all(|byte| *byte == 0) {
             return (
                 wal,
                 zeroes_to_the_end(file, at, bytes)
@@ -305,7 +314,7 @@ fn wal(file: &File, bytes: u64, start: u64, limit: usize) -> (Wal, Option<String
                     .map_or_else(|| stop("zeroes"), |()| None),
             );
         }
-        if !(RECORD_BYTES..=RECORD_BYTES_MAX).contains(&length) || length > bytes - at {
+        if !(RECORD_BYTES_MIN..=RECORD_BYTES_MAX).contains(&length) || length > bytes - at {
             return (wal, stop("a record is cut short or its length is damaged"));
         }
         body.resize(length as usize, 0);
@@ -315,20 +324,23 @@ fn wal(file: &File, bytes: u64, start: u64, limit: usize) -> (Wal, Option<String
         if body.get(4..).map(crc32fast::hash) != Some(fields.u32(0)) {
             return (wal, stop("a record's checksum does not match"));
         }
-        if fields.u64(16) != start.saturating_add(at) {
+        if fields.u64(8) != start.saturating_add(at) {
             return (wal, stop("a record stands at another position than it says"));
         }
-        let close = fields.array::<1>(8) == [2];
+        let close = fields.array::<1>(32) == [2];
         if wal.shown.len() < limit {
-            let count = u16::from_le_bytes(fields.array(10));
-            let Some(sections) = sections(&body, count) else {
+            let [count] = fields.array(33);
+            let mut rest = body.get(FRONT_BYTES..).unwrap_or_default();
+            let (seqno, unsynced) = (varint(&mut rest), varint(&mut rest));
+            let (Some(seqno), Some(_), Some(sections)) = (seqno, unsynced, sections(rest, count)) else {
                 return (wal, stop("sections do not fill a record"));
             };
+            let [a, b, c, d, e, f] = fields.array(34);
             wal.shown.push(Record {
-                lsn: fields.u64(16),
-                epoch: fields.u64(24),
-                seqno: fields.u64(32),
-                time_ms: fields.u64(40),
+                lsn: fields.u64(8),
+                epoch: header.epoch,
+                seqno,
+                time_ms: u64::from_le_bytes([a, b, c, d, e, f, 0, 0]),
                 bytes: length,
                 close,
                 sections,
@@ -358,20 +370,32 @@ fn zeroes_to_the_end(file: &File, mut at: u64, bytes: u64) -> bool {
     true
 }
 
-fn sections(record: &[u8], count: u16) -> Option<Vec<Section>> {
-    let mut rest = record.get(RECORD_BYTES as usize..)?;
+/// Takes a varint off the front; None if it is cut short or too large.
+fn varint(rest: &mut &[u8]) -> Option<u64> {
+    let end = rest.iter().take(10).position(|byte| *byte < 0x80)?;
+    let (digits, after) = rest.split_at_checked(end + 1)?;
+    *rest = after;
+    let mut digits = digits.iter().rev();
+    digits.try_fold(0u64, |value, byte| {
+        value.checked_mul(0x80)?.checked_add(u64::from(byte & 0x7f))
+    })
+}
+
+fn sections(mut rest: &[u8], count: u8) -> Option<Vec<Section>> {
     let mut sections = Vec::new();
     for _ in 0..count {
-        let (head, tail) = rest.split_at_checked(SECTION_BYTES)?;
-        let fields = Fields(head);
-        let sealed_bytes = fields.u32(32);
+        rest = rest.get(COMMITMENT_BYTES..)?;
+        let tenant = varint(&mut rest)?;
+        let mut number = || varint(&mut rest)?.try_into().ok();
+        let (dek_version, operations) = (number()?, number()?);
+        let sealed_bytes: u32 = number()?;
         sections.push(Section {
-            tenant: fields.u64(0),
-            dek_version: fields.u32(8),
-            operations: fields.u32(12),
+            tenant,
+            dek_version,
+            operations,
             sealed_bytes,
         });
-        rest = tail.get(sealed_bytes as usize..)?;
+        rest = rest.get(sealed_bytes as usize..)?;
     }
     rest.is_empty().then_some(sections)
 }
