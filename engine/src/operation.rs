@@ -1,8 +1,8 @@
 //! What one operation cost: counted on the thread that does it, while it is measured, and not otherwise.
 //!
 //! [`stats`](crate::Stats) says what all operations did since opening; this says why one of them took long. A get looks at a flag
-//! of its thread once, and goes its way in a copy of the code that counts; others look at it a few times, never in the step of
-//! a loop: what a loop did is added when it ends.
+//! of its thread once, and goes its way in a copy of the code that counts; writes look at it a few times, ranges at each block
+//! and, where they are in no stretch of a block, at each entry.
 //!
 //! Invariants: nobody decides anything by these numbers; what other threads do (flush, compaction, the one who syncs for
 //! several) is not in them, but for the time that was waited.
@@ -72,7 +72,7 @@ thread_local! {
 
 /// Does `work` and says what the operations of this thread in it cost.
 ///
-/// - Cost: a few nanoseconds for each thing counted, and two looks at the clock for each wait. Outside of it an operation pays
+/// - Cost: a copy of the counters for each thing counted, and two looks at the clock for each wait. Outside of it an operation pays
 ///   for a few looks at a flag.
 /// - What `work` leaves to other threads is not counted. Measured inside of another measurement counts for both.
 ///
