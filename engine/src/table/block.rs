@@ -48,9 +48,10 @@ use std::ops::Range;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use self::varint::{length, number_at, put_varint, varint};
+use self::varint::{length, number_at, varint};
 use super::compress::{Compressor, decompress};
 use super::format::{Fields, Malformed};
+use crate::codec::push_varint;
 use crate::options::{Compression, KEY_BYTES_MAX};
 use crate::read::cursor::{Entry, EntryKind, EntryRef, Found, internal_order};
 use crate::read::digits::{self, common, eight};
@@ -124,12 +125,12 @@ impl BlockBuilder {
 
     /// Adds an entry whose order, key and value lengths the caller has checked.
     pub(super) fn add(&mut self, entry: EntryRef<'_>) {
-        put_varint(&mut self.bytes, entry.key.len() as u64);
+        push_varint(entry.key.len() as u64, &mut self.bytes);
         self.bytes.extend_from_slice(entry.key);
-        put_varint(&mut self.bytes, entry.seqno.0);
-        put_varint(
-            &mut self.bytes,
+        push_varint(entry.seqno.0, &mut self.bytes);
+        push_varint(
             (entry.value.len() as u64) << KIND_BITS | entry.kind as u64,
+            &mut self.bytes,
         );
         self.bytes.extend_from_slice(entry.value);
         self.last.clear();

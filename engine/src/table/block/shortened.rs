@@ -12,7 +12,7 @@
 //!   …       value
 //! ```
 
-use super::{ENTRY_BYTES_MIN, KIND_BITS, TREE_KEY_BYTES_MAX, length, put_varint, varint};
+use super::{ENTRY_BYTES_MIN, KIND_BITS, TREE_KEY_BYTES_MAX, length, push_varint, varint};
 use crate::table::format::{Fields, Malformed};
 
 /// Keys of one block, written out.
@@ -45,14 +45,14 @@ pub(super) fn written_out(mut fields: Fields<'_>, count: u32, key_bytes: u32) ->
         if keys > key_bytes {
             return Err(Malformed("keys of the stated length"));
         }
-        put_varint(&mut out, key.len() as u64);
+        push_varint(key.len() as u64, &mut out);
         out.extend_from_slice(&key);
-        put_varint(&mut out, varint(&mut fields).ok_or(short)?);
+        push_varint(varint(&mut fields).ok_or(short)?, &mut out);
         let tag = varint(&mut fields).ok_or(short)?;
         let (len, kind) = (tag >> SHORT_KIND_BITS, tag & ((1 << SHORT_KIND_BITS) - 1));
         let value = usize::try_from(len).ok().and_then(|len| fields.take(len));
         let value = value.ok_or(short)?;
-        put_varint(&mut out, len << KIND_BITS | kind);
+        push_varint(len << KIND_BITS | kind, &mut out);
         out.extend_from_slice(value);
     }
     if !fields.0.is_empty() {

@@ -1,16 +1,8 @@
 //! Varints: LEB128, seven bits a byte, least significant first, at most ten bytes.
 //!
-//! [`varint`] reads what was not checked yet. [`number_at`] reads again what was, and takes eight bytes at once.
+//! Written by `codec`, as those of the log, whose reader takes the shortest form alone. [`varint`] reads what was not checked yet. [`number_at`] reads again what was, and takes eight bytes at once.
 
 use super::super::format::Fields;
-
-pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
 
 pub(super) fn varint(fields: &mut Fields<'_>) -> Option<u64> {
     let first = fields.u8()?;
@@ -77,6 +69,7 @@ fn long(bytes: &[u8], at: usize) -> (u64, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::push_varint;
     use crate::read::testing::Random;
 
     #[test]
@@ -87,7 +80,7 @@ mod tests {
             let (mut bytes, start) = (vec![0xa5; random.below(3) as usize], round % 3);
             bytes.truncate(start);
             let start = bytes.len();
-            put_varint(&mut bytes, value);
+            push_varint(value, &mut bytes);
             let end = bytes.len();
             bytes.extend((0..random.below(12)).map(|_| [0, 0x7f, 0x80, 0xff][random.below(4) as usize]));
             assert_eq!(number_at(&bytes, start), (value, end), "{bytes:x?}");
