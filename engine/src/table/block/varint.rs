@@ -1,6 +1,7 @@
 //! Varints: LEB128, seven bits a byte, least significant first, at most ten bytes.
 //!
-//! Written by `codec`, as those of the log, whose reader takes the shortest form alone. [`varint`] reads what was not checked yet. [`number_at`] reads again what was, and takes eight bytes at once.
+//! Written by `codec`, as those of the log, whose reader takes the shortest form alone. [`varint`] reads what was not
+//! checked yet. [`number_at`] reads again what was, and takes eight bytes at once.
 
 use super::super::format::Fields;
 
