@@ -5,6 +5,8 @@
 
 use std::cmp::Ordering;
 
+use bytes::Bytes;
+
 /// How many leading bytes two keys have in common.
 pub(crate) fn common(a: &[u8], b: &[u8]) -> usize {
     let ((eights, _), (others, _)) = (a.as_chunks(), b.as_chunks());
@@ -138,7 +140,7 @@ fn below<const N: usize>(digits: &[[u8; N]], wanted: u64) -> usize {
 pub(crate) struct Digits {
     /// What all keys begin with: beside the digits, so that no key need be looked at for it.
     common: Box<[u8]>,
-    digits: Box<[[u8; 8]]>,
+    digits: Bytes,
     /// Every so many of them, side by side: where to count.
     fences: Box<[[u8; 8]]>,
 }
@@ -147,32 +149,41 @@ impl Digits {
     /// Of `len` keys, at least one, which ascend or repeat.
     pub(crate) fn new<'a>(len: usize, key: impl Fn(usize) -> &'a [u8]) -> Digits {
         let skip = common(key(0), key(len.saturating_sub(1)));
-        let digits: Box<[[u8; 8]]> = (0..len).map(|at| eight(key(at), skip).to_le_bytes()).collect();
+        let digits: Vec<[u8; 8]> = (0..len).map(|at| eight(key(at), skip).to_le_bytes()).collect();
         let fences = digits.iter().skip(FENCE_EVERY).step_by(FENCE_EVERY);
         Digits {
             common: key(0).get(..skip).unwrap_or_default().into(),
             fences: fences.copied().collect(),
-            digits,
+            digits: digits.as_flattened().to_vec().into(),
         }
     }
 
     /// See [`rank`].
     pub(crate) fn rank(&self, key: &[u8], before: impl Fn(usize) -> bool) -> usize {
+        let (digits, _) = self.digits.as_chunks::<8>();
         match beside(key, &self.common) {
             Ordering::Less => return 0,
-            Ordering::Greater => return self.digits.len(),
+            Ordering::Greater => return digits.len(),
             Ordering::Equal => {}
         }
         let wanted = eight(key, self.common.len());
         // All before the last fence that is below are below; the next fence is not.
         let start = below(&self.fences, wanted) * FENCE_EVERY;
-        let some = self.digits.get(start..).unwrap_or_default();
+        let some = digits.get(start..).unwrap_or_default();
         let some = some.get(..FENCE_EVERY).unwrap_or(some);
-        rank_from(&self.digits, start + below(some, wanted), wanted, before)
+        rank_from(digits, start + below(some, wanted), wanted, before)
+    }
+
+    /// The same, with the digits moved elsewhere.
+    pub(crate) fn moved(self, to: impl FnOnce(Bytes) -> Bytes) -> Digits {
+        Digits {
+            digits: to(self.digits),
+            ..self
+        }
     }
 
     pub(crate) fn memory(&self) -> usize {
-        size_of_val(&*self.digits) + size_of_val(&*self.fences) + self.common.len()
+        self.digits.len() + size_of_val(&*self.fences) + self.common.len()
     }
 }
 

@@ -51,6 +51,7 @@ use smallvec::SmallVec;
 use self::varint::{length, number_at, varint};
 use super::compress::{Compressor, decompress};
 use super::format::{Fields, Malformed};
+use super::piece_memory::{PieceMemory, taken};
 use crate::codec::push_varint;
 use crate::options::{Compression, KEY_BYTES_MAX};
 use crate::read::cursor::{Entry, EntryKind, EntryRef, Found, internal_order};
@@ -381,7 +382,15 @@ impl Block {
     }
 
     pub(super) fn memory(&self) -> usize {
-        self.bytes.len() + size_of::<Block>()
+        taken(self.bytes.len()) + size_of::<Block>()
+    }
+
+    /// The same, in memory for what is kept.
+    pub(super) fn kept_in(self, memory: &PieceMemory) -> Block {
+        Block {
+            bytes: memory.keep(self.bytes),
+            ..self
+        }
     }
 }
 

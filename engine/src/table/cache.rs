@@ -19,6 +19,7 @@ use super::block::Block;
 use super::doorkeeper::Doorkeeper;
 use super::filter::Filter;
 use super::index::{Index, Level};
+use super::piece_memory::PieceMemory;
 use super::shown::{self, Shelf};
 use super::slot::{self, Slot};
 use crate::error::{Error, ErrorKind, Result};
@@ -166,6 +167,8 @@ pub(crate) struct BlockCache {
     pieces: Option<Pieces>,
     piece_bytes_max: AtomicU64,
     doorkeeper: Arc<Doorkeeper>,
+    /// Where pieces are that stay.
+    pub(super) memory: PieceMemory,
     /// What readers did, with it and without.
     pub(crate) reads: ReadCounters,
 }
@@ -209,6 +212,7 @@ impl BlockCache {
             pieces,
             piece_bytes_max: AtomicU64::new(piece_bytes_max),
             doorkeeper,
+            memory: PieceMemory::for_cache(bytes),
             reads: ReadCounters::default(),
         }
     }

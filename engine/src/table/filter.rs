@@ -17,9 +17,11 @@
 //! Source: RocksDB FastLocalBloomImpl (util/bloom_impl.h): line choice, multiplicative re-hash, and
 //! the number of probes that is best for a blocked filter (fewer than the textbook's).
 
+use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::format::{Fields, Malformed};
+use super::piece_memory::{PieceMemory, taken};
 
 const LINE_BYTES: usize = 64;
 const HEAD_BYTES: usize = 8;
@@ -94,7 +96,8 @@ pub(super) fn build(hashes: &[u64], bits: usize) -> Vec<u8> {
 
 /// A decoded filter.
 pub(super) struct Filter {
-    bytes: Vec<u8>,
+    /// All lines.
+    body: Bytes,
     lines: u32,
     probes: u8,
 }
@@ -111,16 +114,16 @@ impl Filter {
         if fields.0.len() != lines as usize * LINE_BYTES {
             return Err(Malformed("as many filter lines as its head says"));
         }
-        Ok(Filter { bytes, lines, probes })
+        let body = Bytes::from(bytes).slice(HEAD_BYTES..);
+        Ok(Filter { body, lines, probes })
     }
 
     /// Whether a key of this hash may be there.
     pub(super) fn may_hold(&self, hash: u64) -> bool {
         let (line, mut state) = place(hash, self.lines);
-        let start = HEAD_BYTES + line * LINE_BYTES;
-        let line: Option<&[u8; LINE_BYTES]> = self.bytes.get(start..).and_then(|rest| rest.first_chunk());
+        let (body, _) = self.body.as_chunks::<LINE_BYTES>();
         // Decoding checked the length, so that there always is a line; without one, never say no.
-        let Some(line) = line else { return true };
+        let Some(line) = body.get(line) else { return true };
         for _ in 0..self.probes {
             let (index, next) = bit(state);
             if line
@@ -135,7 +138,15 @@ impl Filter {
     }
 
     pub(super) fn memory(&self) -> usize {
-        self.bytes.capacity()
+        taken(self.body.len())
+    }
+
+    /// The same, in memory for what is kept: each line is a line of the processor's cache there.
+    pub(super) fn kept_in(self, memory: &PieceMemory) -> Filter {
+        Filter {
+            body: memory.keep(self.body),
+            ..self
+        }
     }
 }
 

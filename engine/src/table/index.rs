@@ -35,6 +35,7 @@ use bytes::Bytes;
 
 use super::block::TREE_KEY_BYTES_MAX;
 use super::format::{Fields, Malformed};
+use super::piece_memory::{PieceMemory, taken};
 use super::range_deletes;
 use crate::range_delete::{Fragment, Fragments};
 use crate::read::digits::{Digits, common};
@@ -362,7 +363,21 @@ impl Index {
     pub(super) fn memory(&self) -> usize {
         let parts = size_of_val(&*self.parts) + self.digits.memory();
         let deletes = self.deletes.as_ref().map_or(0, |(deletes, _)| deletes.memory());
-        self.bytes.len() + parts + deletes + size_of::<Index>()
+        taken(self.bytes.len()) + parts + deletes + size_of::<Index>()
+    }
+
+    /// The same, in memory for what is kept.
+    pub(super) fn kept_in(self, memory: &PieceMemory) -> Index {
+        let bytes = match self.deletes {
+            // They are parts of the same bytes, and stay there.
+            Some(_) => self.bytes,
+            None => memory.keep(self.bytes),
+        };
+        Index {
+            bytes,
+            digits: self.digits.moved(|digits| memory.keep(digits)),
+            ..self
+        }
     }
 }
 

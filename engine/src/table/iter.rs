@@ -202,11 +202,11 @@ impl TableCursor {
             sealed
         });
         let block = reader.decode(&source.key, head, part, sealed)?;
-        if !self.sweep {
-            self.table.cache.count_read(bytes_read);
-            reader.keep_if_asked_for_again(head, part, &block);
+        if self.sweep {
+            return Ok(Some(Arc::new(block)));
         }
-        Ok(Some(block))
+        self.table.cache.count_read(bytes_read);
+        Ok(Some(reader.keep_if_asked_for_again(head, part, block)))
     }
 
     /// How much to read for the next block; 0 for just that block.

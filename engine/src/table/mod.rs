@@ -23,6 +23,7 @@ mod iter;
 mod out_file;
 #[cfg(any(test, feature = "sim"))]
 pub(crate) mod parsers;
+mod piece_memory;
 mod range_deletes;
 mod reader;
 mod run_reader;

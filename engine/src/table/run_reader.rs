@@ -180,7 +180,9 @@ impl<'a> RunReader<'a> {
         if within.is_some_and(|(low, high)| index.first() < low || index.last() > high) {
             return Err(table.damage(index_at, "table index", Malformed("keys between separators")));
         }
-        let head = Arc::new(Head::new(index, filter));
+        let memory = &table.cache.memory;
+        let filter = filter.map(|filter| filter.kept_in(memory));
+        let head = Arc::new(Head::new(index.kept_in(memory), filter));
         keep(&head);
         self.forget_if_dead(offset);
         Ok(Some(head))
@@ -195,8 +197,7 @@ impl<'a> RunReader<'a> {
             return Ok(None);
         };
         let block = self.load(&key, head, index, &handle)?;
-        self.keep_if_asked_for_again(head, index, &block);
-        Ok(Some(block))
+        Ok(Some(self.keep_if_asked_for_again(head, index, block)))
     }
 
     /// The first version of `key` at or below `at` in block `index` of the section under `head`; None past the last
@@ -216,7 +217,7 @@ impl<'a> RunReader<'a> {
         };
         if self.is_asked_for_again(handle.offset) {
             let block = self.load(&file_key, head, index, &handle)?;
-            self.keep(head, index, &block);
+            let block = self.keep(head, index, block);
             return Ok(Some(block.look(key, at)));
         }
         rare!(BlockWalkedThrough);
@@ -241,7 +242,7 @@ impl<'a> RunReader<'a> {
     }
 
     /// Reads block `index`, which `handle` names, and decodes it.
-    fn load(&self, key: &FileKey, head: &Head, index: usize, handle: &Handle) -> Result<Arc<Block>> {
+    fn load(&self, key: &FileKey, head: &Head, index: usize, handle: &Handle) -> Result<Block> {
         let sealed = self.sealed(handle, |len| room(len, handle.entries))?;
         self.decode(key, head, index, sealed)
     }
@@ -260,13 +261,11 @@ impl<'a> RunReader<'a> {
     }
 
     /// Keeps a block that was read, if it is worth it.
-    pub(super) fn keep_if_asked_for_again(&self, head: &Head, index: usize, block: &Arc<Block>) {
-        if head
-            .index
-            .handle(index)
-            .is_some_and(|handle| self.is_asked_for_again(handle.offset))
-        {
-            self.keep(head, index, block);
+    pub(super) fn keep_if_asked_for_again(&self, head: &Head, index: usize, block: Block) -> Arc<Block> {
+        let handle = head.index.handle(index);
+        match handle.is_some_and(|handle| self.is_asked_for_again(handle.offset)) {
+            true => self.keep(head, index, block),
+            false => Arc::new(block),
         }
     }
 
@@ -290,7 +289,7 @@ impl<'a> RunReader<'a> {
         head: &Head,
         index: usize,
         mut sealed: Vec<u8>,
-    ) -> Result<Arc<Block>> {
+    ) -> Result<Block> {
         let table = self.table;
         let Some(handle) = head.index.handle(index) else {
             return Err(table.damage(self.run.head, "table index", Malformed("a further block")));
@@ -310,7 +309,7 @@ impl<'a> RunReader<'a> {
         if !inside || first < bounds.0.as_ref() || last > bounds.1.as_ref() {
             return Err(damage(Malformed("keys between the index's separators")));
         }
-        Ok(Arc::new(block))
+        Ok(block)
     }
 
     /// A key may be destroyed, and the cache purged, between decrypting a piece and keeping it.
@@ -321,15 +320,17 @@ impl<'a> RunReader<'a> {
     }
 
     /// Keeps block `index` of the section under `head`.
-    fn keep(&self, head: &Head, index: usize, block: &Arc<Block>) {
+    fn keep(&self, head: &Head, index: usize, block: Block) -> Arc<Block> {
         let Some(handle) = head.index.handle(index) else {
-            return;
+            return Arc::new(block);
         };
         let cache = &self.table.cache;
-        cache.keep_block(self.table.meta.number, handle.offset, self.run.tenant, block);
+        let block = Arc::new(block.kept_in(&cache.memory));
+        cache.keep_block(self.table.meta.number, handle.offset, self.run.tenant, &block);
         if let Some(slot) = head.block(index) {
-            slot.set(block);
+            slot.set(&block);
         }
         self.forget_if_dead(handle.offset);
+        block
     }
 }

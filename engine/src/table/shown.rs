@@ -10,7 +10,7 @@
 //! a deletion purges is gone from here too, and a shelf holds no memory that the cache does not count.
 //!
 //! The cache decides by use what to keep, and does not see what goes past it: every [`ASK_EVERY`]th look is sent
-//! there (`slot`).
+//! there (`slot`). Fewer than with blocks: every read passes here, so that a head in use is seen to be.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -19,6 +19,9 @@ use arc_swap::{ArcSwapOption, Guard};
 
 use super::cache::Head;
 use super::slot::time_to_ask;
+
+/// One of so many looks goes to the cache.
+const ASK_EVERY: u32 = 128;
 
 /// Places for heads.
 #[derive(Clone)]
@@ -55,7 +58,7 @@ impl Shelf {
     /// The head that stands there, if one does and it is not time to ask the cache.
     pub(super) fn get(&self, index: usize) -> Option<Held> {
         let place = self.0.get(index)?;
-        if time_to_ask() {
+        if time_to_ask(ASK_EVERY) {
             return None;
         }
         let shown = place.load();

@@ -25,11 +25,11 @@ pub(super) fn start_counting() {
     LOOKS.set(0);
 }
 
-/// Whether this look is one that goes to the cache.
-pub(super) fn time_to_ask() -> bool {
+/// Whether this look, of which one of `every` does, goes to the cache.
+pub(super) fn time_to_ask(every: u32) -> bool {
     let looks = LOOKS.get().wrapping_add(1);
     LOOKS.set(looks);
-    looks.is_multiple_of(ASK_EVERY)
+    looks.is_multiple_of(every)
 }
 
 /// A shortcut to one piece.
@@ -45,7 +45,7 @@ impl<T> Slot<T> {
 
     /// The piece, if somebody still has it and it is not time to ask the cache.
     pub(super) fn get(&self) -> Option<Arc<T>> {
-        if time_to_ask() {
+        if time_to_ask(ASK_EVERY) {
             return None;
         }
         self.0.load().upgrade()

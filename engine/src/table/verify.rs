@@ -249,7 +249,7 @@ impl Walk<'_> {
         }
     }
 
-    fn decode(&self, reader: &RunReader<'_>, part: usize, sealed: Vec<u8>) -> Result<Arc<Block>> {
+    fn decode(&self, reader: &RunReader<'_>, part: usize, sealed: Vec<u8>) -> Result<Block> {
         reader.decode(&self.key, &self.head, part, sealed)
     }
 
