@@ -96,21 +96,32 @@ pub(crate) fn write_file_new(io: &Io, path: &Path, bytes: &[u8]) -> Result<()> {
 /// Replaces or makes `path` so that any crash leaves the old file or the new one, whole: write
 /// `path.tmp`, sync, rename, sync the directory.
 pub(crate) fn write_file_atomic(io: &Io, path: &Path, bytes: &[u8]) -> Result<()> {
+    write_file_whole(io, path, bytes)?;
+    sync_dir(io, parent(path))
+}
+
+/// The same but for its last step: any crash leaves the old file or the new one, whole. The caller syncs the
+/// directory.
+pub(crate) fn write_file_whole(io: &Io, path: &Path, bytes: &[u8]) -> Result<()> {
     let tmp = tmp_name(path);
     remove_if_exists(io, &tmp)?;
     write_content(io, &tmp, bytes)?;
-    publish(io, &tmp, path)
+    rename(io, &tmp, path)
 }
 
 /// Gives a file that is already synced its final name, durably.
 pub(crate) fn publish(io: &Io, tmp: &Path, path: &Path) -> Result<()> {
-    io.vfs
-        .rename(tmp, path)
-        .map_err(|e| Error::io("renaming the file", tmp, e))?;
+    rename(io, tmp, path)?;
     if parent(tmp) != parent(path) {
         sync_dir(io, parent(tmp))?;
     }
     sync_dir(io, parent(path))
+}
+
+fn rename(io: &Io, from: &Path, to: &Path) -> Result<()> {
+    io.vfs
+        .rename(from, to)
+        .map_err(|e| Error::io("renaming the file", from, e))
 }
 
 /// Removes a name, durably; fine if it is gone already.

@@ -251,8 +251,10 @@ impl Vfs for OsVfs {
             }
             Err(TryLockError::Error(e)) => return Err(e),
         }
-        file.set_len(0)?;
-        file.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0)?;
+        // Of one length whoever writes it: cutting off what was there would be a change of metadata, which costs more
+        // than the lock.
+        let pid = format!("{:<1$}\n", std::process::id(), PID_BYTES_MAX - 1);
+        file.write_all_at(pid.as_bytes(), 0)?;
         Ok(Box::new(OsLock(file)))
     }
 }

@@ -37,13 +37,13 @@ pub(super) enum AppendFailed {
 }
 
 impl LogWriter {
-    /// Makes an empty log, durable with its name; replaces one that no base ever named.
+    /// Makes an empty log; replaces one that no base ever named. The caller syncs the directory before a base names it.
     pub fn create(io: &Io, dir: &Path, generation: u64, root: &Dek) -> Result<LogWriter> {
         let path = format::log_path(dir, generation);
         let header = FileHeader::new(io, FileKind::Keystore, Epoch::ZERO, generation, Chain::default())?;
         let key = FileKey::derive(root, &header, TenantId::SYSTEM, ROOT_VERSION);
         let head = [header.encode().as_slice(), &key.commitment()].concat();
-        durable::write_file_atomic(io, &path, &head)?;
+        durable::write_file_whole(io, &path, &head)?;
         let file = io
             .vfs
             .open_rw(&path)

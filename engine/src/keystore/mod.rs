@@ -11,7 +11,7 @@
 //! new KEK version, without the tenant; once that is durable the old KEK version is destroyed, and with it
 //! the meaning of every older copy of these files, wherever it may be (S4).
 //!
-//! Order of a replacement, each step durable before the next: fresh log; new base under a temporary name;
+//! Order of a replacement, each step durable before the next: fresh log, and new base under a temporary name;
 //! its final name; (here the change is acknowledged in memory) old KEK version destroyed; old files removed.
 //! A crash in between leaves, by step:
 //! - before the final name: the old base rules. The next open finds the temporary base, destroys the KEK

@@ -230,6 +230,9 @@ impl Keystore {
                 file.write_all_at(head, 0)
                     .map_err(|e| Failure::Harmless(Error::io("writing", &tmp, e)))?;
                 file.sync().map_err(|e| failure("syncing the file", e))?;
+            }
+            // And the log's name, before a base of a final name names it.
+            if log.is_some() || !head.is_empty() {
                 durable::sync_dir(&self.io, &self.dir).map_err(Failure::Final)?;
             }
             file.write_all_at(chunks, head.len() as u64)
