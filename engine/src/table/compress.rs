@@ -9,10 +9,7 @@
 //! alone, and sizes of one tenant's blocks say nothing of another's; it is left as it is unless that saves
 //! an eighth. The length is judged before memory is taken for it: no LZ4 block grows more than 255 times.
 
-use lz4_flex::block::{
-    CompressTable, compress_into_with_dict, compress_into_with_table, decompress_into,
-    get_maximum_output_size,
-};
+use lz4::block::{compress_bound, compress_to_buffer, decompress_to_buffer};
 
 use super::block::{TREE_KEY_BYTES_MAX, room};
 use super::builder::VALUE_MARGIN_BYTES;
@@ -38,30 +35,21 @@ const _: () =
 
 /// Compresses one block after another.
 pub(super) struct Compressor {
-    /// Where the block being compressed has what. The library clears it for every block.
-    table: CompressTable,
     packed: Vec<u8>,
 }
 
 impl Compressor {
     pub(super) fn new() -> Compressor {
-        Compressor {
-            table: CompressTable::default(),
-            packed: Vec::new(),
-        }
+        Compressor { packed: Vec::new() }
     }
 
     /// `head`, then `entries` compressed; None where that does not save an eighth.
     pub(super) fn pack(&mut self, head: &[u8], entries: &[u8]) -> Option<&[u8]> {
         let before_bytes = head.len() + LENGTH_BYTES;
-        let most = before_bytes + get_maximum_output_size(entries.len());
+        let most = before_bytes + compress_bound(entries.len()).ok()?;
         if most <= KEPT_BYTES && self.packed.len() > KEPT_BYTES {
             *self = Compressor::new();
         }
-        let carried = match planted!(CompressionCarriedOver) {
-            true => self.packed.clone(),
-            false => Vec::new(),
-        };
         if self.packed.len() < most {
             self.packed.resize(most, 0);
         }
@@ -69,18 +57,15 @@ impl Compressor {
         let (length, rest) = rest.split_first_chunk_mut::<LENGTH_BYTES>()?;
         place.copy_from_slice(head);
         length.copy_from_slice(&u32::try_from(entries.len()).ok()?.to_le_bytes());
-        let len = match carried.is_empty() {
-            true => compress_into_with_table(entries, rest, &mut self.table),
-            false => compress_into_with_dict(entries, rest, &carried),
-        };
         // The buffer takes the worst case, so that nothing can be too long for it.
-        let len = len.ok()?;
+        let len = compress_to_buffer(entries, None, false, rest).ok()?;
         if LENGTH_BYTES + len > entries.len() - entries.len() / SAVED_PART {
             rare!(BlockNotWorthCompressing);
             return None;
         }
         rare!(BlockCompressed);
-        self.packed.get(..before_bytes + len)
+        let carried = if planted!(CompressionCarriedOver) { 1 } else { 0 };
+        self.packed.get(..before_bytes + len + carried)
     }
 }
 
@@ -93,8 +78,12 @@ pub(super) fn decompress(packed: &[u8], count: u32) -> Result<Vec<u8>, Malformed
     }
     let mut entries = Vec::with_capacity(len + room(len, count));
     entries.resize(len, 0);
-    let found =
-        decompress_into(fields.0, &mut entries).map_err(|_| Malformed("an LZ4 block of that length"))?;
+    let unpack = |entries: &mut [u8]| {
+        // The library counts in these, and does not look whether they fit.
+        i32::try_from(fields.0.len()).ok()?;
+        decompress_to_buffer(fields.0, Some(i32::try_from(len).ok()?), entries).ok()
+    };
+    let found = unpack(&mut entries).ok_or(Malformed("an LZ4 block of that length"))?;
     if found != len && !planted!(PlainLengthUnchecked) {
         return Err(Malformed("entries of the stated length"));
     }
