@@ -97,6 +97,13 @@ impl RangeDeletes {
         hidden
     }
 
+    /// Whether one that stays is over `key`, before which all were taken.
+    pub fn stays_over(&self, key: &[u8]) -> bool {
+        self.left
+            .front()
+            .is_some_and(|next| next.start <= key && next.end > key)
+    }
+
     /// Whether nothing is left for the outputs.
     pub fn is_empty(&self) -> bool {
         self.left.is_empty()

@@ -5,6 +5,7 @@ mod model;
 mod parts;
 mod range_deletes;
 mod values;
+mod zeroed;
 
 use std::cell::RefCell;
 use std::sync::Arc;
