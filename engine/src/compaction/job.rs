@@ -351,11 +351,18 @@ fn settles(
     if !retention.is_seen_by_all(entry.seqno) && !planted!(ZeroedUnderASnapshot) {
         return false;
     }
-    if deletes.stays_over(entry.key) && !planted!(ZeroedUnderARangeDelete) {
-        rare!(SeqNoKeptForRangeDelete);
+    if !below.is_free_of(entry.key) && !planted!(ZeroedOverOlder) {
         return false;
     }
-    planted!(ZeroedOverOlder) || below.is_free_of(entry.key)
+    match deletes.oldest_that_stays_over(entry.key) {
+        Some(oldest) if oldest <= entry.seqno => {
+            rare!(SeqNoKeptForRangeDelete);
+            planted!(ZeroedUnderARangeDelete)
+        }
+        // It hides the entry from whoever sees it, whatever the entry's version is; yet there is no need to.
+        Some(_) => false,
+        None => true,
+    }
 }
 
 /// An entry as it is written: if it is settled, with the version before all. Not a delete, which is on its way out; nor

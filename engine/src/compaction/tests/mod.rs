@@ -6,6 +6,7 @@ mod parts;
 mod range_deletes;
 mod values;
 mod zeroed;
+mod zeroed_in_use;
 
 use std::cell::RefCell;
 use std::sync::Arc;

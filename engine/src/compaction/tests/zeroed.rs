@@ -121,6 +121,26 @@ fn a_put_that_a_snapshot_does_not_see_keeps_its_version_until_the_snapshot_goes(
 }
 
 #[test]
+fn a_put_that_is_not_visible_yet_keeps_its_version() {
+    let mut model = Model::new();
+    put(&mut model, "a", 1);
+    put(&mut model, "a", 2);
+    put(&mut model, "b", 1);
+    // Whoever takes a snapshot while the job runs reads at 1, or at anything after it.
+    let newest = std::mem::replace(&mut model.seqno, 1);
+    model.flush().unwrap();
+    model.compact_everything();
+    model.check("at what is visible");
+    assert_eq!(of(&model, "a"), [(1, 2), (1, 0)]);
+    assert_eq!(of(&model, "b"), [(1, 3)]);
+    model.seqno = newest;
+    model.check("at all of it");
+    model.compact_everything();
+    model.check("visible");
+    assert_eq!((of(&model, "a"), of(&model, "b")), (vec![(1, 0)], vec![(1, 0)]));
+}
+
+#[test]
 fn a_put_above_something_older_keeps_its_version() {
     let mut model = settled();
     put(&mut model, "505", 2);
