@@ -1,8 +1,8 @@
 //! Does what a plan says: reads tables, writes tables, returns the edit.
 //!
 //! In parts by range of keys, each by itself ([`parts`]), and in each tenant after tenant in the union of the inputs' directories: the inputs' cursors are merged, each
-//! key's versions are judged by [`Retention`], survivors go to the outputs; of a value that has ended a delete
-//! survives, which hides what the value hid. Values that stand apart are not read, unless their file is to be emptied. What range deletes hide from everybody is left out, for the most part
+//! key's versions are judged by [`Retention`], survivors go to the outputs, without their version where nobody can tell it from any before it ([`settles`]);
+//! of a value that has ended a delete survives, which hides what the value hid. Values that stand apart are not read, unless their file is to be emptied. What range deletes hide from everybody is left out, for the most part
 //! unread. A destroyed tenant's cursors
 //! are empty, so its data is left out without being decrypted; a tenant whose key should exist and does
 //! not is an error, never silently dropped.
@@ -18,20 +18,21 @@ use crate::options::Options;
 use crate::range_delete::{Fragment, Fragments};
 use crate::read::cover::Cover;
 use crate::read::cursor::{Cursor, EntryKind, EntryRef};
-use crate::read::level::{LevelCursor, table_for, tables_of};
+use crate::read::level::{LevelCursor, tables_of};
 use crate::read::merge::MergeCursor;
 use crate::read::uncovered::Uncovered;
 use crate::table::{KeyRange, Owner, Table};
-use crate::types::{SeqNo, TenantId};
+use crate::types::{KeyspaceId, SeqNo, TenantId};
 use crate::version::{Edit, Version};
 
 use super::apart::{self, Place};
+use super::below::Below;
 use super::output::{Outputs, cancelled};
 use super::parts::{self, Part};
 use super::picker::{Action, Plan};
 use super::range_deletes::RangeDeletes;
 use super::retention::{Retention, Verdict};
-use super::{Terms, Work};
+use super::{Terms, Work, keyspace_of};
 
 /// Work between two looks at whether the job was cancelled, in bytes of entries.
 const LOOK_BYTES: usize = 64 << 10;
@@ -205,7 +206,7 @@ impl Job<'_> {
             },
             _ => Box::new(MergeCursor::new(cursors)),
         };
-        let below = Below::new(self.version, self.plan.output, tenant);
+        let mut below = Below::new(self.version, self.plan.output, tenant);
         let deletes = Fragments::merged(deletes.iter().map(Arc::as_ref));
         let needed = |fragment: &Fragment| below.may_hold_any(&fragment.start, &fragment.end);
         let mut deletes = RangeDeletes::new(self.work, tenant, &deletes, range, needed)?;
@@ -269,7 +270,8 @@ impl Job<'_> {
                 } else {
                     (entry, ends)
                 };
-                if !self.put_down(tenant, entry, ends, terms.as_ref(), outputs)? {
+                let settled = settles(entry, &retention, &deletes, &mut below);
+                if !self.put_down(tenant, entry, (ends, settled), terms.as_ref(), outputs)? {
                     return Ok(());
                 }
             }
@@ -278,19 +280,20 @@ impl Job<'_> {
         outputs.end_tenant(tenant, &mut deletes)
     }
 
-    /// Adds an entry to the outputs, its value where it belongs. False if the tenant's key was destroyed meanwhile.
+    /// Adds an entry to the outputs, its value where it belongs; `settled`: without its version, where the value stands
+    /// beside it. False if the tenant's key was destroyed meanwhile.
     fn put_down(
         &mut self,
         tenant: TenantId,
         entry: EntryRef<'_>,
-        ends: Option<u64>,
+        (ends, settled): (Option<u64>, bool),
         terms: Option<&Terms>,
         outputs: &mut Outputs<'_>,
     ) -> Result<bool> {
         let separation = Terms::separation(terms, self.work.options);
         let emptied = |file: u64| self.plan.emptied.binary_search(&file).is_ok();
         let moved = match apart::place(entry, separation, emptied) {
-            Place::Stay => return outputs.add(tenant, entry, ends),
+            Place::Stay => return outputs.add(tenant, versioned(entry, settled), ends),
             Place::Apart => return outputs.add_apart(tenant, entry, entry.value),
             Place::Move(_) => true,
             Place::Inside(_) => false,
@@ -315,7 +318,7 @@ impl Job<'_> {
             value: &value,
             ..entry
         };
-        outputs.add(tenant, entry, ends)
+        outputs.add(tenant, versioned(entry, settled), ends)
     }
 
     fn look(&mut self, bytes: usize) -> Result<()> {
@@ -332,55 +335,54 @@ impl Job<'_> {
     }
 }
 
+/// Whether nothing will ever tell the version of an entry that stays from any version before it: every reader sees it, it
+/// is the oldest of its key, and no range delete stays that is over it, which may be older. Never so of the catalog,
+/// whose versions mean something.
+fn settles(
+    entry: EntryRef<'_>,
+    retention: &Retention<'_>,
+    deletes: &RangeDeletes,
+    below: &mut Below<'_>,
+) -> bool {
+    let catalog = keyspace_of(entry.key).is_none_or(|keyspace| keyspace == KeyspaceId::CATALOG);
+    if catalog && !planted!(ZeroedCatalog) {
+        return false;
+    }
+    if !retention.is_seen_by_all(entry.seqno) && !planted!(ZeroedUnderASnapshot) {
+        return false;
+    }
+    if !below.is_free_of(entry.key) && !planted!(ZeroedOverOlder) {
+        return false;
+    }
+    match deletes.oldest_that_stays_over(entry.key) {
+        Some(oldest) if oldest <= entry.seqno => {
+            rare!(SeqNoKeptForRangeDelete);
+            planted!(ZeroedUnderARangeDelete)
+        }
+        // It hides the entry from whoever sees it, whatever the entry's version is; yet there is no need to.
+        Some(_) => false,
+        None => true,
+    }
+}
+
+/// An entry as it is written: if it is settled, with the version before all. Not a delete, which is on its way out; nor
+/// one whose value stands apart, sealed for its version.
+fn versioned(entry: EntryRef<'_>, settled: bool) -> EntryRef<'_> {
+    let zeroed = match entry.kind {
+        EntryKind::Put | EntryKind::Expiring | EntryKind::Dated => settled,
+        EntryKind::Separated => settled && planted!(ZeroedApart),
+        EntryKind::Delete => false,
+    };
+    if !zeroed {
+        return entry;
+    }
+    rare!(SeqNoZeroed);
+    EntryRef {
+        seqno: SeqNo::ZERO,
+        ..entry
+    }
+}
+
 fn live_data() -> Error {
     Error::new(ErrorKind::Invalid, "a table to erase has live data")
-}
-
-/// The levels below the output, as far as they hold one tenant.
-struct Below<'a> {
-    tenant: TenantId,
-    levels: Vec<&'a [Arc<Table>]>,
-}
-
-impl<'a> Below<'a> {
-    fn new(version: &'a Version, output: usize, tenant: TenantId) -> Below<'a> {
-        let levels = version
-            .levels
-            .iter()
-            .skip(output + 1)
-            .map(|tables| tables_of(tables, tenant));
-        let levels = levels.filter(|tables| tables.iter().any(|table| table.contains(tenant)));
-        Below {
-            tenant,
-            levels: levels.collect(),
-        }
-    }
-
-    /// Whether a version of `key` may exist below: then its delete has to stay.
-    fn may_hold(&self, key: &[u8]) -> Result<bool> {
-        for tables in &self.levels {
-            if let Some(table) = table_for(tables, self.tenant, key)?
-                && let Some((first, end)) = table.span(self.tenant)?
-                && (first.as_ref()..end.as_ref()).contains(&key)
-            {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// The same of any key in `start .. end`.
-    fn may_hold_any(&self, start: &[u8], end: &[u8]) -> Result<bool> {
-        for tables in &self.levels {
-            // The first that does not end before the start; one table may end with entries of others.
-            if let Some(table) = table_for(tables, self.tenant, start)?
-                && let Some((first, last)) = table.span(self.tenant)?
-                && first < end
-                && last > start
-            {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
 }

@@ -10,6 +10,7 @@
 //! tables to level 0 that are newer than all its inputs. Tables of destroyed tenants' data are never decrypted, only left out.
 
 pub(crate) mod apart;
+mod below;
 pub(crate) mod job;
 pub(crate) mod output;
 pub(crate) mod parts;

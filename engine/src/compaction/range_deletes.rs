@@ -18,7 +18,7 @@ use crate::hooks::{planted, rare};
 use crate::range_delete::{Fragment, Fragments, Seqnos};
 use crate::read::cursor::EntryRef;
 use crate::table::KeyRange;
-use crate::types::TenantId;
+use crate::types::{SeqNo, TenantId};
 
 /// The range deletes of one tenant.
 #[derive(Default)]
@@ -95,6 +95,13 @@ impl RangeDeletes {
             rare!(CoveredEntryDropped);
         }
         hidden
+    }
+
+    /// The oldest that stays over `key`, before which all were taken.
+    pub fn oldest_that_stays_over(&self, key: &[u8]) -> Option<SeqNo> {
+        let next = self.left.front()?;
+        let over = next.start <= key && next.end > key;
+        next.seqnos.last().copied().filter(|_| over)
     }
 
     /// Whether nothing is left for the outputs.

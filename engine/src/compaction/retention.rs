@@ -87,6 +87,11 @@ impl<'a> Retention<'a> {
         stripe == self.stripe(newer) && !unpublished
     }
 
+    /// Whether no reader, now or later, reads before the version.
+    pub fn is_seen_by_all(&self, seqno: SeqNo) -> bool {
+        self.stripe(seqno) == 0
+    }
+
     /// How many snapshots do not see `seqno`. 0: all do.
     fn stripe(&self, seqno: SeqNo) -> usize {
         self.snapshots.partition_point(|snapshot| *snapshot < seqno)

@@ -142,6 +142,18 @@ crate::named_states! {
         RangeDeleteDroppedEarly,
         /// flush and compaction drop what a range delete hides, though a snapshot sees it
         CoveredDroppedForSnapshots,
+        /// an entry loses its version though a snapshot does not see it
+        ZeroedUnderASnapshot,
+        /// an entry loses its version though a range delete that is older stays over it
+        ZeroedUnderARangeDelete,
+        /// an entry loses its version though something older of its key may lie below
+        ZeroedOverOlder,
+        /// entries of the catalog lose their versions, which say when a keyspace was deleted or ruled
+        ZeroedCatalog,
+        /// an entry whose value stands apart, sealed for its version, loses that
+        ZeroedApart,
+        /// a step to the next key takes a version that was zeroed, and stands in the next block, for one
+        ZeroTakenForNextKey,
         /// a step to the next key takes a version that goes on in the next block for one
         KeyEndsWithBlock,
         /// a look into a block that is not kept takes a key's newest version, not the one that is seen

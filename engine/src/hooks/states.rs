@@ -121,6 +121,12 @@ crate::named_states! {
         RangeDeleteDropped,
         /// a range delete was cut where a table was
         RangeDeleteCut,
+        /// a put was written without its version, which nobody can tell from any before it
+        SeqNoZeroed,
+        /// a put kept its version for a range delete that stayed over it
+        SeqNoKeptForRangeDelete,
+        /// a step over the versions of a key, into another block, met one that was zeroed
+        ZeroSkipped,
         /// a compaction was carried out in parts
         CompactionInParts,
         /// a part of a compaction began or ended inside a tenant

@@ -10,7 +10,7 @@
 //! per entry, in internal order:
 //!   varint  key bytes
 //!   …       key
-//!   varint  seqno
+//!   varint  seqno        0: settled, see `compaction::job`
 //!   varint  value bytes << 3 | kind (1 put, 2 delete, 3 put that expires: the moment stands in front of the value; 4
 //!           dated put: two do)
 //!   …       value

@@ -341,6 +341,11 @@ impl TableCursor {
         if self.entry().is_some_and(|entry| entry.key == key) && !planted!(KeyEndsWithBlock) {
             rare!(ManyVersionsSkipped);
             self.seek(key, SeqNo::ZERO)?;
+            // The last of them, unless one has the smallest number of all.
+            if self.entry().is_some_and(|entry| entry.key == key) && !planted!(ZeroTakenForNextKey) {
+                rare!(ZeroSkipped);
+                self.next()?;
+            }
         }
         Ok(())
     }

@@ -105,6 +105,10 @@ pub fn finder(bug: Bug) -> Finder {
         Bug::PartSkipsFirstKey | Bug::PartKeepsWholeRangeDeletes => Seeds("engine", 300),
         Bug::PartFailureForgotten => Part("compact deletes: errors", 2000),
         Bug::CoverEndsWithTable => Seeds("engine", 1500),
+        Bug::ZeroedUnderASnapshot | Bug::ZeroedUnderARangeDelete | Bug::ZeroedOverOlder => {
+            Seeds("engine", 300)
+        }
+        Bug::ZeroedCatalog | Bug::ZeroedApart | Bug::ZeroTakenForNextKey => Seeds("engine", 300),
         Bug::RangeDeleteDroppedEarly => Part("compact range deletes: crash", 2000),
         Bug::ReadMomentsForgotten => Seeds("engine", 300),
         Bug::ClockFollowedBack | Bug::ExpiredTablesForgotten | Bug::ExpiredLogKept => Seeds("engine", 300),

@@ -158,7 +158,37 @@ impl Run {
             self.read_whole(tenant, space)?;
             self.world.step(1)?;
         }
-        self.read_whole(tenant, space)
+        self.put_behind_deleted((tenant, space), from)
+    }
+
+    /// Keys behind all that lies deeper, put after a range delete that stays for what does: they may lose their
+    /// versions only when it goes.
+    fn put_behind_deleted(&mut self, (tenant, space): (u64, u64), from: u64) -> Done {
+        self.held.clear();
+        let name = name_of_space(&space.to_string());
+        // More than a level holds, and none of it apart.
+        for round in 0..SPACES * 3 {
+            let other = name_of_space(&((space + round) % SPACES).to_string());
+            let load = |key| (other.clone(), key_of(key), Some(self.world.value(1900)));
+            let ops = (0..KEYS).map(load).collect();
+            self.write(tenant, ops, 0)?;
+            self.world.flush()?;
+            self.world.step(3)?;
+        }
+        self.delete_range((tenant, space), from, KEYS + 1, 0)?;
+        // As many tables as bring level 0 down.
+        for behind in 0..4 {
+            let value = self.world.value(30);
+            self.write(
+                tenant,
+                vec![(name.clone(), key_of(KEYS + behind), Some(value))],
+                0,
+            )?;
+            self.world.flush()?;
+            self.world.step(1)?;
+            self.read_whole(tenant, space)?;
+        }
+        Ok(())
     }
 
     /// A keyspace from either end and key by key.

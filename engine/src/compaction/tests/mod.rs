@@ -5,6 +5,8 @@ mod model;
 mod parts;
 mod range_deletes;
 mod values;
+mod zeroed;
+mod zeroed_in_use;
 
 use std::cell::RefCell;
 use std::sync::Arc;

@@ -196,6 +196,10 @@ fn read_all(place: &Place, meta: &TableMeta) -> Result<Vec<(TenantId, Vec<Entry>
 fn content(random: &mut Random, tenants: &[u64], count: usize, keys: u64) -> BTreeMap<TenantId, Oracle> {
     let tenants = tenants.iter().map(|tenant| TenantId(*tenant));
     tenants
-        .map(|tenant| (tenant, random_entries(random, count, keys, 50)))
+        .map(|tenant| {
+            let mut oracle = random_entries(random, count, keys, 50);
+            oracle.settle_some(random);
+            (tenant, oracle)
+        })
         .collect()
 }

@@ -304,3 +304,32 @@ fn a_sweep_reads_many_blocks_at_once_and_leaves_the_cache_alone() {
     );
     assert_eq!(place.fs.reads(), before, "all from the cache");
 }
+
+#[test]
+fn a_step_to_the_next_key_goes_past_a_version_that_was_zeroed_in_another_block() {
+    let place = Place::new(1 << 20);
+    let mut oracle = Oracle::default();
+    // Two versions of a key fill a block: the last of five stands in one of its own.
+    for seqno in [50, 40, 30, 20, 0] {
+        oracle.add(put(b"\0\0\0\x01k", seqno, &[seqno as u8; 100]));
+        oracle.add(put(b"\0\0\0\x01z", seqno, &[seqno as u8; 100]));
+    }
+    let shape = Shape {
+        compression: Compression::None,
+        ..SMALL
+    };
+    let table = place.table(shape, &BTreeMap::from([(TenantId(1), oracle.clone())]));
+    let mut cursor = table.cursor(TenantId(1)).unwrap();
+    for start in [50, 40, 30, 20, 0] {
+        cursor.seek(b"\0\0\0\x01k", SeqNo(start)).unwrap();
+        cursor.next_key().unwrap();
+        let found = cursor.entry().map(|entry| (entry.key, entry.seqno));
+        assert_eq!(found, Some((&b"\0\0\0\x01z"[..], SeqNo(50))), "from {start}");
+        cursor.next_key().unwrap();
+        assert!(cursor.entry().is_none(), "from {start}");
+    }
+    for at in [0, 19, 20, 49, 50] {
+        let found = table.get(TenantId(1), b"\0\0\0\x01k", SeqNo(at)).unwrap();
+        assert_eq!(found, oracle.get(b"\0\0\0\x01k", SeqNo(at)), "at {at}");
+    }
+}
