@@ -201,6 +201,15 @@ impl Range {
             return None;
         }
         let stepped = self.broken.take().map_or_else(|| step(self), Err);
+        // Tables have nothing of a tenant whose key was destroyed meanwhile: that is not the end.
+        let stepped = match stepped {
+            Ok(false) => self
+                .engine
+                .inner()
+                .check_tenant_again(self.tenant, &self.seen)
+                .map(|()| false),
+            stepped => stepped,
+        };
         self.done = !matches!(stepped, Ok(true));
         match stepped {
             Ok(true) => Some(Ok(())),
