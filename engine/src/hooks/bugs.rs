@@ -66,8 +66,10 @@ crate::named_states! {
         KeyspaceDropNotSynced,
         /// a range skips a delete, but not what it hides
         DeleteSkippedAlone,
-        /// a merge goes on with one source past a key that a newer one has as well
-        LeadTakesEqualKeys,
+        /// a merge leaves a key in one source, and not in older ones that have it as well
+        MergeLeavesKeyInOne,
+        /// a merge going backwards takes for a key's only version what is that in one source
+        NewestInItsSource,
         /// a range goes over a stretch of one source past a key that a newer one has as well
         StretchTakesEqualKeys,
         /// a range shows a key's older versions as well in a stretch

@@ -220,12 +220,10 @@ crate::named_states! {
         PieceTooLargeForCache,
         /// a scan sought past the many versions of a key
         ManyVersionsSkipped,
-        /// a merge that went on with one source met the next of another
-        LeadLost,
+        /// a merge came to where keys begin otherwise than those whose digits it compared
+        DigitsTakenAnew,
         /// a stretch was cut, at the next key of another source or where the range ends
         StretchCut,
-        /// a stretch was too short to lend the next at once
-        StretchTooShort,
         /// a stretch had versions that are newer than what was read at
         NewerInStretch,
         /// a read was answered by a full memtable

@@ -105,29 +105,26 @@ impl Cursor for MemtableCursor {
 
     fn next_key(&mut self) -> Result<()> {
         let Some(left) = self.item else { return Ok(()) };
-        self.next()?;
-        let Some(key) = self.memtable.item(left).map(Item::key) else {
-            return Ok(());
-        };
-        let same = |index: &u32| {
-            let item = self.memtable.item(*index);
-            item.is_some_and(|item| item.tenant == self.tenant && item.key() == key)
-        };
-        if !self.item.is_some_and(|index| same(&index)) {
-            return Ok(());
-        }
-        // Versions of one key stand side by side: past those of this leaf by halving.
-        let after = self.at + self.run.from(self.at).partition_point(same);
+        let after = self.run.next_key(self.at);
         if after < self.run.len {
             self.settle(after);
             return Ok(());
         }
-        rare!(ManyVersionsSkipped);
+        let run = self.memtable.after(&self.run);
+        self.enter_forward(run);
         let memtable = self.memtable.clone();
-        match memtable.item(left) {
-            Some(left) => self.seek(left.key(), SeqNo::ZERO),
-            None => Ok(()),
+        let Some(left) = memtable.item(left).map(Item::key) else {
+            return Ok(());
+        };
+        if self.item().is_none_or(|item| item.key() != left) {
+            return Ok(());
         }
+        rare!(ManyVersionsSkipped);
+        match self.run.next_key(0) {
+            after if after < self.run.len => self.settle(after),
+            _ => self.seek(left, SeqNo::ZERO)?,
+        }
+        Ok(())
     }
 
     fn prev(&mut self) -> Result<()> {
@@ -148,5 +145,10 @@ impl Cursor for MemtableCursor {
 
     fn owned(&self) -> Option<Entry> {
         self.item().map(Item::entry)
+    }
+
+    fn is_newest(&self) -> bool {
+        // Versions of the first item's key may stand in the leaf before.
+        self.item.is_some() && self.at > 0 && !self.run.is_repeated(self.at)
     }
 }

@@ -3,7 +3,8 @@
 //! A node holds up to 32 slots in order; a slot is a place's tenant and sixteen digits of its key as
 //! numbers, the index of the item that has the rest, and above the leaves the child that begins there.
 //! The digits begin behind what all keys between the node's bounds have in common, so that most
-//! comparisons on the way down touch nothing but the node, however long that is.
+//! comparisons on the way down touch nothing but the node, however long that is. Which slots have the key of the slot
+//! before them is noted beside, so that who reads past the versions of a key touches none of them.
 //!
 //! Reading is optimistic: a node carries a version that is odd while it is changed. A reader notes it,
 //! reads, and begins again if it is another one then; before it leaves a node for a child it notes the
@@ -93,6 +94,8 @@ pub(super) struct Node {
     skip: AtomicU32,
     /// 1: nothing before slot 0 belongs here. 0: it is the first node of its level.
     bounded: AtomicU32,
+    /// A bit for each slot: it has tenant and key of the slot before. Not known of slot 0.
+    repeats: AtomicU32,
     slots: [Slot; SLOTS],
 }
 
@@ -163,7 +166,30 @@ impl Node {
         self.slot(at)?
             .set(item.tenant.0, sixteen(item.key(), self.skip()), target);
         self.len.store(len as u32 + 1, Relaxed);
+        let (known, before) = (self.repeats.load(Relaxed), (1 << at) - 1);
+        let mut repeats = known & before | (known & !before) << 1;
+        for beside in [at, at + 1].into_iter().filter(|beside| *beside <= len) {
+            let bit = 1 << beside;
+            repeats = match self.is_repeated(items, beside) {
+                Some(true) => repeats | bit,
+                _ => repeats & !bit,
+            };
+        }
+        self.repeats.store(repeats, Relaxed);
         Some(())
+    }
+
+    /// Whether slot `at` has the key of the slot before.
+    fn is_repeated(&self, items: &Items, at: usize) -> Option<bool> {
+        let (before, slot) = (self.slot(at.checked_sub(1)?)?, self.slot(at)?);
+        if slot.low.load(Relaxed) != before.low.load(Relaxed)
+            || slot.high.load(Relaxed) != before.high.load(Relaxed)
+        {
+            return Some(false);
+        }
+        let before = items.get(before.item.load(Relaxed))?;
+        let item = items.get(slot.item.load(Relaxed))?;
+        Some(item.tenant == before.tenant && item.key() == before.key())
     }
 
     /// Lets the digits begin further on, if so far eight of them are the same in all slots and the keys
@@ -197,6 +223,7 @@ impl Node {
             *to = slot.item.load(Acquire);
         }
         run.len = slots.len();
+        run.repeats = self.repeats.load(Relaxed) >> at.min(SLOTS - 1);
         run.right = self.right.load(Acquire);
         run
     }
@@ -206,6 +233,8 @@ impl Node {
 #[derive(Clone, Copy, Default)]
 pub(super) struct Run {
     items: [u32; SLOTS],
+    /// As of the leaf; not known of the first.
+    repeats: u32,
     pub len: usize,
     pub right: u32,
 }
@@ -215,9 +244,15 @@ impl Run {
         self.items.get(..self.len)?.get(at).copied()
     }
 
-    /// Those from `at` on.
-    pub(super) fn from(&self, at: usize) -> &[u32] {
-        self.items.get(at..self.len).unwrap_or_default()
+    /// Where the next key is after that of the item at `at`; [`len`](Run::len) or more if not here.
+    pub(super) fn next_key(&self, at: usize) -> usize {
+        let behind = self.repeats.checked_shr(at as u32 + 1).unwrap_or_default();
+        at + 1 + behind.trailing_ones() as usize
+    }
+
+    /// Whether the item at `at`, not the first, has the key of the one before it.
+    pub(super) fn is_repeated(&self, at: usize) -> bool {
+        self.repeats.checked_shr(at as u32).unwrap_or_default() & 1 == 1
     }
 }
 
@@ -390,6 +425,9 @@ impl Tree {
             to.copy(from);
         }
         let right = node.right.load(Relaxed);
+        let repeats = node.repeats.load(Relaxed);
+        new.repeats.store(repeats >> kept, Relaxed);
+        node.repeats.store(repeats & ((1 << kept) - 1), Relaxed);
         new.len.store((SLOTS - kept) as u32, Relaxed);
         new.right.store(right, Relaxed);
         new.skip.store(node.skip.load(Relaxed), Relaxed);

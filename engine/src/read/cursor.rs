@@ -218,10 +218,10 @@ pub(crate) trait Cursor: Send {
     fn is_newest(&self) -> bool {
         false
     }
-    /// What follows the entry that the cursor is on as far as it lies in the same block, with nothing of other
-    /// sources in between: to go over without the cursor, which stays where it is. None says nothing. Going
-    /// forwards only.
-    fn stretch(&mut self) -> Option<Stretch> {
+    /// What follows the entry that the cursor is on as far as it lies in the same block and below `below`, with nothing
+    /// of other sources in between: to go over without the cursor, which stays where it is. None says nothing. Going
+    /// forwards only. `spare`: one that was left, to be made use of again.
+    fn stretch(&mut self, _below: Option<&[u8]>, _spare: &mut Option<Stretch>) -> Option<Stretch> {
         None
     }
     /// To where a stretch goes on from its end: one that the cursor lent last, and has not moved since.
@@ -261,8 +261,8 @@ impl<C: Cursor + ?Sized> Cursor for Box<C> {
     fn is_newest(&self) -> bool {
         (**self).is_newest()
     }
-    fn stretch(&mut self) -> Option<Stretch> {
-        (**self).stretch()
+    fn stretch(&mut self, below: Option<&[u8]>, spare: &mut Option<Stretch>) -> Option<Stretch> {
+        (**self).stretch(below, spare)
     }
     fn leave(&mut self, stretch: &Stretch) -> Result<()> {
         (**self).leave(stretch)

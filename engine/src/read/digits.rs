@@ -25,23 +25,42 @@ pub(crate) fn common(a: &[u8], b: &[u8]) -> usize {
     same + a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
-fn bytes<const N: usize>(key: &[u8], skip: usize) -> [u8; N] {
-    let rest = key.get(skip..).unwrap_or_default();
-    rest.first_chunk().copied().unwrap_or_else(|| {
-        let mut bytes = [0; N];
-        bytes.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
-        bytes
-    })
+/// Of `rest`, which is shorter than that.
+fn padded<const N: usize>(rest: &[u8]) -> [u8; N] {
+    let mut bytes = [0; N];
+    bytes.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+    bytes
 }
 
 /// Eight bytes of a key from `skip` on.
+#[inline]
 pub(crate) fn eight(key: &[u8], skip: usize) -> u64 {
-    u64::from_be_bytes(bytes(key, skip))
+    let rest = key.get(skip..).unwrap_or_default();
+    match (rest.first_chunk(), key.last_chunk()) {
+        (Some(bytes), _) => u64::from_be_bytes(*bytes),
+        // Without what stands before `skip`; nothing if that is all there is.
+        (None, Some(bytes)) => {
+            let before = 8 * (8 - rest.len() as u32);
+            u64::from_be_bytes(*bytes).checked_shl(before).unwrap_or_default()
+        }
+        (None, None) => u64::from_be_bytes(padded(rest)),
+    }
 }
 
 /// Sixteen bytes of a key from `skip` on, in two numbers.
+#[inline]
 pub(crate) fn sixteen(key: &[u8], skip: usize) -> (u64, u64) {
-    let both = u128::from_be_bytes(bytes(key, skip));
+    let rest = key.get(skip..).unwrap_or_default();
+    let both = match (rest.first_chunk(), key.last_chunk()) {
+        (Some(bytes), _) => u128::from_be_bytes(*bytes),
+        (None, Some(bytes)) => {
+            let before = 8 * (16 - rest.len() as u32);
+            u128::from_be_bytes(*bytes)
+                .checked_shl(before)
+                .unwrap_or_default()
+        }
+        (None, None) => u128::from_be_bytes(padded(rest)),
+    };
     ((both >> 64) as u64, both as u64)
 }
 
@@ -68,7 +87,7 @@ pub(crate) fn rank<'a, const N: usize>(
 }
 
 /// How `key` compares to keys that begin with `common`, as far as that says.
-fn beside(key: &[u8], common: &[u8]) -> Ordering {
+pub(crate) fn beside(key: &[u8], common: &[u8]) -> Ordering {
     key.get(..common.len()).unwrap_or(key).cmp(common)
 }
 
@@ -99,7 +118,8 @@ fn rank_from<const N: usize>(
     low
 }
 
-fn number<const N: usize>(digits: &[u8; N]) -> u64 {
+/// The digits that stand at the beginning.
+pub(crate) fn number<const N: usize>(digits: &[u8; N]) -> u64 {
     digits
         .first_chunk()
         .map_or(0, |digits| u64::from_le_bytes(*digits))
@@ -211,6 +231,20 @@ mod tests {
             ] {
                 assert!(order.is_eq() || order == a.cmp(&b), "{a:?} {b:?}");
             }
+        }
+    }
+
+    #[test]
+    fn digits_are_the_bytes_from_there_on() {
+        let mut random = Random(6);
+        for _ in 0..20_000 {
+            let key = key(&mut random, 0);
+            let skip = random.below(24) as usize;
+            let mut bytes: Vec<u8> = key.get(skip..).unwrap_or_default().to_vec();
+            bytes.resize(20, 0);
+            let number = |at: usize| u64::from_be_bytes(*bytes[at..].first_chunk().unwrap());
+            assert_eq!(eight(&key, skip), number(0), "{key:?} from {skip}");
+            assert_eq!(sixteen(&key, skip), (number(0), number(8)), "{key:?} from {skip}");
         }
     }
 

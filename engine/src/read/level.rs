@@ -239,8 +239,8 @@ impl Cursor for LevelCursor {
         self.open.as_ref().is_some_and(TableCursor::is_newest)
     }
 
-    fn stretch(&mut self) -> Option<Stretch> {
-        self.open.as_mut().and_then(TableCursor::stretch)
+    fn stretch(&mut self, below: Option<&[u8]>, spare: &mut Option<Stretch>) -> Option<Stretch> {
+        self.open.as_mut().and_then(|open| open.stretch(below, spare))
     }
 
     fn leave(&mut self, stretch: &Stretch) -> Result<()> {

@@ -1,23 +1,27 @@
 //! Several cursors of one tenant as one, in internal order.
 //!
-//! A binary heap of the sources that are positioned, smallest entry first while going forwards,
-//! largest first while going backwards. Where one source supplies many keys in a row, as a table does whose
-//! newer sources have little in its range, a step compares with the one key at which another comes first; and what
-//! the source has in one block before that key is lent as a stretch, unless such stretches turned out to be short.
+//! The sources that are positioned are kept in order, the one with the current entry first, each with sixteen digits of
+//! the key that it stands on: a step moves the first source and puts it back among the others by comparing numbers, and
+//! touches no other source's memory unless digits are equal. Of a range's keys the first bytes are mostly the same; the
+//! digits begin shortly before the byte in which the first two sources' keys differ, and are taken anew when the merge
+//! has come to where keys begin otherwise.
+//!
+//! What a table has in one block before the next source's key is lent as a stretch: where one source is much larger
+//! than the others, most of its entries are gone over without a step of the merge.
 //!
 //! The same place (key and SeqNo) in two sources is the same entry (replay after a crash can leave a
 //! batch in a memtable and in a table): both are yielded, the newer source's first going forwards.
 //!
 //! Invariants: going forwards, every source not on the current entry stands on its first entry after
 //! it, or has none; going backwards, on its last entry before it, or has none. An error from a source
-//! leaves the merge unpositioned. `lead` is set only while going forwards, and then the key of the source on
-//! top is below it and below every other source's.
+//! leaves the merge unpositioned. Digits order as keys do, or are equal; those of a single source say nothing.
 
 use std::cmp::Ordering;
 
 use crate::error::Result;
 use crate::hooks::{planted, rare};
 use crate::read::cursor::{Cursor, Entry, EntryRef};
+use crate::read::digits::{common, sixteen};
 use crate::table::Stretch;
 use crate::types::SeqNo;
 
@@ -31,207 +35,211 @@ enum Direction {
 pub(crate) struct MergeCursor {
     /// Newest first.
     sources: Vec<Box<dyn Cursor>>,
-    /// Indexes of positioned sources, a binary heap in the order of `direction`.
-    heap: Vec<usize>,
+    /// The positioned ones in the order of `direction`, by their entries.
+    order: Vec<Standing>,
     direction: Direction,
-    /// Memory for the key that a step leaves.
-    left: Vec<u8>,
-    /// How far the source on top may go on without a look at the others.
-    lead: Lead,
-    /// The key that `lead` speaks of.
-    bound: Vec<u8>,
-    /// Steps of the source that leads.
-    led: u32,
-    /// So many of them there are before a stretch is lent.
-    patience: u32,
+    /// What keys begin with whose digits are read; the digits begin behind it.
+    start: Vec<u8>,
 }
 
-/// A stretch with fewer entries is not worth the making.
-const STRETCH_MIN: usize = 3;
-/// Who lent one of those does not lend the next before so many steps.
-const PATIENCE: u32 = 3;
+/// A source that stands on an entry.
+#[derive(Clone, Copy)]
+struct Standing {
+    /// Sixteen bytes of its key.
+    digits: (u64, u64),
+    /// How many bytes the key has from the first of them on; [`OUTSIDE`] if it does not begin with `start`.
+    rest: usize,
+    seqno: SeqNo,
+    /// Its index.
+    source: usize,
+}
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Lead {
-    /// Not known.
-    None,
-    /// Below `bound`, the smallest key of the others.
-    Below,
-    /// For ever: the others have nothing left.
-    Alone,
+const OUTSIDE: usize = usize::MAX;
+
+impl Standing {
+    /// Of a source on `entry`, among others of which many have keys that begin with `start`.
+    fn new(source: usize, entry: &EntryRef<'_>, start: &[u8]) -> Standing {
+        let (digits, rest) = match order_by_start(entry.key, start) {
+            Ordering::Less => ((0, 0), OUTSIDE),
+            Ordering::Equal => (sixteen(entry.key, start.len()), entry.key.len() - start.len()),
+            Ordering::Greater => ((u64::MAX, u64::MAX), OUTSIDE),
+        };
+        Standing {
+            digits,
+            rest,
+            seqno: entry.seqno,
+            source,
+        }
+    }
+
+    /// Whether digits and length say all of the key.
+    fn is_whole(&self) -> bool {
+        self.rest <= 16
+    }
+}
+
+/// So many bytes that two keys have in common count as digits: then keys may change in them, too, before digits are taken
+/// anew.
+const DIGITS_AHEAD: usize = 4;
+/// `start` has whole words.
+const WORD: usize = 8;
+
+/// How `key` compares to keys that begin with `start`, as far as that says.
+fn order_by_start(key: &[u8], start: &[u8]) -> Ordering {
+    let (words, (expected, _)) = (key.as_chunks::<WORD>().0, start.as_chunks::<WORD>());
+    let differ = expected.iter().zip(words).find(|(start, word)| start != word);
+    match differ {
+        Some((start, word)) => word.cmp(start),
+        // What `start` goes on with, if it does, comes after the key.
+        None if words.len() < expected.len() => key.cmp(start),
+        None => Ordering::Equal,
+    }
 }
 
 impl MergeCursor {
     /// Over `sources`, newest first, all of one tenant. Unpositioned.
     pub(crate) fn new(sources: Vec<Box<dyn Cursor>>) -> MergeCursor {
-        let heap = Vec::with_capacity(sources.len());
         MergeCursor {
+            order: Vec::with_capacity(sources.len()),
             sources,
-            heap,
             direction: Direction::Forward,
-            left: Vec::new(),
-            lead: Lead::None,
-            bound: Vec::new(),
-            led: 0,
-            patience: 0,
+            start: Vec::new(),
         }
     }
 
-    fn source_entry(&self, source: usize) -> Option<EntryRef<'_>> {
-        self.sources.get(source).and_then(|cursor| cursor.entry())
+    fn entry_of(&self, standing: &Standing) -> Option<EntryRef<'_>> {
+        self.sources
+            .get(standing.source)
+            .and_then(|cursor| cursor.entry())
     }
 
-    /// Whether source `a` comes before source `b` in the order of the direction.
-    fn before(&self, a: usize, b: usize) -> bool {
-        let order = match (self.source_entry(a), self.source_entry(b)) {
-            (Some(a), Some(b)) => a.order(b.key, b.seqno),
-            // The heap holds positioned sources only.
-            (Some(_), None) => return true,
-            (None, _) => return false,
-        };
-        let order = order.then(a.cmp(&b));
+    /// The order of two sources' entries, in the direction.
+    fn compare(&self, a: &Standing, b: &Standing) -> Ordering {
+        let order = a.digits.cmp(&b.digits);
+        let order = order.then_with(|| self.compare_keys(a, b));
+        let order = order.then_with(|| b.seqno.cmp(&a.seqno).then(a.source.cmp(&b.source)));
         match self.direction {
-            Direction::Forward => order == Ordering::Less,
-            Direction::Backward => order == Ordering::Greater,
+            Direction::Forward => order,
+            Direction::Backward => order.reverse(),
         }
     }
 
-    fn node_before(&self, a: usize, b: usize) -> bool {
-        match (self.heap.get(a), self.heap.get(b)) {
-            (Some(a), Some(b)) => self.before(*a, *b),
-            _ => false,
+    /// The order of two keys with the same digits.
+    fn compare_keys(&self, a: &Standing, b: &Standing) -> Ordering {
+        if a.is_whole() && b.is_whole() {
+            return a.rest.cmp(&b.rest);
+        }
+        match (self.entry_of(a), self.entry_of(b)) {
+            (Some(a), Some(b)) => a.key.cmp(b.key),
+            // All of them stand on one.
+            _ => Ordering::Equal,
         }
     }
 
-    fn sift_down(&mut self, mut node: usize) {
-        loop {
-            let left = 2 * node + 1;
-            if left >= self.heap.len() {
-                return;
-            }
-            let right = left + 1;
-            let child = if self.node_before(right, left) {
-                right
-            } else {
-                left
-            };
-            if !self.node_before(child, node) {
-                return;
-            }
-            self.heap.swap(child, node);
-            node = child;
-        }
+    /// How many sources stand on the current entry's key: the first ones of all.
+    fn repeats(&self) -> usize {
+        let mut order = self.order.iter();
+        let Some(first) = order.next() else { return 0 };
+        let same =
+            |other: &&Standing| other.digits == first.digits && self.compare_keys(first, other).is_eq();
+        1 + order.take_while(same).count()
     }
 
-    /// Positions all sources with `place` and builds the heap.
+    /// Positions all sources with `place` and puts them in order.
     fn rebuild(
         &mut self,
         direction: Direction,
         mut place: impl FnMut(usize, &mut dyn Cursor) -> Result<()>,
     ) -> Result<()> {
-        self.heap.clear();
+        self.order.clear();
         self.direction = direction;
-        (self.lead, self.led) = (Lead::None, 0);
         for (index, source) in self.sources.iter_mut().enumerate() {
             place(index, source.as_mut())?;
         }
-        let positioned = self
-            .sources
-            .iter()
-            .enumerate()
-            .filter(|(_, source)| source.entry().is_some());
-        self.heap.extend(positioned.map(|(index, _)| index));
-        for node in (0..self.heap.len() / 2).rev() {
-            self.sift_down(node);
+        for (index, source) in self.sources.iter().enumerate() {
+            let standing = source.entry().map(|entry| Standing::new(index, &entry, &[]));
+            self.order.extend(standing);
         }
+        let mut order = std::mem::take(&mut self.order);
+        order.sort_unstable_by(|a, b| self.compare(a, b));
+        self.order = order;
+        self.take_digits();
         Ok(())
     }
 
-    /// Moves the source on top with `step`, which goes in the current direction.
-    fn step(&mut self, step: fn(&mut dyn Cursor) -> Result<()>) -> Result<()> {
-        let Some(top) = self.heap.first().copied() else {
-            return Ok(());
+    /// Takes the digits of all sources from where the keys of the first two begin to differ, about.
+    fn take_digits(&mut self) {
+        let (Some(first), Some(second)) = (self.order.first(), self.order.get(1)) else {
+            return;
         };
-        let Some(source) = self.sources.get_mut(top) else {
-            return Ok(());
-        };
-        (self.lead, self.led) = (Lead::None, 0);
-        let result = step(source.as_mut());
-        let positioned = source.entry().is_some();
-        if let Err(error) = result {
-            self.heap.clear();
-            return Err(error);
+        let mut start = std::mem::take(&mut self.start);
+        start.clear();
+        if let (Some(first), Some(second)) = (self.entry_of(first), self.entry_of(second)) {
+            let len = common(first.key, second.key).saturating_sub(DIGITS_AHEAD) / WORD * WORD;
+            start.extend_from_slice(first.key.get(..len).unwrap_or_default());
         }
-        if !positioned {
-            self.heap.swap_remove(0);
-        }
-        self.sift_down(0);
-        // The same one twice: it may be so for long.
-        if self.direction == Direction::Forward && self.heap.first() == Some(&top) {
-            self.find_lead();
-        }
-        Ok(())
-    }
-
-    /// Finds out how far the source on top may go on alone.
-    fn find_lead(&mut self) {
-        let next = match (self.heap.get(1), self.heap.get(2)) {
-            (Some(one), Some(other)) if self.before(*other, *one) => *other,
-            (Some(one), _) => *one,
-            (None, _) => {
-                self.lead = Lead::Alone;
-                return;
+        for standing in &mut self.order {
+            let source = self.sources.get(standing.source);
+            if let Some(entry) = source.and_then(|source| source.entry()) {
+                *standing = Standing::new(standing.source, &entry, &start);
             }
-        };
-        let mut bound = std::mem::take(&mut self.bound);
-        if let (Some(top), Some(next)) = (self.entry(), self.source_entry(next))
-            && top.key < next.key
-        {
-            bound.clear();
-            bound.extend_from_slice(next.key);
-            self.lead = Lead::Below;
         }
-        self.bound = bound;
+        self.start = start;
     }
 
-    /// Moves the source on top, which leads, with `step`.
-    fn lead_on(&mut self, step: impl FnOnce(&mut dyn Cursor) -> Result<()>) -> Result<()> {
-        let source = self.heap.first().and_then(|top| self.sources.get_mut(*top));
-        let Some(source) = source else { return Ok(()) };
+    /// Moves the first source with `step`, which goes in the current direction, and puts it where it belongs.
+    fn step(&mut self, step: impl FnOnce(&mut dyn Cursor) -> Result<()>) -> Result<()> {
+        let Some(first) = self.order.first_mut() else {
+            return Ok(());
+        };
+        let Some(source) = self.sources.get_mut(first.source) else {
+            return Ok(());
+        };
         if let Err(error) = step(source.as_mut()) {
-            self.heap.clear();
-            self.lead = Lead::None;
+            self.order.clear();
             return Err(error);
         }
-        let leads = source.entry().is_some_and(|entry| match self.lead {
-            Lead::None => false,
-            Lead::Below if planted!(LeadTakesEqualKeys) => *entry.key <= self.bound[..],
-            Lead::Below => *entry.key < self.bound[..],
-            Lead::Alone => true,
-        });
-        if leads {
-            self.led = self.led.saturating_add(1);
-            return Ok(());
+        match source.entry() {
+            Some(entry) if self.order.len() > 1 => {
+                if let Some(first) = self.order.first_mut() {
+                    *first = Standing::new(first.source, &entry, &self.start);
+                }
+                let mut at = 0;
+                while let (Some(moved), Some(next)) = (self.order.get(at), self.order.get(at + 1))
+                    && self.compare(next, moved).is_lt()
+                {
+                    self.order.swap(at, at + 1);
+                    at += 1;
+                }
+            }
+            Some(_) => return Ok(()),
+            None => {
+                self.order.remove(0);
+            }
         }
-        rare!(LeadLost);
-        // It has moved: what is left is to put it in its place.
-        self.step(|_| Ok(()))
+        if let [first, _, ..] = &self.order[..]
+            && first.rest == OUTSIDE
+        {
+            rare!(DigitsTakenAnew);
+            self.take_digits();
+        }
+        Ok(())
     }
 
     /// Turns around at the current entry, and takes one step.
     fn turn(&mut self, direction: Direction) -> Result<()> {
-        let Some(top) = self.heap.first().copied() else {
+        let Some(first) = self.order.first().copied() else {
             return Ok(());
         };
         let Some((key, seqno)) = self
-            .source_entry(top)
+            .entry_of(&first)
             .map(|entry| (entry.key.to_vec(), entry.seqno))
         else {
             return Ok(());
         };
         self.rebuild(direction, |index, source| {
             // In the merged order, an equal place in a newer source comes before, in an older after.
-            match (direction, index.cmp(&top)) {
+            match (direction, index.cmp(&first.source)) {
                 (Direction::Forward, Ordering::Equal) => source.next(),
                 (Direction::Backward, Ordering::Equal) => source.prev(),
                 (Direction::Forward, side) => {
@@ -282,28 +290,28 @@ impl Cursor for MergeCursor {
 
     fn next(&mut self) -> Result<()> {
         match self.direction {
-            Direction::Forward if self.lead != Lead::None => self.lead_on(|source| source.next()),
             Direction::Forward => self.step(|source| source.next()),
             Direction::Backward => self.turn(Direction::Forward),
         }
     }
 
     fn next_key(&mut self) -> Result<()> {
-        if self.lead != Lead::None {
-            return self.lead_on(|source| source.next_key());
-        }
-        let mut left = std::mem::take(&mut self.left);
-        left.clear();
-        left.extend_from_slice(self.entry().map_or(&[], |entry| entry.key));
-        let mut outcome = Ok(());
         if self.direction == Direction::Backward {
-            outcome = self.turn(Direction::Forward);
+            let left = self.entry().map(|entry| entry.key.to_vec());
+            self.turn(Direction::Forward)?;
+            if left.is_none() || self.entry().map(|entry| entry.key) != left.as_deref() {
+                return Ok(());
+            }
         }
-        while outcome.is_ok() && self.entry().is_some_and(|entry| entry.key == left) {
-            outcome = self.step(|source| source.next_key());
+        // Those that follow the first one come to be the first.
+        let sources = match planted!(MergeLeavesKeyInOne) {
+            true => 1,
+            false => self.repeats(),
+        };
+        for _ in 0..sources {
+            self.step(|source| source.next_key())?;
         }
-        self.left = left;
-        outcome
+        Ok(())
     }
 
     fn prev(&mut self) -> Result<()> {
@@ -314,53 +322,46 @@ impl Cursor for MergeCursor {
     }
 
     fn entry(&self) -> Option<EntryRef<'_>> {
-        self.heap.first().and_then(|top| self.source_entry(*top))
+        self.order.first().and_then(|first| self.entry_of(first))
     }
 
     fn owned(&self) -> Option<Entry> {
-        let top = self.heap.first().and_then(|top| self.sources.get(*top));
-        top.and_then(|source| source.owned())
+        let first = self.order.first()?;
+        self.sources.get(first.source).and_then(|source| source.owned())
     }
 
     fn is_newest(&self) -> bool {
-        match (&self.heap[..], self.direction) {
-            // Of the others none has an entry before this one.
-            ([only], Direction::Backward) => {
-                let source = self.sources.get(*only);
-                source.is_some_and(|source| source.is_newest())
-            }
-            _ => false,
-        }
+        // Going backwards, a source that has a newer version stands on it.
+        let alone =
+            self.direction == Direction::Backward && (self.repeats() == 1 || planted!(NewestInItsSource));
+        let first = self.order.first().filter(|_| alone);
+        let source = first.and_then(|first| self.sources.get(first.source));
+        source.is_some_and(|source| source.is_newest())
     }
 
-    fn stretch(&mut self) -> Option<Stretch> {
-        if self.led < self.patience {
+    fn stretch(&mut self, below: Option<&[u8]>, spare: &mut Option<Stretch>) -> Option<Stretch> {
+        if self.direction == Direction::Backward || self.repeats() > 1 {
             return None;
         }
-        let top = self.heap.first().copied()?;
-        let stretch = self.sources.get_mut(top)?.stretch()?;
-        if self.lead == Lead::None && self.direction == Direction::Forward {
-            self.find_lead();
-        }
-        let all = stretch.len();
-        let stretch = match self.lead {
-            Lead::None => return None,
-            Lead::Below if planted!(StretchTakesEqualKeys) => {
-                stretch.below(&[&self.bound[..], &[0]].concat())
-            }
-            Lead::Below => stretch.below(&self.bound),
-            Lead::Alone => stretch,
+        let (first, others) = self.order.split_first()?;
+        let Some(second) = others.first() else {
+            return self.sources.get_mut(first.source)?.stretch(below, spare);
         };
-        // Sources that take turns would be searched for each of their entries.
-        self.patience = 0;
-        if stretch.len() < STRETCH_MIN.min(all) {
-            rare!(StretchTooShort);
-            self.patience = PATIENCE;
-        }
-        Some(stretch)
+        // Two sources are looked at: the one that lends, and the other for its key.
+        let (low, high) = (first.source.min(second.source), first.source.max(second.source));
+        let (lower, upper) = self.sources.split_at_mut_checked(high)?;
+        let (lower, upper) = (lower.get_mut(low)?, upper.first_mut()?);
+        let (lender, other) = match first.source < second.source {
+            true => (lower, upper),
+            false => (upper, lower),
+        };
+        let next = other.entry()?.key;
+        let behind = planted!(StretchTakesEqualKeys).then(|| [next, &[0]].concat());
+        let next = behind.as_deref().unwrap_or(next);
+        lender.stretch(Some(below.map_or(next, |below| below.min(next))), spare)
     }
 
     fn leave(&mut self, stretch: &Stretch) -> Result<()> {
-        self.lead_on(|source| source.leave(stretch))
+        self.step(|source| source.leave(stretch))
     }
 }

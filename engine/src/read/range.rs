@@ -201,6 +201,12 @@ impl Range {
             return None;
         }
         let stepped = self.broken.take().map_or_else(|| step(self), Err);
+        // A source has nothing more of a tenant whose key was destroyed meanwhile: that is not the end, and what the
+        // others have may be older than what it had.
+        let stepped = stepped.and_then(|more| {
+            let inner = self.engine.inner();
+            inner.check_tenant_again(self.tenant, &self.seen).map(|()| more)
+        });
         self.done = !matches!(stepped, Ok(true));
         match stepped {
             Ok(true) => Some(Ok(())),

@@ -255,3 +255,44 @@ fn a_bounded_scan_stops_at_the_bound_without_walking_on() {
     cursor.next(&times).unwrap();
     assert!(cursor.entry().is_none());
 }
+
+/// Keys in which much is the same, of all lengths, so that digits are equal, and begin elsewhere soon.
+fn long_key(random: &mut Random) -> Vec<u8> {
+    let mut key = vec![0, 0, 0, 7];
+    for _ in 0..random.below(7) {
+        let part: &[u8] = [
+            &b"tenant/a"[..],
+            b"tenant/b",
+            b"\0\0\0\0\0\0\0\0",
+            b"\0",
+            &[0xff; 9],
+            b"z",
+        ][random.below(6) as usize];
+        key.extend_from_slice(part);
+    }
+    key
+}
+
+#[test]
+fn a_merge_of_keys_that_are_the_same_for_long_agrees_with_the_oracle() {
+    for seed in 0..300 {
+        println!("seed {seed}");
+        let mut random = Random(seed);
+        let mut oracle = Oracle::default();
+        for _ in 0..[5, 60, 400][seed as usize % 3] {
+            let key = long_key(&mut random);
+            oracle.add(put(&key, 1 + random.below(4), &random.value()));
+        }
+        let sources = 1 + random.below(6);
+        let (mut merge, merged) = deal(&oracle, sources, seed % 3 == 0, &mut random);
+        check_cursor(&mut merge, &merged, &mut random, 600);
+        let at = SeqNo(random.below(5));
+        let (merge, _) = deal(&oracle, sources, seed % 3 == 0, &mut random);
+        check_visible(
+            VisibleCursor::new(merge, at),
+            0,
+            &oracle.visible(at, 0),
+            &mut random,
+        );
+    }
+}

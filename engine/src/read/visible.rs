@@ -16,6 +16,7 @@ use crate::expiry::Shows;
 use crate::hooks::planted;
 use crate::operation::count;
 use crate::read::cursor::{Cursor, Entry, EntryRef};
+use crate::read::digits::eight;
 use crate::table::Stretch;
 use crate::types::SeqNo;
 
@@ -40,7 +41,13 @@ pub(crate) struct VisibleCursor<C> {
     source: C,
     snapshot: SeqNo,
     bounds: Arc<Bounds>,
+    /// Digits of the upper bound: a key with smaller ones is below.
+    upper: u64,
     current: Current,
+    /// The source was asked for a stretch where it stands, and had none.
+    asked: bool,
+    /// The stretch that was left last.
+    spare: Option<Stretch>,
 }
 
 /// The tree keys between which a range lies.
@@ -64,9 +71,17 @@ impl<C: Cursor> VisibleCursor<C> {
         VisibleCursor {
             source,
             snapshot,
+            upper: bounds.upper.as_ref().map_or(u64::MAX, |upper| eight(upper, 0)),
             bounds,
             current: Current::None,
+            asked: false,
+            spare: None,
         }
+    }
+
+    fn is_past(&self, key: &[u8]) -> bool {
+        let upper = self.bounds.upper.as_deref();
+        eight(key, 0) >= self.upper && upper.is_some_and(|upper| key >= upper)
     }
 
     /// To the first visible entry whose tree key is at or after `key`.
@@ -115,11 +130,11 @@ impl<C: Cursor> VisibleCursor<C> {
                         self.current = Current::Lent(stretch);
                         return Ok(());
                     }
-                    self.leave(&stretch)?;
+                    self.leave(stretch)?;
                 }
                 None => self.source.next_key()?,
             },
-            Current::Lent(stretch) => self.leave(&stretch)?,
+            Current::Lent(stretch) => self.leave(stretch)?,
             Current::Only => self.source.next_key()?,
             Current::Held(entry) => {
                 // The end of the key's versions, unless one has the smallest number of all.
@@ -201,15 +216,16 @@ impl<C: Cursor> VisibleCursor<C> {
 
     /// What the source lends, as far as the upper bound.
     fn lend(&mut self) -> Option<Stretch> {
-        let stretch = self.source.stretch()?;
-        Some(match &self.bounds.upper {
-            Some(upper) => stretch.below(upper),
-            None => stretch,
-        })
+        if std::mem::replace(&mut self.asked, true) {
+            return None;
+        }
+        self.source.stretch(self.bounds.upper.as_deref(), &mut self.spare)
     }
 
     /// Past what a stretch has come to, at its end.
-    fn leave(&mut self, stretch: &Stretch) -> Result<()> {
+    fn leave(&mut self, mut stretch: Stretch) -> Result<()> {
+        stretch.is_left();
+        let stretch = self.spare.insert(stretch);
         if planted!(StretchLeftBehind) {
             return self.source.next_key();
         }
@@ -219,13 +235,9 @@ impl<C: Cursor> VisibleCursor<C> {
     /// From the source's entry on, the first that is visible.
     fn settle_forward(&mut self, times: &Shows<'_>) -> Result<()> {
         let (mut steps, mut hidden) = (0, 0);
+        self.asked = false;
         while let Some(entry) = self.source.entry() {
-            if self
-                .bounds
-                .upper
-                .as_deref()
-                .is_some_and(|upper| entry.key >= upper)
-            {
+            if self.is_past(entry.key) {
                 break;
             }
             if entry.seqno > self.snapshot {

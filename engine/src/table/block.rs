@@ -295,6 +295,10 @@ impl Block {
 
     /// The first entry from `index` on whose key is not that of the one before it, and where it is.
     pub(super) fn next_key(&self, index: usize) -> Option<(usize, Parts)> {
+        let next = self.place(index)?;
+        if next & SAME_KEY == 0 {
+            return Some((index, self.parts_at(next)?));
+        }
         let places = self.places().get(index..)?.iter();
         let mut places = places.filter_map(place_of).enumerate();
         let (further, place) = places.find(|(_, place)| place & SAME_KEY == 0)?;

@@ -250,15 +250,20 @@ impl Directory {
         Some(TenantId(u64::from_le_bytes(*self.0.get(start..)?.first_chunk()?)))
     }
 
-    /// The record of `tenant`, by binary search.
+    /// The record of `tenant`.
     pub(super) fn find(&self, tenant: TenantId) -> Option<Run> {
+        self.at(self.position(tenant)?)
+    }
+
+    /// Where that is, by binary search.
+    pub(super) fn position(&self, tenant: TenantId) -> Option<usize> {
         let (mut low, mut high) = (0, self.len());
         while low < high {
             let middle = low + (high - low) / 2;
             match self.tenant_at(middle)?.cmp(&tenant) {
                 std::cmp::Ordering::Less => low = middle + 1,
                 std::cmp::Ordering::Greater => high = middle,
-                std::cmp::Ordering::Equal => return self.at(middle),
+                std::cmp::Ordering::Equal => return Some(middle),
             }
         }
         None

@@ -4,11 +4,13 @@
 //! of a block loads the next one, through the cache; after a few blocks in a row it reads ahead, one
 //! file read for many blocks. A *sweep* (compaction) reads ahead at once and leaves the cache alone.
 //!
-//! Invariants: as in `read::cursor`; the head and block of the place are held, so that a step inside a
-//! block neither looks anything up nor fails; a tenant whose key is destroyed when the cursor is made
-//! reads as empty.
+//! A seek borrows the heads on its way down, as a get does; who goes over the end of a block holds on to them.
+//!
+//! Invariants: as in `read::cursor`; the block of the place is held, so that a step inside a block neither looks
+//! anything up nor fails; the key is asked for when something is decrypted for the first time (by a sweep, when it is
+//! made), and a tenant whose key is destroyed then has nothing more here.
 
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use super::block::{Block, Parts, Stretch, room};
@@ -34,8 +36,14 @@ const AHEAD_FIRST_BYTES: u64 = 16 << 10;
 pub(crate) struct TableCursor {
     table: Arc<Table>,
     /// None: the tenant has nothing here, or its key is destroyed.
-    source: Option<Source>,
+    run: Option<Run>,
+    /// Once it was needed.
+    key: Option<Arc<FileKey>>,
+    /// Whether heads are held from now on.
+    holds: bool,
+    /// The head of the run and that of a section, if they are held.
     top: Option<Arc<Head>>,
+    section: Option<(usize, Arc<Head>)>,
     place: Option<Place>,
     /// Blocks entered forwards, one after the other.
     streak: u32,
@@ -45,15 +53,9 @@ pub(crate) struct TableCursor {
     sweep: bool,
 }
 
-struct Source {
-    run: Run,
-    key: Arc<FileKey>,
-}
-
 /// Where the cursor is, with what that place needs in memory.
 struct Place {
     section: usize,
-    head: Arc<Head>,
     part: usize,
     block: Arc<Block>,
     index: usize,
@@ -74,6 +76,24 @@ impl Place {
     }
 }
 
+/// The head over some blocks.
+enum Under<'a> {
+    /// The run has no other.
+    Top(&'a Head),
+    Section(Held),
+}
+
+impl Deref for Under<'_> {
+    type Target = Head;
+
+    fn deref(&self) -> &Head {
+        match self {
+            Under::Top(head) => head,
+            Under::Section(head) => head,
+        }
+    }
+}
+
 /// Sealed bytes of the file from `start` on.
 struct Ahead {
     start: u64,
@@ -90,14 +110,19 @@ impl Ahead {
 
 impl TableCursor {
     pub(super) fn new(table: Arc<Table>, tenant: TenantId, sweep: bool) -> Result<TableCursor> {
-        let source = match table.find(tenant) {
-            Some(run) => table.key(&run)?.map(|key| Source { run, key }),
-            None => None,
-        };
+        let mut run = table.find(tenant);
+        let mut key = None;
+        if let Some(found) = run.filter(|_| sweep) {
+            key = table.key(&found)?;
+            run = run.filter(|_| key.is_some());
+        }
         Ok(TableCursor {
             table,
-            source,
+            run,
+            key,
+            holds: sweep,
             top: None,
+            section: None,
             place: None,
             streak: 0,
             settled: false,
@@ -111,20 +136,29 @@ impl TableCursor {
         self.place.is_some()
     }
 
-    fn reader(&self) -> Option<RunReader<'_>> {
-        let source = self.source.as_ref()?;
-        Some(RunReader::with_key(&self.table, source.run, source.key.clone()))
+    /// Reads with `read`, and keeps the key if it was needed.
+    fn read<R>(&mut self, read: impl FnOnce(&mut RunReader<'_>) -> Result<Option<R>>) -> Result<Option<R>> {
+        let Some(run) = self.run else { return Ok(None) };
+        let mut reader = RunReader::with_key(&self.table, run, self.key.take());
+        let outcome = read(&mut reader);
+        self.key = reader.into_key();
+        outcome
     }
 
-    /// The head of the run, loaded once and then held.
-    fn top(&mut self) -> Result<Option<Arc<Head>>> {
-        if self.top.is_none() {
-            self.top = match self.reader() {
-                Some(mut reader) => reader.top()?.map(Held::into_arc),
-                None => None,
-            };
+    /// The head of the run.
+    fn top(&mut self) -> Result<Option<Held>> {
+        if let Some(top) = &self.top {
+            return Ok(Some(Held::Own(top.clone())));
         }
-        Ok(self.top.clone())
+        let Some(top) = self.read(|reader| reader.top())? else {
+            return Ok(None);
+        };
+        if self.holds || top.is_own() {
+            let top = top.into_arc();
+            self.top = Some(top.clone());
+            return Ok(Some(Held::Own(top)));
+        }
+        Ok(Some(top))
     }
 
     fn sections(top: &Head) -> usize {
@@ -135,37 +169,43 @@ impl TableCursor {
     }
 
     /// The head of section `section`; None past the last.
-    fn head(&self, top: &Arc<Head>, section: usize) -> Result<Option<Arc<Head>>> {
-        if let Some(place) = self.place.as_ref().filter(|place| place.section == section) {
-            return Ok(Some(place.head.clone()));
-        }
-        match (top.index.level(), self.reader()) {
-            (Level::Blocks, _) if section == 0 => Ok(Some(top.clone())),
-            (Level::Sections, Some(mut reader)) => Ok(reader.section(top, section)?.map(Held::into_arc)),
-            _ => Ok(None),
+    fn head<'a>(&mut self, top: &'a Head, section: usize) -> Result<Option<Under<'a>>> {
+        match (top.index.level(), &self.section) {
+            (Level::Blocks, _) => Ok((section == 0).then_some(Under::Top(top))),
+            (Level::Sections, Some((at, head))) if *at == section => {
+                Ok(Some(Under::Section(Held::Own(head.clone()))))
+            }
+            (Level::Sections, _) => {
+                let Some(head) = self.read(|reader| reader.section(top, section))? else {
+                    return Ok(None);
+                };
+                if self.holds || head.is_own() {
+                    let head = head.into_arc();
+                    self.section = Some((section, head.clone()));
+                    return Ok(Some(Under::Section(Held::Own(head))));
+                }
+                Ok(Some(Under::Section(head)))
+            }
         }
     }
 
-    fn block(&mut self, head: &Arc<Head>, part: usize) -> Result<Option<Arc<Block>>> {
-        let here = |place: &&Place| place.part == part && Arc::ptr_eq(&place.head, head);
+    fn block(&mut self, head: &Head, section: usize, part: usize) -> Result<Option<Arc<Block>>> {
+        let here = |place: &&Place| place.part == part && place.section == section;
         if let Some(place) = self.place.as_ref().filter(here) {
             return Ok(Some(place.block.clone()));
+        }
+        let ahead_bytes = self.ahead_bytes();
+        if ahead_bytes == 0 {
+            if part < head.index.len() {
+                count(|counters| counters.blocks += 1);
+            }
+            return self.read(|reader| reader.block(head, part));
         }
         let Some(handle) = head.index.handle(part) else {
             return Ok(None);
         };
         count(|counters| counters.blocks += 1);
-        let ahead_bytes = self.ahead_bytes();
-        if ahead_bytes == 0 {
-            let Some(mut reader) = self.reader() else {
-                return Ok(None);
-            };
-            return reader.block(head, part);
-        }
-        let Some(reader) = self.reader() else {
-            return Ok(None);
-        };
-        if let Some(block) = reader.cached_block(head, part) {
+        if let Some(block) = self.read(|reader| Ok(reader.cached_block(head, part)))? {
             return Ok(Some(block));
         }
         let span = handle.offset..handle.offset.saturating_add(u64::from(handle.bytes));
@@ -191,9 +231,6 @@ impl TableCursor {
                 bytes,
             });
         }
-        let (Some(source), Some(reader)) = (&self.source, self.reader()) else {
-            return Ok(None);
-        };
         let sealed = alone.unwrap_or_else(|| {
             let ahead = self.ahead.as_ref().and_then(|ahead| ahead.slice(&span));
             let ahead = ahead.unwrap_or_default();
@@ -201,12 +238,17 @@ impl TableCursor {
             sealed.extend_from_slice(ahead);
             sealed
         });
-        let block = reader.decode(&source.key, head, part, sealed)?;
-        if self.sweep {
-            return Ok(Some(Arc::new(block)));
-        }
-        self.table.cache.count_read(bytes_read);
-        Ok(Some(reader.keep_if_asked_for_again(head, part, block)))
+        let sweep = self.sweep;
+        self.read(|reader| {
+            let Some(block) = reader.decode_block(head, part, sealed)? else {
+                return Ok(None);
+            };
+            if sweep {
+                return Ok(Some(Arc::new(block)));
+            }
+            reader.count_read(bytes_read);
+            Ok(Some(reader.keep_if_asked_for_again(head, part, block)))
+        })
     }
 
     /// How much to read for the next block; 0 for just that block.
@@ -222,11 +264,10 @@ impl TableCursor {
     }
 
     /// Takes the place of entry `index` of block `part` of section `section`.
-    fn settle(&mut self, section: usize, head: Arc<Head>, part: usize, block: Arc<Block>, index: usize) {
+    fn settle(&mut self, section: usize, part: usize, block: Arc<Block>, index: usize) {
         self.settled = true;
         self.place = block.parts(index).map(|parts| Place {
             section,
-            head,
             part,
             block,
             index,
@@ -238,8 +279,8 @@ impl TableCursor {
     fn enter_forward(&mut self, mut section: usize, mut part: usize) -> Result<()> {
         let Some(top) = self.top()? else { return Ok(()) };
         while let Some(head) = self.head(&top, section)? {
-            if let Some(block) = self.block(&head, part)? {
-                self.settle(section, head, part, block, 0);
+            if let Some(block) = self.block(&head, section, part)? {
+                self.settle(section, part, block, 0);
                 return Ok(());
             }
             (section, part) = (section + 1, 0);
@@ -256,9 +297,9 @@ impl TableCursor {
                 let Some(head) = self.head(&top, section)? else {
                     return Ok(());
                 };
-                if let Some(block) = self.block(&head, before)? {
+                if let Some(block) = self.block(&head, section, before)? {
                     let last = block.len() - 1;
-                    self.settle(section, head, before, block, last);
+                    self.settle(section, before, block, last);
                 }
                 return Ok(());
             }
@@ -266,7 +307,10 @@ impl TableCursor {
                 return Ok(());
             };
             section = before;
-            part = self.head(&top, section)?.map_or(0, |head| head.index.len());
+            part = match self.head(&top, section)? {
+                Some(head) => head.index.len(),
+                None => 0,
+            };
         }
     }
 
@@ -278,10 +322,10 @@ impl TableCursor {
         };
         while let Some(head) = self.head(&top, section)? {
             let mut part = head.index.find(key);
-            while let Some(block) = self.block(&head, part)? {
+            while let Some(block) = self.block(&head, section, part)? {
                 let index = block.lower_bound(key, seqno);
                 if index < block.len() {
-                    self.settle(section, head, part, block, index);
+                    self.settle(section, part, block, index);
                     return Ok(());
                 }
                 part += 1;
@@ -304,10 +348,10 @@ impl TableCursor {
             return Ok(());
         };
         let part = head.index.find(key);
-        if let Some(block) = self.block(&head, part)?
+        if let Some(block) = self.block(&head, section, part)?
             && let Some(index) = block.lower_bound(key, SeqNo::MAX).checked_sub(1)
         {
-            self.settle(section, head, part, block, index);
+            self.settle(section, part, block, index);
             return Ok(());
         }
         self.enter_backward(section, part)
@@ -353,6 +397,7 @@ impl TableCursor {
     /// Over the end of the block.
     fn leave_forward(&mut self, section: usize, part: usize) -> Result<()> {
         self.streak = self.streak.saturating_add(1);
+        self.holds = true;
         self.moved(|cursor| cursor.enter_forward(section, part + 1))
     }
 }
@@ -407,6 +452,7 @@ impl Cursor for TableCursor {
             return Ok(());
         }
         let (section, part) = (place.section, place.part);
+        self.holds = true;
         self.moved(|cursor| cursor.enter_backward(section, part))
     }
 
@@ -426,9 +472,9 @@ impl Cursor for TableCursor {
         })
     }
 
-    fn stretch(&mut self) -> Option<Stretch> {
+    fn stretch(&mut self, below: Option<&[u8]>, spare: &mut Option<Stretch>) -> Option<Stretch> {
         let place = self.place.as_ref()?;
-        Stretch::new(&place.block, place.index, place.parts)
+        Stretch::new(&place.block, place.index, place.parts, below, spare)
     }
 
     fn leave(&mut self, stretch: &Stretch) -> Result<()> {

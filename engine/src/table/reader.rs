@@ -52,8 +52,8 @@ pub(crate) struct Table {
     /// Of a table that has one tenant: all there is in the directory.
     only: Option<Run>,
     known: SeqNo,
-    /// To the only head of a table that has one tenant.
-    pub(super) top: Option<Shelf>,
+    /// To the topmost head of each tenant, as in the directory.
+    pub(super) top: Shelf,
     filter_seed: u64,
     /// Whether there are any, of whatever tenant.
     range_deletes: bool,
@@ -65,7 +65,7 @@ pub(crate) struct Table {
 impl Table {
     /// Opens the file that `meta` describes and checks length, header, footer, directory and digest.
     ///
-    /// No tenant's key is needed. Memory: 88 bytes a tenant. Errors: `Corruption` naming the file if
+    /// No tenant's key is needed. Memory: 96 bytes a tenant. Errors: `Corruption` naming the file if
     /// it is missing or anything differs; `Unsupported` if a newer version wrote it.
     pub(crate) fn open(
         io: &Io,
@@ -101,7 +101,7 @@ impl Table {
             io: io.clone(),
             path: path.to_path_buf(),
             file: sealed.file,
-            top: (meta.tenant_min == meta.tenant_max).then(|| Shelf::new(1)),
+            top: Shelf::new(directory.len()),
             filter_seed: filter::seed(&sealed.header.file_id),
             meta,
             header: sealed.header,
@@ -230,16 +230,16 @@ impl Table {
         &self.meta
     }
 
-    /// The head that readers find without asking the cache.
+    /// The first tenant's head that readers find without asking the cache.
     #[cfg(test)]
     pub(super) fn shown_top(&self) -> Option<Arc<Head>> {
-        self.top.as_ref()?.peek(0)
+        self.top.peek(0)
     }
 
-    /// Where it is shown, for a table of one tenant.
+    /// Where it is shown.
     #[cfg(test)]
     pub(super) fn top_shelf(&self) -> &Shelf {
-        self.top.as_ref().unwrap()
+        &self.top
     }
 
     /// Where the file is.
@@ -251,7 +251,7 @@ impl Table {
     /// Memory held outside the cache, in bytes.
     #[cfg(test)]
     pub(crate) fn memory(&self) -> usize {
-        self.directory.memory() + size_of::<Table>()
+        self.directory.memory() + self.top.len() * Shelf::PLACE_BYTES + size_of::<Table>()
     }
 
     /// The file is removed when the last handle to the table drops.
@@ -275,6 +275,14 @@ impl Table {
         match self.only {
             Some(only) => Some(only).filter(|run| run.tenant == tenant),
             None => self.directory.find(tenant),
+        }
+    }
+
+    /// Where on the shelf the topmost head of a tenant is that the table has.
+    pub(super) fn top_place(&self, tenant: TenantId) -> usize {
+        match self.only {
+            Some(_) => 0,
+            None => self.directory.position(tenant).unwrap_or(self.top.len()),
         }
     }
 

@@ -35,12 +35,13 @@ impl<'a> RunReader<'a> {
     }
 
     /// With a key that was fetched before.
-    pub(super) fn with_key(table: &'a Table, run: Run, key: Arc<FileKey>) -> RunReader<'a> {
-        RunReader {
-            table,
-            run,
-            key: Some(key),
-        }
+    pub(super) fn with_key(table: &'a Table, run: Run, key: Option<Arc<FileKey>>) -> RunReader<'a> {
+        RunReader { table, run, key }
+    }
+
+    /// The key, if it was needed.
+    pub(super) fn into_key(self) -> Option<Arc<FileKey>> {
+        self.key
     }
 
     fn key(&mut self) -> Result<Option<Arc<FileKey>>> {
@@ -52,7 +53,8 @@ impl<'a> RunReader<'a> {
 
     /// The head of the run: of its only section, or over its sections. None if the key is destroyed.
     pub(super) fn top(&mut self) -> Result<Option<Held>> {
-        if let Some(top) = self.table.top.as_ref().and_then(|shelf| shelf.get(0)) {
+        let place = self.table.top_place(self.run.tenant);
+        if let Some(top) = self.table.top.get(place) {
             return Ok(Some(top));
         }
         Ok(self.load_top()?.map(Held::Own))
@@ -68,8 +70,8 @@ impl<'a> RunReader<'a> {
             range_deletes,
             ..
         } = self.run;
-        let shown = self.table.top.as_ref().map(|shelf| (shelf, 0));
-        let loaded = self.head(start..head, filter_bytes, index_bytes, entries, None, shown)?;
+        let shown = (&self.table.top, self.table.top_place(self.run.tenant));
+        let loaded = self.head(start..head, filter_bytes, index_bytes, entries, None, Some(shown))?;
         match &loaded {
             Some(top) if top.index.level() == Level::Sections && filter_bytes != 0 => {
                 Err(self
@@ -251,6 +253,23 @@ impl<'a> RunReader<'a> {
         let end = handle.offset.saturating_add(u64::from(handle.bytes));
         self.table.cache.count_read(u64::from(handle.bytes));
         self.table.read_with_room(&(handle.offset..end), room)
+    }
+
+    /// Block `index` of the section under `head`, out of its sealed bytes: as [`decode`](RunReader::decode); None if the
+    /// key is destroyed.
+    pub(super) fn decode_block(
+        &mut self,
+        head: &Head,
+        index: usize,
+        sealed: Vec<u8>,
+    ) -> Result<Option<Block>> {
+        let Some(key) = self.key()? else { return Ok(None) };
+        self.decode(&key, head, index, sealed).map(Some)
+    }
+
+    /// Counts bytes that were read for a block which the cache did not have.
+    pub(super) fn count_read(&self, bytes: u64) {
+        self.table.cache.count_read(bytes);
     }
 
     /// Whether a block that is not in the cache is worth a place there.

@@ -114,6 +114,10 @@ impl Place {
 }
 
 impl Held {
+    pub(super) fn is_own(&self) -> bool {
+        matches!(self, Held::Own(_))
+    }
+
     /// Counted, to be kept for longer than a moment.
     pub(super) fn into_arc(self) -> Arc<Head> {
         match self {

@@ -116,7 +116,7 @@ impl Table {
         let Some(key) = self.key(&run)? else {
             return Ok(None);
         };
-        let mut reader = RunReader::with_key(self, run, key.clone());
+        let mut reader = RunReader::with_key(self, run, Some(key.clone()));
         let Some(top) = reader.top()?.map(Held::into_arc) else {
             return Ok(None);
         };

@@ -91,7 +91,7 @@ pub fn finder(bug: Bug) -> Finder {
         Bug::KeyspaceDropNotSynced => Part("delete keyspaces, buffered: crash", 2000),
         Bug::MemtableAnswerUnchecked => Part("write: crash", 500),
         Bug::DeleteSkippedAlone => Part("write: crash", 500),
-        Bug::LeadTakesEqualKeys => Part("write: crash", 500),
+        Bug::MergeLeavesKeyInOne | Bug::NewestInItsSource => Seeds("engine", 100),
         Bug::StretchTakesEqualKeys | Bug::StretchShowsOldVersions | Bug::StretchLeftBehind => {
             Seeds("engine", 100)
         }

@@ -7,13 +7,15 @@
 //! Invariants: `at` is before `end`, and `end` in the block; between them no other source has an entry. `parts` are
 //! of the entry that was shown last, which `at` is on unless a step found none after it.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
-use super::{Block, Parts, SAME_KEY};
+use super::{Block, PLACE_BYTES, Parts, SAME_KEY};
 use crate::expiry::Shows;
 use crate::hooks::{planted, rare};
 use crate::operation::count;
 use crate::read::cursor::{Entry, EntryRef};
+use crate::read::digits::{self, eight};
 use crate::types::SeqNo;
 
 /// The rest of a block, from the entry that the cursor stood on.
@@ -30,36 +32,42 @@ pub(crate) struct Stretch {
 }
 
 impl Stretch {
-    /// From entry `at`, which has `parts`, to the end of the block; None if there is nothing after it.
-    pub(in crate::table) fn new(block: &Arc<Block>, at: usize, parts: Parts) -> Option<Stretch> {
-        (at + 1 < block.len()).then(|| Stretch {
+    /// From entry `at`, which has `parts`, to the end of the block, or as far as keys are below `below`; None if there
+    /// is nothing after it. One that was left, `spare`, is made use of if it is of the same block.
+    pub(in crate::table) fn new(
+        block: &Arc<Block>,
+        at: usize,
+        parts: Parts,
+        below: Option<&[u8]>,
+        spare: &mut Option<Stretch>,
+    ) -> Option<Stretch> {
+        let end = below.map_or(block.len(), |below| block.end_below(at, below));
+        if at + 1 >= end {
+            return None;
+        }
+        if let Some(mut spare) = spare.take_if(|spare| Arc::ptr_eq(&spare.block, block)) {
+            (spare.from, spare.at, spare.end) = (at, at, end);
+            (spare.parts, spare.done) = (parts, true);
+            return Some(spare);
+        }
+        Some(Stretch {
             block: block.clone(),
             from: at,
             hidden: 0,
             at,
-            end: block.len(),
+            end,
             parts,
             done: true,
         })
     }
 
-    /// Entries after the one that it is on.
-    pub(crate) fn len(&self) -> usize {
-        self.end - self.at - 1
-    }
-
-    /// Without the entries that are not below `key`; but for the one it is on.
-    #[must_use]
-    pub(crate) fn below(mut self, key: &[u8]) -> Stretch {
-        let last = self.end - 1;
-        if self.block.key(last) >= key {
-            rare!(StretchCut);
-            self.end = self
-                .block
-                .lower_bound(key, SeqNo::MAX)
-                .clamp(self.at + 1, self.end);
-        }
-        self
+    /// The reader has left it.
+    pub(crate) fn is_left(&mut self) {
+        count(|counters| {
+            counters.entries += (self.at - self.from) as u64;
+            counters.hidden += self.hidden as u64;
+        });
+        (self.from, self.hidden) = (self.at, 0);
     }
 
     /// To the next key of which who reads at `snapshot` sees a version, and to that. False if there is none: then it
@@ -117,9 +125,30 @@ impl Stretch {
 impl Drop for Stretch {
     #[inline]
     fn drop(&mut self) {
-        count(|counters| {
-            counters.entries += (self.at - self.from) as u64;
-            counters.hidden += self.hidden as u64;
-        });
+        self.is_left();
+    }
+}
+
+impl Block {
+    /// Where the entries behind entry `at` end whose keys are below `key`. Looks at the digits of those that are, one
+    /// after the other: who asks goes over them next, and mostly there are few.
+    fn end_below(&self, at: usize, key: &[u8]) -> usize {
+        let own = self.key(at);
+        match digits::beside(key, own.get(..self.skip).unwrap_or_default()) {
+            Ordering::Less => return at + 1,
+            Ordering::Greater => return self.len(),
+            Ordering::Equal => {}
+        }
+        let wanted = eight(key, self.skip);
+        let places = self.places().get(at + 1..).unwrap_or_default();
+        let is_below = |place: &&[u8; PLACE_BYTES]| digits::number(place) < wanted;
+        let end = at + 1 + places.iter().take_while(is_below).count();
+        if end < self.len() {
+            rare!(StretchCut);
+            if self.key(end) < key {
+                return self.lower_bound(key, SeqNo::MAX).max(at + 1);
+            }
+        }
+        end
     }
 }
