@@ -6,6 +6,7 @@
 //! case      that list, and its text
 //! knobs     limits drawn per seed
 //! run       does a case, judges every answer
+//! power     ends the engine, by force or not, and opens it again
 //! reads     gets, ranges, snapshots against the model
 //! expiry    values that expire, and what becomes of them
 //! retention keyspaces that keep their entries so long
@@ -31,6 +32,7 @@ mod expiry;
 mod faults;
 mod generate;
 mod knobs;
+mod power;
 mod quota;
 mod ranges;
 mod reads;
