@@ -26,7 +26,7 @@ use crate::inner::{CommitState, Inner, Mode};
 use crate::operation::{OpCounters, timed};
 use crate::options::BATCH_BYTES_MAX;
 use crate::types::{Durability, Lsn, Position, SeqNo, TenantId};
-use crate::wal::format::{Op, parse_ops};
+use crate::wal::format::{OP_HEAD_BYTES_MAX, Op, parse_ops};
 
 impl CommitState {
     /// How far the log is in memtables: on a standby, what came and is not applied may wait for keys.
@@ -243,7 +243,16 @@ pub(crate) fn parsed(plain: &Bytes, ops: u32) -> Result<Vec<Op>> {
         .ok_or_else(|| Error::new(ErrorKind::Invalid, "the batch does not encode its operations"))
 }
 
+/// Of an operation's cost what is neither key nor value: no less than the log puts in front of them.
+const OP_COST_BYTES: usize = 16;
+const _: () = assert!(
+    OP_HEAD_BYTES_MAX + 4 <= OP_COST_BYTES,
+    "a batch with room fits in a record"
+);
+
 /// Counts toward [`BATCH_BYTES_MAX`](crate::BATCH_BYTES_MAX): the operation and its framing.
 pub(crate) fn op_cost(key: &[u8], value: &[u8]) -> usize {
-    key.len().saturating_add(value.len()).saturating_add(16)
+    key.len()
+        .saturating_add(value.len())
+        .saturating_add(OP_COST_BYTES)
 }

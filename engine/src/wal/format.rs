@@ -23,10 +23,10 @@
 //!      -     -  sealed operations: nonce 12, ciphertext, tag 16
 //!
 //! operation (inside the seal)
-//!      0     1  kind      1 put, 2 delete, 3 put that expires, 4 dated put, 5 range delete
-//!      1     2  key length (tree key: keyspace id, big-endian, then the user's key)
-//!      3     4  value length, 0 for delete, 8 and more for a put that expires, 16 for a dated one
-//!      7     -  tree key, value (of a put that expires: the moment, then the user's value; of a dated one: the
+//!      0     -  varint: value length << 3 | kind. Kinds: 1 put, 2 delete, 3 put that expires, 4 dated put, 5 range
+//!               delete; the length is 0 for a delete, 8 and more for a put that expires, 16 for a dated one
+//!      -     -  varint: key length (tree key: keyspace id, big-endian, then the user's key)
+//!      -     -  tree key, value (of a put that expires: the moment, then the user's value; of a dated one: the
 //!               moment of writing, the one at which it expires or all ones, then the user's value)
 //! ```
 //!
@@ -54,8 +54,8 @@ use crate::codec::{Reader, push_varint};
 use crate::error::Result as EngineResult;
 use crate::expiry::{DATE_BYTES, STAMP_BYTES};
 use crate::io::Io;
-use crate::options::BATCH_BYTES_MAX;
-use crate::range_delete::is_range;
+use crate::options::{BATCH_BYTES_MAX, KEY_BYTES_MAX};
+use crate::range_delete::{BOUND_BYTES_MAX, is_range};
 use crate::read::cursor::EntryKind;
 use crate::seal::{Aad, ChainKey, FileHeader, FileKind, Piece, SEAL_OVERHEAD, TAG_BYTES, same_chain};
 use crate::types::{Chain, DekVersion, Epoch, Lsn, SeqNo, TenantId};
@@ -69,9 +69,17 @@ pub(crate) const CHAIN_AT: usize = 16;
 const AFTER_CHAIN: usize = 32;
 /// The latest moment that a record can name: in the year 10889.
 const TIME_MS_MAX: u64 = (1 << 48) - 1;
-pub(crate) const OP_HEADER_BYTES: usize = 7;
+/// What stands in front of an operation's tree key: varints of up to 5 bytes and of up to 3.
+pub(crate) const OP_HEAD_BYTES_MAX: usize = 8;
+const _: () = assert!(BATCH_BYTES_MAX <= (u32::MAX >> KIND_BITS) as usize && BOUND_BYTES_MAX < 1 << 21);
+/// Two varints of one byte, and a keyspace.
+const OP_BYTES_MIN: usize = 6;
+/// Of an operation's first varint, below the length.
+const KIND_BITS: u32 = 3;
+const KIND_MASK: u32 = (1 << KIND_BITS) - 1;
 /// The kind of an operation that is no kind of entry.
 const DELETE_RANGE: u8 = 5;
+const _: () = assert!(DELETE_RANGE as u32 <= KIND_MASK && EntryKind::Separated as u32 <= KIND_MASK);
 /// A full batch and its frames; anything longer is damage and is not allocated for.
 pub(crate) const RECORD_BYTES_MAX: usize = BATCH_BYTES_MAX + 4096;
 
@@ -397,10 +405,7 @@ pub(crate) fn push_op(kind: EntryKind, keyspace: [u8; 4], key: &[u8], value: &[u
 
 /// The same of a range delete; both ends are tree keys.
 pub(crate) fn push_range_delete(start: &[u8], end: &[u8], out: &mut Vec<u8>) {
-    out.reserve(OP_HEADER_BYTES + start.len() + end.len());
-    out.push(DELETE_RANGE);
-    out.extend_from_slice(&(start.len() as u16).to_le_bytes());
-    out.extend_from_slice(&(end.len() as u32).to_le_bytes());
+    push_op_head(DELETE_RANGE, start.len(), end.len(), out);
     out.extend_from_slice(start);
     out.extend_from_slice(end);
 }
@@ -434,13 +439,17 @@ pub(crate) fn push_dated(
 
 fn push_parts(kind: EntryKind, keyspace: [u8; 4], key: &[u8], value: [&[u8]; 2], out: &mut Vec<u8>) {
     let value_len = value.iter().map(|part| part.len()).sum::<usize>();
-    out.reserve(OP_HEADER_BYTES + 4 + key.len() + value_len);
-    out.push(kind as u8);
-    out.extend_from_slice(&((4 + key.len()) as u16).to_le_bytes());
-    out.extend_from_slice(&(value_len as u32).to_le_bytes());
+    push_op_head(kind as u8, 4 + key.len(), value_len, out);
     out.extend_from_slice(&keyspace);
     out.extend_from_slice(key);
     value.iter().for_each(|part| out.extend_from_slice(part));
+}
+
+/// Makes room for the whole operation, and appends what stands in front of its key.
+fn push_op_head(kind: u8, key_len: usize, value_len: usize, out: &mut Vec<u8>) {
+    out.reserve(OP_HEAD_BYTES_MAX + key_len + value_len);
+    push_varint((value_len as u64) << KIND_BITS | u64::from(kind), out);
+    push_varint(key_len as u64, out);
 }
 
 /// What an operation does.
@@ -470,6 +479,14 @@ impl OpKind {
             OpKind::DeleteRange => 0,
         }
     }
+
+    /// Longest tree key.
+    fn key_bytes_max(self) -> usize {
+        match self {
+            OpKind::Entry(_) => 4 + KEY_BYTES_MAX,
+            OpKind::DeleteRange => BOUND_BYTES_MAX,
+        }
+    }
 }
 
 /// One operation of an opened section: slices of the section's bytes, not copies.
@@ -482,13 +499,14 @@ pub(crate) struct Op {
 /// The operations of an opened section; None if they do not parse or are not `count`.
 pub(crate) fn parse_ops(plain: &Bytes, count: u32) -> Option<Vec<Op>> {
     // A count may lie; the bytes at hand bound what is reserved.
-    let mut ops = Vec::with_capacity((count as usize).min(plain.len() / OP_HEADER_BYTES));
+    let mut ops = Vec::with_capacity((count as usize).min(plain.len() / OP_BYTES_MIN));
     let mut r = Reader::new(plain);
     while r.remaining() > 0 {
-        let kind = OpKind::from_byte(r.u8()?)?;
-        let key_len = r.u16()? as usize;
-        let value_len = r.u32()? as usize;
-        if key_len < 4 || value_len < kind.stamp_bytes() {
+        let head = r.varint_u32()?;
+        let kind = OpKind::from_byte((head & KIND_MASK) as u8)?;
+        let value_len = (head >> KIND_BITS) as usize;
+        let key_len = r.varint_u32()? as usize;
+        if !(4..=kind.key_bytes_max()).contains(&key_len) || value_len < kind.stamp_bytes() {
             return None;
         }
         let key = plain.slice_ref(r.take(key_len)?);
