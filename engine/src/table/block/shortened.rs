@@ -45,14 +45,14 @@ pub(super) fn written_out(mut fields: Fields<'_>, count: u32, key_bytes: u32) ->
         if keys > key_bytes {
             return Err(Malformed("keys of the stated length"));
         }
-        push_varint(key.len() as u64, &mut out);
-        out.extend_from_slice(&key);
         push_varint(varint(&mut fields).ok_or(short)?, &mut out);
         let tag = varint(&mut fields).ok_or(short)?;
         let (len, kind) = (tag >> SHORT_KIND_BITS, tag & ((1 << SHORT_KIND_BITS) - 1));
         let value = usize::try_from(len).ok().and_then(|len| fields.take(len));
         let value = value.ok_or(short)?;
         push_varint(len << KIND_BITS | kind, &mut out);
+        push_varint(key.len() as u64, &mut out);
+        out.extend_from_slice(&key);
         out.extend_from_slice(value);
     }
     if !fields.0.is_empty() {

@@ -56,7 +56,20 @@ pub(super) fn number_at(bytes: &[u8], at: usize) -> (u64, usize) {
     (word, at + (ends.trailing_zeros() as usize + 1) / 8)
 }
 
-/// The same where there are no eight bytes, or not enough.
+/// Where what follows two varints at `at` of `bytes` begins.
+#[inline(always)]
+pub(super) fn behind_two(bytes: &[u8], at: usize) -> usize {
+    if let Some(word) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
+        let ends = !u64::from_le_bytes(*word) & 0x8080_8080_8080_8080;
+        let second = ends & ends.wrapping_sub(1);
+        if second != 0 {
+            return at + (second.trailing_zeros() as usize + 1) / 8;
+        }
+    }
+    number_at(bytes, number_at(bytes, at).1).1
+}
+
+/// [`number_at`] where there are no eight bytes, or not enough.
 #[cold]
 #[inline(never)]
 fn long(bytes: &[u8], at: usize) -> (u64, usize) {
@@ -86,6 +99,7 @@ mod tests {
             bytes.extend((0..random.below(12)).map(|_| [0, 0x7f, 0x80, 0xff][random.below(4) as usize]));
             assert_eq!(number_at(&bytes, start), (value, end), "{bytes:x?}");
             assert_eq!(varint(&mut Fields(&bytes[start..])), Some(value));
+            assert_eq!(behind_two(&bytes, start), number_at(&bytes, end).1, "{bytes:x?}");
         }
     }
 

@@ -21,23 +21,23 @@ fn block_is_as_specified() {
     let expected = concat!(
         "02",       // codec
         "04000000", // entries
+        "ac02",     // seqno 300
+        "19",       // 3 << 3 | put
         "09",
         "000000016170706c65",
-        "ac02", // seqno 300
-        "19",   // 3 << 3 | put
         "726564",
-        "09",
-        "000000016170706c65",
         "02",
         "01",
-        "0b",
-        "0000000161707269636f74",
+        "09",
+        "000000016170706c65",
         "07",
         "02", // delete
-        "0c",
-        "0000000161707269636f7473",
+        "0b",
+        "0000000161707269636f74",
         "01",
         "4b", // 9 << 3 | put that expires
+        "0c",
+        "0000000161707269636f7473",
         "0302000000000000",
         "78",
     );
@@ -56,10 +56,10 @@ fn dated_entry_of_a_block_has_two_moments() {
     block.add(dated(b"\0\0\0\x01d", 9, b"x", (0x0203, u64::MAX)).view());
     let expected = concat!(
         "0201000000", // codec, 1 entry
-        "05",
-        "0000000164",
         "09",
         "8c01", // 17 << 3 | dated put
+        "05",
+        "0000000164",
         "0302000000000000",
         "ffffffffffffffff",
         "78",
@@ -67,6 +67,33 @@ fn dated_entry_of_a_block_has_two_moments() {
     assert_eq!(hex::encode(block.finish()), expected);
     let read = Block::decode_plain(&hex::decode(expected).unwrap()).unwrap();
     assert_eq!(read.entry(0).unwrap().kind, EntryKind::Dated);
+}
+
+#[test]
+fn entries_come_back_whatever_the_lengths_of_their_numbers() {
+    // One, two, three bytes and more; and the longest there is.
+    let numbers = [0, 127, 128, 1 << 14, 1 << 21, 1 << 40, u64::MAX];
+    let (values, keys) = ([0, 15, 16, 2047, 2048, 300_000], [1, 127, 128, 16_388]);
+    let mut entries = Vec::new();
+    for key in keys {
+        for value in values {
+            // Of one key, the newest first.
+            let name = [vec![b'k'; key - 1], vec![entries.len() as u8 + 1]].concat();
+            let versions = numbers.iter().rev();
+            entries.extend(versions.map(|seqno| put(&name, *seqno, &vec![7; value])));
+        }
+    }
+    entries.sort_by(|a, b| a.key.cmp(&b.key).then(b.seqno.cmp(&a.seqno)));
+    for some in [&entries[..], &entries[..1], &entries[3..4]] {
+        let mut block = BlockBuilder::new(Compression::None);
+        some.iter().for_each(|entry| block.add(entry.view()));
+        let read = Block::decode_plain(block.finish()).unwrap();
+        for (index, entry) in some.iter().enumerate() {
+            assert_eq!(read.entry(index).as_ref(), Some(entry), "{index}");
+            assert_eq!(read.key(index), entry.key, "{index}");
+            assert_eq!(read.lower_bound(&entry.key, entry.seqno), index);
+        }
+    }
 }
 
 /// How it is packed is free; what it unpacks to is not.
@@ -77,14 +104,14 @@ fn compressed_block_is_as_specified() {
         "02000000",       // entries
         "38000000",       // 56 bytes of entries
         "cf",             // 12 literals, then a match of 15 or more
-        "06000000016b31", // 6 bytes of key: keyspace 1, "k1"
         "018902",         // seqno 1; tag: 33 << 3 | put
+        "06000000016b31", // 6 bytes of key: keyspace 1, "k1"
         "6161",           // "aa"
         "0100",           // the match is one byte back
         "0c",             // and has 4 + 15 + 12 bytes
         "d0",             // 13 literals, the last
-        "06000000016b32", // keyspace 1, "k2"
         "0221",           // seqno 2; tag: 4 << 3 | put
+        "06000000016b32", // keyspace 1, "k2"
         "62626262",
     );
     let block = Block::decode_plain(&hex::decode(packed).unwrap()).unwrap();
