@@ -233,7 +233,11 @@ impl Keystore {
             }
             // And the log's name, before a base of a final name names it.
             if log.is_some() || !head.is_empty() {
-                durable::sync_dir(&self.io, &self.dir).map_err(Failure::Final)?;
+                let kind = match head.is_empty() {
+                    true => harmless_if_full,
+                    false => Failure::Final,
+                };
+                durable::sync_dir(&self.io, &self.dir).map_err(kind)?;
             }
             file.write_all_at(chunks, head.len() as u64)
                 .map_err(|e| Failure::Harmless(Error::io("writing", &tmp, e)))?;

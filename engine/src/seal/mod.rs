@@ -49,6 +49,8 @@ use null::Null as PieceAead;
 #[cfg(any(test, feature = "sim"))]
 pub use recorder::recorder_pairs;
 pub(crate) use secret::Dek;
+#[cfg(all(test, target_os = "linux"))]
+pub(crate) use secret::flags_of_mapping;
 
 /// What sealing adds to a plaintext: nonce and tag.
 pub(crate) const SEAL_OVERHEAD: usize = NONCE_BYTES + TAG_BYTES;

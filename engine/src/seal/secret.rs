@@ -160,6 +160,28 @@ fn heap(len: usize) -> NonNull<u8> {
     NonNull::from(Box::leak(vec![0u8; len].into_boxed_slice())).cast()
 }
 
+/// What the kernel says of the mapping that holds `address`; None where it does not tell.
+#[cfg(all(test, target_os = "linux"))]
+pub(crate) fn flags_of_mapping(address: usize) -> Option<String> {
+    #[expect(clippy::disallowed_methods, reason = "asks the kernel about this process")]
+    let smaps = std::fs::read("/proc/self/smaps").ok()?;
+    let smaps = String::from_utf8_lossy(&smaps);
+    let mut inside = false;
+    for line in smaps.lines() {
+        let range = line.split(' ').next().unwrap_or("");
+        if let Some((from, to)) = range.split_once('-') {
+            let parse = |s| usize::from_str_radix(s, 16);
+            if let (Ok(from), Ok(to)) = (parse(from), parse(to)) {
+                inside = (from..to).contains(&address);
+            }
+        }
+        if inside && line.starts_with("VmFlags:") {
+            return Some(line.to_string());
+        }
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -207,23 +229,8 @@ mod tests {
     fn slots_are_mapped_out_of_core_dumps() {
         let dek = Dek::from_bytes(&[1; 32]);
         let address = dek.0.0.as_ptr() as usize;
-        #[expect(clippy::disallowed_methods, reason = "asks the kernel about this process")]
-        let smaps = std::fs::read("/proc/self/smaps").unwrap();
-        let smaps = String::from_utf8_lossy(&smaps);
-        let mut inside = false;
-        for line in smaps.lines() {
-            let range = line.split(' ').next().unwrap_or("");
-            if let Some((from, to)) = range.split_once('-') {
-                let parse = |s| usize::from_str_radix(s, 16);
-                if let (Ok(from), Ok(to)) = (parse(from), parse(to)) {
-                    inside = (from..to).contains(&address);
-                }
-            }
-            if inside && line.starts_with("VmFlags:") {
-                assert!(line.contains(" dd"), "{line}");
-                return;
-            }
+        if let Some(flags) = flags_of_mapping(address) {
+            assert!(flags.contains(" dd"), "{flags}");
         }
-        // No smaps in this sandbox: nothing to check.
     }
 }
