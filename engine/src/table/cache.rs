@@ -8,8 +8,8 @@
 //! Invariant: a piece heavier than a quarter of a shard is not kept, so that one large value cannot
 //! empty the cache.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use quick_cache::sync::Cache;
@@ -42,24 +42,35 @@ pub(super) struct Head {
 
 /// Shortcuts to the parts of an index.
 enum Parts {
-    Blocks(Box<[Slot<Block>]>),
+    /// Made for the first block that is found in the cache or kept there: to let go of a slot takes a look at what every
+    /// thread borrows, and heads that only filters or compactions asked need none.
+    Blocks(OnceLock<Box<[Slot<Block>]>>),
     Sections(Shelf),
 }
 
 impl Head {
     pub(super) fn new(index: Index, filter: Option<Filter>) -> Head {
         let parts = match index.level() {
-            Level::Blocks => Parts::Blocks((0..index.len()).map(|_| Slot::empty()).collect()),
+            Level::Blocks => Parts::Blocks(OnceLock::new()),
             Level::Sections => Parts::Sections(Shelf::new(index.len())),
         };
         Head { index, filter, parts }
     }
 
-    /// The shortcut to block `part`; None past the last, and over sections.
-    pub(super) fn block(&self, part: usize) -> Option<&Slot<Block>> {
+    /// Block `part`, by its shortcut.
+    pub(super) fn block(&self, part: usize) -> Option<Arc<Block>> {
         match &self.parts {
-            Parts::Blocks(slots) => slots.get(part),
+            Parts::Blocks(slots) => slots.get()?.get(part)?.get(),
             Parts::Sections(_) => None,
+        }
+    }
+
+    /// Has block `part` found by a shortcut from now on.
+    pub(super) fn remember(&self, part: usize, block: &Arc<Block>) {
+        let Parts::Blocks(slots) = &self.parts else { return };
+        let slots = slots.get_or_init(|| (0..self.index.len()).map(|_| Slot::empty()).collect());
+        if let Some(slot) = slots.get(part) {
+            slot.set(block);
         }
     }
 
@@ -73,7 +84,8 @@ impl Head {
 
     fn memory(&self) -> usize {
         let parts = match &self.parts {
-            Parts::Blocks(slots) => slots.len() * Slot::<Block>::BYTES,
+            // Whether they are made or not: what it weighs stays.
+            Parts::Blocks(_) => self.index.len() * Slot::<Block>::BYTES,
             Parts::Sections(shelf) => shelf.len() * Shelf::PLACE_BYTES,
         };
         self.index.memory() + self.filter.as_ref().map_or(0, Filter::memory) + parts

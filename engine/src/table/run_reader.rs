@@ -290,13 +290,12 @@ impl<'a> RunReader<'a> {
 
     /// Block `index` of the section under `head`, if the cache has it.
     pub(super) fn cached_block(&self, head: &Head, index: usize) -> Option<Arc<Block>> {
-        let slot = head.block(index)?;
-        if let Some(block) = slot.get() {
+        if let Some(block) = head.block(index) {
             return Some(block);
         }
         let offset = head.index.handle(index)?.offset;
         let block = self.table.cache.block(self.table.meta.number, offset)?;
-        slot.set(&block);
+        head.remember(index, &block);
         Some(block)
     }
 
@@ -346,9 +345,7 @@ impl<'a> RunReader<'a> {
         let cache = &self.table.cache;
         let block = Arc::new(block.kept_in(&cache.memory));
         cache.keep_block(self.table.meta.number, handle.offset, self.run.tenant, &block);
-        if let Some(slot) = head.block(index) {
-            slot.set(&block);
-        }
+        head.remember(index, &block);
         self.forget_if_dead(handle.offset);
         block
     }
