@@ -56,6 +56,12 @@ impl Item {
         self.body.get(..self.key_len as usize).unwrap_or_default()
     }
 
+    /// A byte of either end of what it has in the chunk.
+    pub(super) fn ends(&self) -> (u8, u8) {
+        let of = |byte: Option<&u8>| byte.copied().unwrap_or_default();
+        (of(self.body.first()), of(self.body.last()))
+    }
+
     pub(super) fn value(&self) -> Bytes {
         match &self.large {
             Some(value) => Bytes::clone(value),
