@@ -2,7 +2,7 @@
 //!
 //! [`picker`] decides what to do from a [`picker::Shape`], [`job`] does it, in [`parts`] that cores share where there
 //! are several, [`retention`] decides which versions survive, [`apart`] where values go; deciding is pure. [`range_deletes`]
-//! carries those through. Nothing here changes the database: a job writes and
+//! carries those through. [`warm`] has the cache follow. Nothing here changes the database: a job writes and
 //! syncs tables and returns an [`Edit`](crate::version::Edit), which
 //! [`VersionSet::log_and_apply`](crate::version::VersionSet::log_and_apply) makes count.
 //!
@@ -20,6 +20,7 @@ pub(crate) mod retention;
 pub(crate) mod survey;
 #[cfg(test)]
 mod tests;
+pub(crate) mod warm;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -91,6 +91,10 @@ crate::named_states! {
         CompactionFoundDiskFull,
         /// tables that were complete were removed because their job failed
         FinishedTablesRemoved,
+        /// blocks of a new table came into the cache, since the tables before it had theirs there
+        CacheCarriedOver,
+        /// the cache let go of pieces of tables that were replaced
+        CacheLetGoOfReplaced,
         /// a table was cut between tenants
         CutBetweenTenants,
         /// a table was cut inside a tenant

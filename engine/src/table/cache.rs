@@ -65,6 +65,17 @@ impl Head {
         }
     }
 
+    /// Whether block `part` has a shortcut to it, and somebody has it.
+    pub(super) fn has_at_hand(&self, part: usize) -> bool {
+        match &self.parts {
+            Parts::Blocks(slots) => {
+                let slot = slots.get().and_then(|slots| slots.get(part));
+                slot.is_some_and(Slot::is_filled)
+            }
+            Parts::Sections(_) => false,
+        }
+    }
+
     /// Has block `part` found by a shortcut from now on.
     pub(super) fn remember(&self, part: usize, block: &Arc<Block>) {
         let Parts::Blocks(slots) = &self.parts else { return };
@@ -276,6 +287,22 @@ impl BlockCache {
     pub(super) fn head(&self, file: u64, offset: u64) -> Option<Arc<KeptHead>> {
         match self.pieces.as_ref()?.get(&place(file, offset))?.piece {
             Piece::Head(kept) => Some(kept),
+            Piece::Block(_) | Piece::Value(_) => None,
+        }
+    }
+
+    /// A block, without counting as a use.
+    pub(super) fn peek_block(&self, file: u64, offset: u64) -> Option<Arc<Block>> {
+        match self.pieces.as_ref()?.peek(&place(file, offset))?.piece {
+            Piece::Block(block) => Some(block),
+            Piece::Head(..) | Piece::Value(_) => None,
+        }
+    }
+
+    /// The same of a head.
+    pub(super) fn peek_head(&self, file: u64, offset: u64) -> Option<Arc<Head>> {
+        match self.pieces.as_ref()?.peek(&place(file, offset))?.piece {
+            Piece::Head(kept) => Some(kept.head.clone()),
             Piece::Block(_) | Piece::Value(_) => None,
         }
     }

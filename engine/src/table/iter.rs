@@ -2,7 +2,7 @@
 //!
 //! Its place is (section, block, entry); a run with one section has section 0 only. Going over the end
 //! of a block loads the next one, through the cache; after a few blocks in a row it reads ahead, one
-//! file read for many blocks. A *sweep* (compaction) reads ahead at once and leaves the cache alone.
+//! file read for many blocks. A *sweep* (compaction) reads ahead at once and leaves the blocks in the cache as they are.
 //!
 //! A seek borrows the heads on its way down, as a get does; who goes over the end of a block holds on to them.
 //!
@@ -205,8 +205,15 @@ impl TableCursor {
             return Ok(None);
         };
         count(|counters| counters.blocks += 1);
-        if let Some(block) = self.read(|reader| Ok(reader.cached_block(head, part)))? {
-            return Ok(Some(block));
+        let cached = match self.sweep {
+            true => self
+                .table
+                .cache
+                .peek_block(self.table.meta().number, handle.offset),
+            false => self.read(|reader| Ok(reader.cached_block(head, part)))?,
+        };
+        if cached.is_some() {
+            return Ok(cached);
         }
         let span = handle.offset..handle.offset.saturating_add(u64::from(handle.bytes));
         let held = self

@@ -2,7 +2,7 @@
 //!
 //! `builder` writes a table, `reader` opens it and finds single keys, by way of `run_reader`; `iter` walks one tenant's
 //! entries; `range_deletes` are those of a run; `block`, `index`, `filter` and `format` are the parts, `compress`
-//! makes blocks smaller, `cache` keeps the decrypted ones, `shown` and `slot` are shortcuts to them. `values` are the
+//! makes blocks smaller, `cache` keeps the decrypted ones, `shown` and `slot` are shortcuts to them, `warm` hands them on to tables that come after. `values` are the
 //! files of values that stand apart; `out_file` and
 //! `sealed_file` are what they have in common with tables.
 //!
@@ -39,6 +39,7 @@ pub(crate) mod values;
 #[cfg(not(any(test, feature = "sim")))]
 mod values;
 mod verify;
+mod warm;
 
 pub(crate) use block::Stretch;
 pub(crate) use builder::TableBuilder;

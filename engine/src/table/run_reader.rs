@@ -337,15 +337,41 @@ impl<'a> RunReader<'a> {
         }
     }
 
+    /// Brings block `index` of the section under `head` into the cache, as one that was asked for there; false if it is there,
+    /// and if the key is destroyed. It has no shortcut before a reader finds it.
+    pub(super) fn take_in(&mut self, head: &Head, index: usize) -> Result<bool> {
+        let Some((key, handle)) = self.needed(head, index)? else {
+            return Ok(false);
+        };
+        let asked = || self.table.cache.block(self.table.meta.number, handle.offset);
+        if asked().is_some() {
+            return Ok(false);
+        }
+        let end = handle.offset.saturating_add(u64::from(handle.bytes));
+        let room = |len| room(len, handle.entries);
+        // Not counted: no reader missed it.
+        let sealed = self.table.read_with_room(&(handle.offset..end), room)?;
+        let block = self.decode(&key, head, index, sealed)?;
+        self.insert(&handle, block);
+        // A block that is asked for again stays longer than one that just came.
+        let _ = asked();
+        Ok(true)
+    }
+
     /// Keeps block `index` of the section under `head`.
     fn keep(&self, head: &Head, index: usize, block: Block) -> Arc<Block> {
         let Some(handle) = head.index.handle(index) else {
             return Arc::new(block);
         };
+        let block = self.insert(&handle, block);
+        head.remember(index, &block);
+        block
+    }
+
+    fn insert(&self, handle: &Handle, block: Block) -> Arc<Block> {
         let cache = &self.table.cache;
         let block = Arc::new(block.kept_in(&cache.memory));
         cache.keep_block(self.table.meta.number, handle.offset, self.run.tenant, &block);
-        head.remember(index, &block);
         self.forget_if_dead(handle.offset);
         block
     }

@@ -51,6 +51,11 @@ impl<T> Slot<T> {
         self.0.load().upgrade()
     }
 
+    /// Whether somebody still has the piece.
+    pub(super) fn is_filled(&self) -> bool {
+        self.0.load().strong_count() > 0
+    }
+
     /// Remembers where the piece is.
     pub(super) fn set(&self, piece: &Arc<T>) {
         if self.0.load().as_ptr() != Arc::as_ptr(piece) {

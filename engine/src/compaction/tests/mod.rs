@@ -5,6 +5,7 @@ mod model;
 mod parts;
 mod range_deletes;
 mod values;
+mod warm;
 mod zeroed;
 mod zeroed_in_use;
 
