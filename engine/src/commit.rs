@@ -132,6 +132,8 @@ impl Inner {
         }
         let plain = Bytes::from(plain);
         let parsed = parsed(&plain, ops)?;
+        // What is sealed first takes longer than fetching what comes then.
+        self.expect(tenant, &parsed);
         let position = {
             let waited = |counters: &mut OpCounters, time| counters.lock_wait += time;
             let mut commit = timed(self.clock(), waited, || {

@@ -48,6 +48,9 @@ use crate::wal::Wal;
 use crate::wal::format::{Op, OpKind};
 use crate::wal::writer::Tail;
 
+/// So many operations ahead of the one that is put down are expected.
+const EXPECTED: usize = 8;
+
 pub(crate) struct Inner {
     pub io: Io,
     pub dir: PathBuf,
@@ -269,6 +272,14 @@ impl Inner {
         }
     }
 
+    /// Operations that will come into the active memtable, in a while.
+    pub fn expect(&self, tenant: TenantId, ops: &[Op]) {
+        let view = self.view();
+        for op in ops.iter().take(EXPECTED) {
+            view.active.expect(tenant, &op.key);
+        }
+    }
+
     /// Puts a record's operations into the active memtable. Under the commit lock, in log order.
     pub fn insert(&self, tenant: TenantId, seqno: SeqNo, ops: Vec<Op>) {
         let view = self.view();
@@ -294,7 +305,11 @@ impl Inner {
         if !deleted.is_empty() {
             view.active.delete_ranges(tenant, deleted, seqno);
         }
-        for op in ops {
+        let mut ops = ops.into_iter();
+        while let Some(op) = ops.next() {
+            if let Some(soon) = ops.as_slice().get(EXPECTED) {
+                view.active.expect(tenant, &soon.key);
+            }
             if let OpKind::Entry(kind) = op.kind {
                 view.active.insert(tenant, op.key, seqno, kind, op.value);
             }
@@ -322,7 +337,10 @@ impl Inner {
         if mem.active.is_empty() {
             return false;
         }
-        let memtable = std::mem::replace(&mut mem.active, Arc::new(Memtable::new()));
+        let memtable = std::mem::replace(
+            &mut mem.active,
+            Arc::new(Memtable::new(self.options.memtable_bytes)),
+        );
         mem.immutables.push_back(Immutable { memtable, end, seqno });
         drop(mem);
         self.publish_view();

@@ -53,6 +53,7 @@ mod options;
 mod pace;
 mod patience;
 mod pins;
+mod prefetch;
 mod quota;
 mod range_delete;
 mod read;

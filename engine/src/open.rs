@@ -369,7 +369,7 @@ fn start(
         clean: scan.clean,
     };
     let mem = RwLock::new(MemState {
-        active: Arc::new(Memtable::new()),
+        active: Arc::new(Memtable::new(options.memtable_bytes)),
         immutables: VecDeque::new(),
     });
     let times = ExpiryClock::new(io.clock.clone());

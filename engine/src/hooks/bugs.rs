@@ -58,6 +58,10 @@ crate::named_states! {
         // ---- tree and reads
         /// what a memtable finds is not compared with what was asked for
         MemtableAnswerUnchecked,
+        /// a memtable finds by its hash the first version of a key that came
+        NewestItemStays,
+        /// a memtable gives who asks at a snapshot the newest version of a key
+        NewestItemForAll,
         /// a compaction drops a delete that hides something below
         CompactionDropsDeletes,
         /// flush and compaction drop versions that snapshots need

@@ -230,6 +230,10 @@ crate::named_states! {
         StretchCut,
         /// a stretch had versions that are newer than what was read at
         NewerInStretch,
+        /// a key of a memtable found no place among the newest items
+        NewestItemHasNoSlot,
+        /// a get went down the tree of a memtable whose newest item was another key's, or newer than the reader
+        NewestItemNotAsked,
         /// a read was answered by a full memtable
         ReadFromImmutable,
         /// an operation was undone by a later one of its batch

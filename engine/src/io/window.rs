@@ -12,7 +12,7 @@
 //! What is left: a disk that fails under pages that were written out and dropped since, or a file system that shuts
 //! itself down. The process then dies by SIGBUS where a write call would return an error.
 //!
-//! One of the three files of the engine with `unsafe` of their own. Obligations, and who keeps them:
+//! One of the four files of the engine with `unsafe` of their own. Obligations, and who keeps them:
 //! - `base` is valid for writes of `len` bytes while the `Window` lives: mapped in `over`, unmapped in `drop` only.
 //! - No page lies behind the end of the file: `over` is given bytes that exist, and the file drops its window before
 //!   it is shortened (`OsFile::set_len`). Other processes are kept away by the lock of the directory.

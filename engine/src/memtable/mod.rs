@@ -3,6 +3,7 @@
 //! ```text
 //! items   every entry, written once: key and value in shared chunks        (append only)
 //! tree    their order by (tenant, tree key, SeqNo descending): a B+-tree   (one writer)
+//! newest  the newest of each key, by a hash: most gets need nothing else   (one writer)
 //! range deletes, apart from them: see `range_delete`
 //! ```
 //!
@@ -15,12 +16,13 @@
 //! returned before it was positioned, and may or may not see later ones. The commit path makes a
 //! SeqNo readable only after its inserts returned, so that a reader at a snapshot misses nothing.
 //!
-//! Memory: `bytes` counts every item, node, key and value, and what is lost at the ends of chunks; not
+//! Memory: `bytes` counts every item, node, bucket, key and value, and what is lost at the ends of chunks; not
 //! counted is what is allocated ahead, at most one chunk of each, 64 KiB together.
 
 mod arena;
 mod cursor;
 mod items;
+mod newest;
 mod range_deletes;
 #[cfg(test)]
 mod tests;
@@ -34,12 +36,13 @@ use std::sync::atomic::{self, AtomicUsize};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::hooks::planted;
+use crate::hooks::{planted, rare};
 use crate::range_delete::Fragments;
 use crate::range_delete::order::Ranges;
 use crate::read::cursor::{Cursor, EntryKind, Found};
 use crate::types::{SeqNo, TenantId};
 use items::{Item, ItemWriter, Items, Place};
+use newest::{Known, Newest};
 use range_deletes::RangeDeletes;
 use tree::{Busy, Run, Tree, TreeWriter};
 
@@ -50,6 +53,7 @@ const TRIES: usize = 64;
 pub(crate) struct Memtable {
     items: Items,
     tree: Tree,
+    newest: Newest,
     bytes: AtomicUsize,
     /// Keys and values of each tenant.
     tenants: Mutex<HashMap<TenantId, u64>>,
@@ -57,23 +61,18 @@ pub(crate) struct Memtable {
     writer: Mutex<(ItemWriter, TreeWriter)>,
 }
 
-impl Default for Memtable {
-    fn default() -> Memtable {
+impl Memtable {
+    /// An empty one, which is full at about `bytes`.
+    pub(crate) fn new(bytes: usize) -> Memtable {
         Memtable {
             items: Items::new(),
             tree: Tree::new(),
+            newest: Newest::new(bytes),
             bytes: AtomicUsize::new(0),
             tenants: Mutex::default(),
             range_deletes: RangeDeletes::default(),
             writer: Mutex::default(),
         }
-    }
-}
-
-impl Memtable {
-    /// An empty one.
-    pub(crate) fn new() -> Memtable {
-        Memtable::default()
     }
 
     /// Adds a version of a tree key. Safe from several threads. The same place twice: the later
@@ -87,7 +86,8 @@ impl Memtable {
         let pushed = self.items.push(items, (tenant, seqno, kind), &key, value);
         let inserted = pushed.and_then(|(item, memory)| {
             let nodes = self.tree.insert(tree, &self.items, &place, item)?;
-            Some(memory + nodes)
+            let buckets = self.newest.set(newest::hash(tenant, &key), seqno, item);
+            Some(memory + nodes + buckets)
         });
         match inserted {
             // A statistic: no other memory is ordered by it.
@@ -95,6 +95,11 @@ impl Memtable {
             // 2^32 of them take 256 GiB; a memtable is full at 1 GiB.
             None => unreachable!("a memtable has room for another item"),
         };
+    }
+
+    /// An entry with this key comes soon: has fetched what nobody has near, so that nobody waits for it then.
+    pub(crate) fn expect(&self, tenant: TenantId, key: &[u8]) {
+        self.newest.prefetch(newest::hash(tenant, key));
     }
 
     /// Deletes ranges of tree keys at one version: what has a lower one.
@@ -123,9 +128,21 @@ impl Memtable {
         if self.tree.is_empty() {
             return None;
         }
+        let is_asked = |item: &&Item| item.tenant == tenant && item.key() == key;
+        match self.newest.get(newest::hash(tenant, key)) {
+            Known::Absent if !planted!(MemtableAnswerUnchecked) => return None,
+            Known::Item(index) => {
+                let newest = self.item(index).filter(is_asked);
+                let visible = |item: &&Item| item.seqno <= at || planted!(NewestItemForAll);
+                if let Some(item) = newest.filter(visible) {
+                    return Some(item.found());
+                }
+                rare!(NewestItemNotAsked);
+            }
+            Known::Absent | Known::Nothing => {}
+        }
         let item = self.item(self.from(&Place::new(tenant, key, at))?.get(0)?)?;
-        let asked = item.tenant == tenant && item.key() == key;
-        (asked || planted!(MemtableAnswerUnchecked)).then(|| item.found())
+        (is_asked(&item) || planted!(MemtableAnswerUnchecked)).then(|| item.found())
     }
 
     /// The first items at and after `place`: at least one, unless there is none.

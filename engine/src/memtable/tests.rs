@@ -29,7 +29,7 @@ fn cursor_and_get_agree_with_the_oracle() {
         let mut random = Random(seed);
         let count = [0, 1, 2, 10, 500][seed as usize % 5];
         let oracle = random_entries(&mut random, count, 50, 50);
-        let memtable = Arc::new(Memtable::new());
+        let memtable = Arc::new(Memtable::new(64 << 10));
         neighbours(&memtable);
         let mut entries = oracle.entries();
         // Any order of insertion.
@@ -55,7 +55,7 @@ fn check_inserted(
     entries: &[(TenantId, Entry)],
     order: impl Fn(&mut Vec<(TenantId, Entry)>),
 ) -> Arc<Memtable> {
-    let memtable = Arc::new(Memtable::new());
+    let memtable = Arc::new(Memtable::new(64 << 10));
     let mut mixed = entries.to_vec();
     order(&mut mixed);
     mixed
@@ -129,7 +129,7 @@ fn every_order_of_insertion_makes_the_same_memtable_in_bounded_memory() {
 #[test]
 fn a_hole_that_fills_from_above_does_not_leave_empty_nodes() {
     // Each key falls behind a full node and before the one added last.
-    let memtable = Memtable::new();
+    let memtable = Memtable::new(64 << 10);
     let key = |n: u32| [[0; 4], n.to_be_bytes()].concat();
     for n in (0..32).chain((40..10_040).rev()) {
         insert(&memtable, TENANT, &put(&key(n), 1, b""));
@@ -140,7 +140,7 @@ fn a_hole_that_fills_from_above_does_not_leave_empty_nodes() {
 
 #[test]
 fn a_look_that_met_a_change_is_refused() {
-    let memtable = Memtable::new();
+    let memtable = Memtable::new(64 << 10);
     let key = |n: u8| [0, 0, 0, 1, n];
     let (place_of, asked) = (|n: u8| put(&key(n), 1, b""), key(9));
     insert(&memtable, TENANT, &place_of(9));
@@ -163,7 +163,7 @@ fn a_look_that_met_a_change_is_refused() {
 
 #[test]
 fn last_tenant_of_all_is_walked_to_its_end() {
-    let memtable = Arc::new(Memtable::new());
+    let memtable = Arc::new(Memtable::new(64 << 10));
     neighbours(&memtable);
     let entries = [put(b"\0\0\0\0other", 3, b"x")];
     check_cursor(
@@ -177,7 +177,7 @@ fn last_tenant_of_all_is_walked_to_its_end() {
 
 #[test]
 fn tenants_are_listed_once_and_in_order() {
-    let memtable = Memtable::new();
+    let memtable = Memtable::new(64 << 10);
     assert!(memtable.is_empty() && memtable.tenants().is_empty());
     for (i, tenant) in [9, 0, 9, 4, u64::MAX, 4].into_iter().enumerate() {
         insert(&memtable, TenantId(tenant), &put(b"key", i as u64, b""));
@@ -188,7 +188,7 @@ fn tenants_are_listed_once_and_in_order() {
 
 #[test]
 fn the_same_place_twice_keeps_the_later_value() {
-    let memtable = Memtable::new();
+    let memtable = Memtable::new(64 << 10);
     insert(&memtable, TENANT, &put(b"key", 1, b"first"));
     insert(&memtable, TENANT, &put(b"key", 1, b"second"));
     assert_eq!(
@@ -202,7 +202,7 @@ fn readers_beside_writers_see_every_published_entry() {
     // Two writers insert disjoint keys in rounds; a round is published by a counter, as the commit
     // path does. Readers check that everything published before is there, by get and by walking.
     const ROUNDS: u64 = 300;
-    let memtable = Arc::new(Memtable::new());
+    let memtable = Arc::new(Memtable::new(64 << 10));
     let published = [const { std::sync::atomic::AtomicU64::new(0) }; 2];
     let start = Barrier::new(4);
     std::thread::scope(|scope| {
@@ -286,7 +286,7 @@ fn readers_beside_writers_see_every_published_entry() {
 #[test]
 fn the_next_key_comes_after_all_versions_and_never_of_another_tenant() {
     for versions in [1, 2, 3, 8, 31, 32, 33, 200] {
-        let memtable = Arc::new(Memtable::new());
+        let memtable = Arc::new(Memtable::new(64 << 10));
         for tenant in [TENANT, TenantId(TENANT.0 + 1)] {
             for seqno in 1..=versions {
                 for key in [b"\0\0\0\x01a", b"\0\0\0\x01b", b"\0\0\0\x01c"] {

@@ -14,7 +14,7 @@ use crate::types::{SeqNo, TenantId};
 const TENANT: TenantId = TenantId(1);
 
 pub(crate) fn memtable(entries: &[Entry]) -> Box<dyn Cursor> {
-    let memtable = Arc::new(Memtable::new());
+    let memtable = Arc::new(Memtable::new(64 << 10));
     for Entry {
         key,
         seqno,

@@ -6,7 +6,7 @@
 //! forbids, the chunk is used as it is, and where nothing can be mapped, it comes from the heap.
 //! Chunks are never returned: 100,000 keys need 3.2 MB, and freed slots are used again.
 //!
-//! One of the three files of the engine with `unsafe` of their own. Obligations, and who keeps them:
+//! One of the four files of the engine with `unsafe` of their own. Obligations, and who keeps them:
 //! - A slot pointer is valid, aligned (alignment 1) and initialised for 32 bytes for the life of the
 //!   process: chunks are zeroed when made and never unmapped.
 //! - A slot has one owner: `Slab::take` removes it from the free list, only `Slot::drop` puts it back.

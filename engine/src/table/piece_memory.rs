@@ -13,7 +13,7 @@
 //! A slab that is empty serves any size again, and a region that is empty goes back to the system, but for one. What
 //! has no place here, as it is small or large or nothing can be mapped, stays where it was: on the heap.
 //!
-//! One of the three files of the engine with `unsafe` of their own. Obligations, and who keeps them:
+//! One of the four files of the engine with `unsafe` of their own. Obligations, and who keeps them:
 //! - A slot's bytes are valid and initialised while a [`Piece`] owns it: regions are mapped zeroed, and unmapped only
 //!   when none of their slots is owned (`State::give_back`) or with the last `Arc` to the state, of which every piece
 //!   holds one.

@@ -223,7 +223,7 @@ pub(crate) fn bytes(version: &Version) -> u64 {
 
 /// The tables as the engine reads them, without memtables.
 fn view(version: &Version) -> View {
-    let (active, version) = (Arc::new(Memtable::new()), Arc::new(version.clone()));
+    let (active, version) = (Arc::new(Memtable::new(64 << 10)), Arc::new(version.clone()));
     View {
         active,
         immutables: Vec::new(),

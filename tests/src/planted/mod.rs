@@ -90,6 +90,7 @@ pub fn finder(bug: Bug) -> Finder {
         Bug::SnapshotsIgnored => Seeds("engine", 100),
         Bug::KeyspaceDropNotSynced => Part("delete keyspaces, buffered: crash", 2000),
         Bug::MemtableAnswerUnchecked => Part("write: crash", 500),
+        Bug::NewestItemStays | Bug::NewestItemForAll => Seeds("engine", 300),
         Bug::DeleteSkippedAlone => Part("write: crash", 500),
         Bug::MergeLeavesKeyInOne | Bug::NewestInItsSource => Seeds("engine", 100),
         Bug::StretchTakesEqualKeys | Bug::StretchShowsOldVersions | Bug::StretchLeftBehind => {

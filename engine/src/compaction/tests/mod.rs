@@ -496,7 +496,7 @@ fn flush_in_the_middle_of_a_compaction_counts_beside_it() {
     assert!(*looks.borrow() >= 2, "too little work to look twice");
     drop(version);
     model.set.log_and_apply(edit).unwrap();
-    model.memtable = Arc::new(Memtable::new());
+    model.memtable = Arc::new(Memtable::new(64 << 10));
     assert_eq!(model.set.current().levels[0].len(), 1);
     model.check("beside each other");
     model.reopen();

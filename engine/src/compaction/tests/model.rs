@@ -66,7 +66,7 @@ impl Model {
             machine,
             options,
             survey: Survey::default(),
-            memtable: Arc::new(Memtable::new()),
+            memtable: Arc::new(Memtable::new(64 << 10)),
             seqno: 0,
             oracle: BTreeMap::new(),
             snapshots: BTreeSet::new(),
@@ -188,7 +188,7 @@ impl Model {
             flush(work, &self.memtable, lsn, SeqNo(self.seqno))
         })?;
         self.set.log_and_apply(edit)?;
-        self.memtable = Arc::new(Memtable::new());
+        self.memtable = Arc::new(Memtable::new(64 << 10));
         Ok(())
     }
 

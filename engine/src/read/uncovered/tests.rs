@@ -31,11 +31,11 @@ impl Model {
     /// Puts, deletes and range deletes with versions from 1 on, dealt to memtables as they fill.
     fn new(random: &mut Random, keys: u64, count: u64) -> Model {
         let mut model = Model::default();
-        model.view.push(Arc::new(Memtable::new()));
+        model.view.push(Arc::new(Memtable::new(64 << 10)));
         let memtables = 1 + random.below(5);
         for seqno in 1..=count {
             if random.below(count) < memtables {
-                model.view.insert(0, Arc::new(Memtable::new()));
+                model.view.insert(0, Arc::new(Memtable::new(64 << 10)));
             }
             let memtable = model.view[0].clone();
             match random.below(6) {
@@ -118,7 +118,10 @@ fn what_range_deletes_hide_is_seen_by_nobody_who_reads_later_and_by_all_before()
 #[test]
 fn a_get_of_what_a_range_delete_hides_gives_a_delete_of_its_version() {
     let key = Bytes::from_static(b"\0\0\0\x01k");
-    let (older, newer) = (Arc::new(Memtable::new()), Arc::new(Memtable::new()));
+    let (older, newer) = (
+        Arc::new(Memtable::new(64 << 10)),
+        Arc::new(Memtable::new(64 << 10)),
+    );
     older.insert(
         TENANT,
         key.clone(),
@@ -162,7 +165,10 @@ fn a_get_of_what_a_range_delete_hides_gives_a_delete_of_its_version() {
 
 #[test]
 fn a_stretch_that_a_newer_source_deletes_is_not_walked() {
-    let (older, newer) = (Arc::new(Memtable::new()), Arc::new(Memtable::new()));
+    let (older, newer) = (
+        Arc::new(Memtable::new(64 << 10)),
+        Arc::new(Memtable::new(64 << 10)),
+    );
     let key = |n: u32| Bytes::from([&[0, 0, 0, 1], &n.to_be_bytes()[..]].concat());
     for n in 0..20_000 {
         older.insert(TENANT, key(n), SeqNo(1), EntryKind::Put, Bytes::from_static(b"v"));
