@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, fence};
 
 use super::arena::Arena;
 use super::items::{Items, Place};
+use crate::prefetch::prefetch;
 use crate::read::digits::{common, sixteen};
 
 pub(super) const SLOTS: usize = 32;
@@ -102,6 +103,14 @@ pub(super) struct Node {
 impl Node {
     fn slot(&self, at: usize) -> Option<&Slot> {
         self.slots.get(at)
+    }
+
+    /// Has all lines of it fetched that a search may look at: they come side by side, where a search by halves would wait for
+    /// one after the other.
+    fn prefetch(&self) {
+        for slot in self.slots.iter().step_by(2) {
+            prefetch(slot);
+        }
     }
 
     fn skip(&self) -> usize {
@@ -311,6 +320,7 @@ impl Tree {
             let at = node.child_at(items, place, before);
             let child = node.slot(at).ok_or(Busy)?.child.load(Acquire);
             let child = self.nodes.get(child).ok_or(Busy)?;
+            child.prefetch();
             let child_version = child.begin_read().ok_or(Busy)?;
             if !node.unchanged(version) {
                 return Err(Busy);
@@ -362,6 +372,7 @@ impl Tree {
             let at = node.child_at(items, Some(place), false);
             *path.get_mut(level)? = Some((node, at + 1));
             node = self.nodes.get(node.slot(at)?.child.load(Relaxed))?;
+            node.prefetch();
         }
         let at = node.rank(items, Some(place), false);
         if let Some(slot) = node.slot(at).filter(|_| at < node.len())
