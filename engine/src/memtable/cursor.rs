@@ -4,13 +4,12 @@
 //! steps over an end: forwards by the leaf's link, backwards by a search.
 //!
 //! Items lie in memory in the order they came, so that each is two or three lines of memory that nobody has near. Who
-//! steps forwards looks at the next [`AHEAD`] items together: the processor fetches their lines side by side, where
-//! it would wait for one after the other.
+//! steps forwards has the keys and values of the next [`AHEAD`] items fetched together, and the items that come then: their lines
+//! come side by side, where it would wait for one after the other.
 //!
 //! Invariant: `run` holds consecutive items as they were when it was fetched. Entries that came since
 //! are missed inside it, which is what the memtable's promise allows.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use super::Memtable;
@@ -21,7 +20,7 @@ use crate::hooks::rare;
 use crate::read::cursor::{Cursor, Entry, EntryRef};
 use crate::types::{SeqNo, TenantId};
 
-/// Items that are looked at together.
+/// Items whose keys and values are fetched together.
 const AHEAD: usize = 8;
 
 pub(super) struct MemtableCursor {
@@ -31,7 +30,7 @@ pub(super) struct MemtableCursor {
     /// The place in `run`; means nothing without an item.
     at: usize,
     item: Option<u32>,
-    /// Up to where of `run` items were looked at.
+    /// Up to where of `run` they were.
     seen: usize,
 }
 
@@ -65,20 +64,10 @@ impl MemtableCursor {
     fn step_to(&mut self, at: usize) {
         if at >= self.seen {
             self.seen = at + AHEAD;
-            self.look_at(at..self.seen.min(self.run.len));
+            self.memtable
+                .prefetch(self.run.between(at, AHEAD), self.run.between(at + AHEAD, AHEAD));
         }
         self.settle(at);
-    }
-
-    /// Has items, their keys and the ends of their values fetched.
-    fn look_at(&self, items: Range<usize>) {
-        let mut sum = 0u64;
-        for item in items.filter_map(|at| self.memtable.item(self.run.get(at)?)) {
-            let (first, last) = item.ends();
-            sum = sum.wrapping_add(u64::from(first)).wrapping_add(u64::from(last));
-        }
-        // Else nothing would have to be read.
-        std::hint::black_box(sum);
     }
 
     fn enter_forward(&mut self, run: Option<Run>) {

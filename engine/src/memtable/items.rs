@@ -12,6 +12,7 @@ use std::sync::OnceLock;
 use bytes::{Bytes, BytesMut};
 
 use super::arena::Arena;
+use crate::prefetch::prefetch;
 use crate::read::cursor::{Entry, EntryKind, EntryRef, Found};
 use crate::types::{SeqNo, TenantId};
 
@@ -56,10 +57,13 @@ impl Item {
         self.body.get(..self.key_len as usize).unwrap_or_default()
     }
 
-    /// A byte of either end of what it has in the chunk.
-    pub(super) fn ends(&self) -> (u8, u8) {
-        let of = |byte: Option<&u8>| byte.copied().unwrap_or_default();
-        (of(self.body.first()), of(self.body.last()))
+    /// Has the ends of key and value fetched.
+    fn prefetch_body(&self) {
+        self.body
+            .first()
+            .into_iter()
+            .chain(self.body.last())
+            .for_each(prefetch);
     }
 
     pub(super) fn value(&self) -> Bytes {
@@ -126,6 +130,16 @@ impl Items {
 
     pub(super) fn get(&self, index: u32) -> Option<&Item> {
         self.arena.get(index)?.get()
+    }
+
+    /// Has fetched what `bodies` consist of, which takes a look at each, and the items `later` themselves.
+    pub(super) fn prefetch(&self, bodies: &[u32], later: &[u32]) {
+        let items = bodies.iter().filter_map(|index| self.get(*index));
+        items.for_each(Item::prefetch_body);
+        later
+            .iter()
+            .filter_map(|index| self.arena.get(*index))
+            .for_each(prefetch);
     }
 
     /// Adds an item; its index, and the memory it takes. None when all indexes are given out.

@@ -253,6 +253,13 @@ impl Run {
         self.items.get(..self.len)?.get(at).copied()
     }
 
+    /// Up to `count` items from `at` on.
+    pub(super) fn between(&self, at: usize, count: usize) -> &[u32] {
+        let items = self.items.get(..self.len).and_then(|items| items.get(at..));
+        let items = items.unwrap_or_default();
+        items.get(..count).unwrap_or(items)
+    }
+
     /// Where the next key is after that of the item at `at`; [`len`](Run::len) or more if not here.
     pub(super) fn next_key(&self, at: usize) -> usize {
         let behind = self.repeats.checked_shr(at as u32 + 1).unwrap_or_default();
