@@ -1,8 +1,9 @@
-//! What readers have in the cache of tables that a compaction replaces, brought in of the tables that replace them, before
-//! readers come to those.
+//! What readers have in the cache of tables that a compaction replaces, brought in of the tables that replace them,
+//! before readers come to those.
 //!
-//! Only what was there: a stretch of keys of which the cache had no block stays out, so that compacting what nobody reads
-//! leaves the cache to those who read something else. And what was there of the old tables goes as soon as nobody new can find it, so that it is there once.
+//! Only what was there: a stretch of keys of which the cache had no block stays out, so that compacting what nobody
+//! reads leaves the cache to those who read something else. And what was there of the old tables goes as soon as nobody
+//! new can find it, so that it is there once.
 //!
 //! It is for speed alone: a failure is left to whoever reads the table next. Decision 0027.
 

@@ -6,14 +6,15 @@
 //! ```
 //!
 //! Down the tree of a full memtable a get touches some ten lines of memory that nobody has near; here it touches one, and
-//! mostly that says that the key is not in the memtable at all. As much room is meant for it as keys can come into a memtable of its size, and a
-//! key that finds its bucket full is left to the tree. (RocksDB has a Bloom filter for this, `memtable_whole_key_filtering`: it
-//! says no as well as this, and a yes costs the whole way down.)
+//! mostly that says that the key is not in the memtable at all. There is room for as many keys as can come into a
+//! memtable of its size, and a key that finds its bucket full is left to the tree. (RocksDB has a Bloom filter for this,
+//! `memtable_whole_key_filtering`: it says no as well as this, and a yes costs the whole way down.) Decision 0028.
 //!
 //! Invariants: one writer at a time; slots are filled in order and never emptied; a key has at most one, of the item
-//! that came last; so that where a bucket has an empty slot, a key that is in none of its slots is not in the memtable. That the item that
-//! came last is the newest holds while versions come in order: if ever they do not, nothing is answered any more.
-//! Two keys with one bucket and mark take turns with one slot: who asks compares the key, and goes down the tree if it is another.
+//! that came last; so that where a bucket has an empty slot, a key that is in none of its slots is not in the memtable.
+//! That the item that came last is the newest holds while versions come in order: if ever they do not, or an item cannot
+//! be named in a slot, nothing is answered any more. Two keys with one bucket and mark take turns with one slot: who
+//! asks compares the key, and goes down the tree if it is another.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
@@ -56,7 +57,7 @@ pub(super) struct Newest {
     mask: u32,
     /// The newest version that came, for the writer.
     last: AtomicU64,
-    /// A version came after a newer one.
+    /// A version came after a newer one, or could not be named.
     out_of_order: AtomicBool,
 }
 
@@ -89,14 +90,14 @@ impl Newest {
             Some(_) => 0,
             None => CHUNK * size_of::<Bucket>(),
         };
-        let slots = self.buckets.make(at).map(|bucket| bucket.0.iter());
-        let Some(value) = item.checked_add(1).filter(|value| *value <= INDEX) else {
-            // More items than a memtable has room for.
+        let value = item.checked_add(1).filter(|value| *value <= INDEX);
+        let (Some(bucket), Some(value)) = (self.buckets.make(at), value) else {
+            // More items than a memtable has room for: this one cannot be named.
             self.out_of_order.store(true, Relaxed);
             return memory;
         };
         let marked = hash & !INDEX;
-        for slot in slots.into_iter().flatten() {
+        for slot in &bucket.0 {
             let there = slot.load(Relaxed);
             if there == 0 || there & !INDEX == marked {
                 if there == 0 || !planted!(NewestItemStays) {
