@@ -140,6 +140,9 @@ impl TableCursor {
     fn read<R>(&mut self, read: impl FnOnce(&mut RunReader<'_>) -> Result<Option<R>>) -> Result<Option<R>> {
         let Some(run) = self.run else { return Ok(None) };
         let mut reader = RunReader::with_key(&self.table, run, self.key.take());
+        if self.sweep {
+            reader = reader.uncounted();
+        }
         let outcome = read(&mut reader);
         self.key = reader.into_key();
         outcome

@@ -23,6 +23,8 @@ pub(super) struct RunReader<'a> {
     table: &'a Table,
     run: Run,
     key: Option<Arc<FileKey>>,
+    /// Somebody's read, which counts.
+    counts: bool,
 }
 
 impl<'a> RunReader<'a> {
@@ -31,12 +33,24 @@ impl<'a> RunReader<'a> {
             table,
             run,
             key: None,
+            counts: true,
+        }
+    }
+
+    /// For work that is nobody's read.
+    pub(super) fn uncounted(self) -> RunReader<'a> {
+        RunReader {
+            counts: false,
+            ..self
         }
     }
 
     /// With a key that was fetched before.
     pub(super) fn with_key(table: &'a Table, run: Run, key: Option<Arc<FileKey>>) -> RunReader<'a> {
-        RunReader { table, run, key }
+        RunReader {
+            key,
+            ..RunReader::new(table, run)
+        }
     }
 
     /// The key, if it was needed.
@@ -158,9 +172,7 @@ impl<'a> RunReader<'a> {
         }
         let Some(key) = self.key()? else { return Ok(None) };
         let index_at = offset.saturating_add(u64::from(filter_bytes));
-        table
-            .cache
-            .count_read(u64::from(filter_bytes) + u64::from(index_bytes));
+        self.count_read(u64::from(filter_bytes) + u64::from(index_bytes));
         let mut sealed = table.read(&(offset..index_at.saturating_add(u64::from(index_bytes))))?;
         let short = || table.damage(offset, "table index", Malformed("bytes inside the file"));
         let (filter, index) = sealed
@@ -251,7 +263,7 @@ impl<'a> RunReader<'a> {
 
     fn sealed(&self, handle: &Handle, room: impl FnOnce(usize) -> usize) -> Result<Vec<u8>> {
         let end = handle.offset.saturating_add(u64::from(handle.bytes));
-        self.table.cache.count_read(u64::from(handle.bytes));
+        self.count_read(u64::from(handle.bytes));
         self.table.read_with_room(&(handle.offset..end), room)
     }
 
@@ -267,9 +279,11 @@ impl<'a> RunReader<'a> {
         self.decode(&key, head, index, sealed).map(Some)
     }
 
-    /// Counts bytes that were read for a block which the cache did not have.
+    /// Counts bytes that were read for a piece which the cache did not have.
     pub(super) fn count_read(&self, bytes: u64) {
-        self.table.cache.count_read(bytes);
+        if self.counts {
+            self.table.cache.count_read(bytes);
+        }
     }
 
     /// Whether a block that is not in the cache is worth a place there.
@@ -347,11 +361,7 @@ impl<'a> RunReader<'a> {
         if asked().is_some() {
             return Ok(false);
         }
-        let end = handle.offset.saturating_add(u64::from(handle.bytes));
-        let room = |len| room(len, handle.entries);
-        // Not counted: no reader missed it.
-        let sealed = self.table.read_with_room(&(handle.offset..end), room)?;
-        let block = self.decode(&key, head, index, sealed)?;
+        let block = self.load(&key, head, index, &handle)?;
         self.insert(&handle, block);
         // A block that is asked for again stays longer than one that just came.
         let _ = asked();

@@ -48,7 +48,7 @@ impl Table {
         let Some(run) = self.find(tenant) else {
             return Ok(0);
         };
-        let mut reader = RunReader::new(self, run);
+        let mut reader = RunReader::new(self, run).uncounted();
         let Some(top) = reader.top()? else { return Ok(0) };
         let mut taken = 0;
         if top.index.level() == Level::Blocks {
