@@ -109,7 +109,7 @@ pub(super) fn flush() -> Box<dyn Machine> {
 pub(super) fn flush_in_passing() -> Box<dyn Machine> {
     prepared(short_segments(), two_tenants, |world| {
         world.open()?;
-        for i in 0..8 {
+        for i in 0..7 {
             let value = world.value(9_000);
             buffered(world, &tenant(1 + i % 2), i, Some(value))?;
             // A job syncs the log; in between segments begin after writes that nobody waited for.
