@@ -312,14 +312,14 @@ impl Inner {
                 let _ = self.io.vfs.remove_file(&table_path(&self.dir, *number));
             }
         }
-        compaction::warm::carry_over(&work, &self.cache, &version, &edit);
         let done = Done::of(&edit, &version, self.options.memtable_bytes);
-        let before = self.versions.current();
-        let replaced = compaction::warm::replaced(&version, &edit);
-        self.versions.log_and_apply(edit)?;
-        self.publish_view();
-        replaced.iter().for_each(|table| table.let_go());
-        self.accounts.follow(&before, &self.versions.current());
+        compaction::warm::follow(&work, &self.cache, &version, edit, |edit| {
+            let before = self.versions.current();
+            self.versions.log_and_apply(edit)?;
+            self.publish_view();
+            self.accounts.follow(&before, &self.versions.current());
+            Ok(())
+        })?;
         Ok(Some(done))
     }
 

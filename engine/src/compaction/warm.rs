@@ -22,40 +22,45 @@ use super::Work;
 /// Looks at whether the job was cancelled are so many stretches of keys apart.
 const LOOK_EVERY: usize = 16;
 
+/// Has `edit` count, by `apply`, with the cache following: what it lacks of the new tables comes first, what it has of
+/// those that `version` has and `edit` removes goes when nobody new can find them, so after `apply`.
+pub(crate) fn follow(
+    work: &Work<'_>,
+    cache: &Arc<BlockCache>,
+    version: &Version,
+    edit: Edit,
+    apply: impl FnOnce(Edit) -> Result<()>,
+) -> Result<()> {
+    carry_over(work, cache, version, &edit);
+    let replaced = replaced(version, &edit);
+    apply(edit)?;
+    replaced.iter().for_each(|table| table.let_go());
+    Ok(())
+}
+
 /// Brings in what the tables that `edit` adds to `version` have where the cache has something of those that it removes.
 pub(crate) fn carry_over(work: &Work<'_>, cache: &Arc<BlockCache>, version: &Version, edit: &Edit) {
     if cache.usage().pieces == 0 {
         return;
     }
-    let old = replaced(version, edit);
     // A failure here would come again when the edit is applied, and be told then.
     let Ok(new) = added(work, cache, version, edit) else {
         return;
     };
-    let tenants: BTreeSet<TenantId> = new
-        .iter()
-        .flat_map(|table| table.tenants())
-        .map(|run| run.tenant)
-        .collect();
     let mut stretches = 0;
     let mut goes_on = true;
-    for tenant in tenants {
-        let new = tables_of(&new, tenant);
-        for old in &old {
-            old.cached(tenant, |from, to| {
-                stretches += 1;
-                let asks = stretches % LOOK_EVERY == 0;
-                goes_on = goes_on && !(asks && (work.cancelled)()) && warm(new, tenant, from, to).is_ok();
-            });
-            if !goes_on {
-                return;
-            }
-        }
+    for old in replaced(version, edit) {
+        old.cached(|tenant, from, to| {
+            stretches += 1;
+            let asks = stretches % LOOK_EVERY == 0;
+            goes_on = goes_on && !(asks && (work.cancelled)()) && warm(&new, tenant, from, to).is_ok();
+        });
     }
 }
 
-/// The stretch of keys from `from` to `to` in the tables of a level that have some of `tenant`.
+/// The stretch of a tenant's keys from `from` to `to`, in tables as they come in a level.
 fn warm(tables: &[Arc<Table>], tenant: TenantId, from: &[u8], to: &[u8]) -> Result<()> {
+    let tables = tables_of(tables, tenant);
     let first = match tables {
         [_] => 0,
         several => search(several, tenant, from)?,
@@ -72,7 +77,7 @@ fn warm(tables: &[Arc<Table>], tenant: TenantId, from: &[u8], to: &[u8]) -> Resu
 }
 
 /// The tables that are in `version` and not in the one after `edit`.
-pub(crate) fn replaced<'a>(version: &'a Version, edit: &Edit) -> Vec<&'a Arc<Table>> {
+fn replaced<'a>(version: &'a Version, edit: &Edit) -> Vec<&'a Arc<Table>> {
     let stays = |number: u64| edit.added.iter().any(|(_, meta)| meta.number == number);
     let gone: BTreeSet<u64> = edit.removed.iter().map(|(_, number)| *number).collect();
     version

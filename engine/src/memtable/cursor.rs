@@ -65,6 +65,7 @@ impl MemtableCursor {
         if at >= self.seen {
             self.seen = at + AHEAD;
             self.memtable
+                .items
                 .prefetch(self.run.between(at, AHEAD), self.run.between(at + AHEAD, AHEAD));
         }
         self.settle(at);

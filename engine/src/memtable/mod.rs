@@ -174,11 +174,6 @@ impl Memtable {
         self.items.get(index)
     }
 
-    /// Has items fetched that a cursor comes to: keys and values of the first, and those that come later.
-    fn prefetch(&self, bodies: &[u32], later: &[u32]) {
-        self.items.prefetch(bodies, later);
-    }
-
     /// Looks until no change was in the way.
     fn settled<R>(&self, look: impl Fn() -> Result<R, Busy>) -> R {
         for _ in 0..TRIES {

@@ -124,6 +124,22 @@ enum Piece {
     Value(Bytes),
 }
 
+impl Piece {
+    fn block(self) -> Option<Arc<Block>> {
+        match self {
+            Piece::Block(block) => Some(block),
+            Piece::Head(..) | Piece::Value(_) => None,
+        }
+    }
+
+    fn head(self) -> Option<Arc<KeptHead>> {
+        match self {
+            Piece::Head(kept) => Some(kept),
+            Piece::Block(_) | Piece::Value(_) => None,
+        }
+    }
+}
+
 #[derive(Clone)]
 struct Item {
     tenant: TenantId,
@@ -278,33 +294,22 @@ impl BlockCache {
     }
 
     pub(super) fn block(&self, file: u64, offset: u64) -> Option<Arc<Block>> {
-        match self.pieces.as_ref()?.get(&place(file, offset))?.piece {
-            Piece::Block(block) => Some(block),
-            Piece::Head(..) | Piece::Value(_) => None,
-        }
+        self.pieces.as_ref()?.get(&place(file, offset))?.piece.block()
     }
 
     pub(super) fn head(&self, file: u64, offset: u64) -> Option<Arc<KeptHead>> {
-        match self.pieces.as_ref()?.get(&place(file, offset))?.piece {
-            Piece::Head(kept) => Some(kept),
-            Piece::Block(_) | Piece::Value(_) => None,
-        }
+        self.pieces.as_ref()?.get(&place(file, offset))?.piece.head()
     }
 
     /// A block, without counting as a use.
     pub(super) fn peek_block(&self, file: u64, offset: u64) -> Option<Arc<Block>> {
-        match self.pieces.as_ref()?.peek(&place(file, offset))?.piece {
-            Piece::Block(block) => Some(block),
-            Piece::Head(..) | Piece::Value(_) => None,
-        }
+        self.pieces.as_ref()?.peek(&place(file, offset))?.piece.block()
     }
 
     /// The same of a head.
     pub(super) fn peek_head(&self, file: u64, offset: u64) -> Option<Arc<Head>> {
-        match self.pieces.as_ref()?.peek(&place(file, offset))?.piece {
-            Piece::Head(kept) => Some(kept.head.clone()),
-            Piece::Block(_) | Piece::Value(_) => None,
-        }
+        let kept = self.pieces.as_ref()?.peek(&place(file, offset))?.piece.head()?;
+        Some(kept.head.clone())
     }
 
     /// A value of `tenant`; None also if what stands there is another's.

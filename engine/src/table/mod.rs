@@ -2,8 +2,8 @@
 //!
 //! `builder` writes a table, `reader` opens it and finds single keys, by way of `run_reader`; `iter` walks one tenant's
 //! entries; `range_deletes` are those of a run; `block`, `index`, `filter` and `format` are the parts, `compress`
-//! makes blocks smaller, `cache` keeps the decrypted ones, `shown` and `slot` are shortcuts to them, `warm` hands them on to tables that come after. `values` are the
-//! files of values that stand apart; `out_file` and
+//! makes blocks smaller, `cache` keeps the decrypted ones, `shown` and `slot` are shortcuts to them, `warm` hands them
+//! on to tables that come after. `values` are the files of values that stand apart; `out_file` and
 //! `sealed_file` are what they have in common with tables.
 //!
 //! Invariant: a block, index or filter holds one tenant's entries only, is sealed under that tenant's

@@ -19,29 +19,30 @@ use crate::hooks::rare;
 use crate::types::TenantId;
 
 impl Table {
-    /// Calls `visit` with every stretch of keys that the cache has of `tenant`, ascending: the first key that may be there, and
-    /// the last.
-    pub(crate) fn cached(&self, tenant: TenantId, mut visit: impl FnMut(&[u8], &[u8])) {
-        let Some(run) = self.find(tenant) else { return };
+    /// Calls `visit` with every stretch of keys that the cache has: tenant by tenant, and in each ascending, the first
+    /// key that may be there and the last.
+    pub(crate) fn cached(&self, mut visit: impl FnMut(TenantId, &[u8], &[u8])) {
         let mut first = Vec::new();
-        self.walk_cached_heads(&run, |head, _| {
-            for part in (0..head.index.len()).filter(|part| head.has_at_hand(*part)) {
-                first.clear();
-                match part.checked_sub(1) {
-                    // The least key behind it.
-                    Some(before) => {
-                        first.extend_from_slice(head.index.separator(before));
-                        first.push(0);
+        for run in self.runs() {
+            self.walk_cached_heads(&run, |head, _| {
+                for part in (0..head.index.len()).filter(|part| head.has_at_hand(*part)) {
+                    first.clear();
+                    match part.checked_sub(1) {
+                        // The least key behind it.
+                        Some(before) => {
+                            first.extend_from_slice(head.index.separator(before));
+                            first.push(0);
+                        }
+                        None => first.extend_from_slice(&head.index.first()),
                     }
-                    None => first.extend_from_slice(&head.index.first()),
+                    visit(run.tenant, &first, head.index.separator(part));
                 }
-                visit(&first, head.index.separator(part));
-            }
-        });
+            });
+        }
     }
 
-    /// Has the cache take, as blocks that are in use, those with keys of `tenant` from `from` to `to`, unless it has them. How many it took. What it costs:
-    /// a read and a block decoded for each.
+    /// Has the cache take, as blocks that are in use, those with keys of `tenant` from `from` to `to`, unless it has
+    /// them. How many it took. What it costs: a read and a block decoded for each.
     ///
     /// - Errors: as of [`get`](Table::get).
     pub(crate) fn warm(&self, tenant: TenantId, from: &[u8], to: &[u8]) -> Result<u64> {

@@ -215,16 +215,11 @@ impl Model {
 
     pub fn carry_out(&self, plan: &Plan) -> Result<()> {
         let version = self.set.current();
-        let edit = self.working(&|| false, |work| {
+        self.working(&|| false, |work| {
             let edit = compact(work, &version, plan)?;
-            warm::carry_over(work, &self.machine.cache, &version, &edit);
-            Ok::<_, crate::Error>(edit)
-        })?;
-        let replaced: Vec<_> = warm::replaced(&version, &edit).into_iter().cloned().collect();
-        drop(version);
-        self.set.log_and_apply(edit)?;
-        replaced.iter().for_each(|table| table.let_go());
-        Ok(())
+            let apply = |edit| self.set.log_and_apply(edit);
+            warm::follow(work, &self.machine.cache, &version, edit, apply)
+        })
     }
 
     /// One compaction; false if there is none to do.
