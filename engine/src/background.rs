@@ -128,6 +128,7 @@ impl Inner {
             self.wal.sync_to(end)?;
             self.versions.log_and_apply(Edit {
                 flushed: Some(end),
+                tenants: self.tenants_given_out(),
                 ..Edit::default()
             })?;
         }
@@ -190,6 +191,7 @@ impl Inner {
             rare!(FlushFailed);
         }
         let mut edit = flushed?;
+        edit.tenants = self.tenants_given_out();
         if relied_on > oldest.end {
             edit.reach = Some(relied_on);
         }
@@ -207,6 +209,13 @@ impl Inner {
         self.accounts.follow(&before, &self.versions.current());
         self.purge_wal()?;
         Ok(Some(done))
+    }
+
+    /// For an edit after which log may go that knew of tenants (`Engine::create_tenants`): from then on the manifest
+    /// does. Nothing on a standby.
+    pub fn tenants_given_out(&self) -> Option<u64> {
+        let known = self.versions.state().tenants > 0 && !planted!(FlushForgetsTenants);
+        known.then(|| self.keystore.next_tenant())
     }
 
     /// Gives up WAL that neither recovery nor a pin needs; how many segments.

@@ -66,6 +66,8 @@ pub(crate) fn checkpoint(inner: &Inner, path: &Path) -> Result<Checkpoint> {
         }
     }
     state.reach = position.lsn;
+    // The keys of a copy come from elsewhere.
+    state.tenants = 0;
     if state.state == NodeState::Following {
         // The copy's log is complete; whoever opens it follows nobody yet.
         state.state = NodeState::Serving;

@@ -195,6 +195,15 @@ impl Inner {
         Ok(position)
     }
 
+    /// Has the log know of a new tenant, by a batch of nothing: should the keystore's own log be cut behind its last
+    /// sync, by whatever, recovery finds a tenant here that is not there, and refuses. What was flushed is known to the
+    /// manifest (`ManifestState::tenants`).
+    ///
+    /// The keys are durable: an error takes nothing from the tenant but this.
+    pub fn note_tenant(&self, commit: &mut CommitState, newest: TenantId) -> Result<Position> {
+        self.order(commit, newest, (Bytes::new(), Vec::new()), Durability::Buffered)
+    }
+
     /// Syncs what the durability asks for, and publishes all but a `Replicated` batch.
     pub fn make_durable(&self, position: Position, durability: Durability) -> Result<()> {
         if durability >= Durability::Local && !planted!(AcknowledgeBeforeSync) {

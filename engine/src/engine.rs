@@ -10,6 +10,7 @@ use crate::commit::closed;
 use crate::error::{Error, ErrorKind, Result};
 use crate::expiry::NEVER;
 use crate::follower::{Promotion, StandbyProgress};
+use crate::hooks::planted;
 use crate::inner::{Inner, Mode};
 use crate::keys::{Destruction, EscrowRecipient, KeyChanges, seal_escrow};
 use crate::online::OnlineOption;
@@ -19,7 +20,7 @@ use crate::pins::WalPin;
 use crate::stats::Stats;
 use crate::status::{Checkpoint, Recovery, Role, Status, TenantInfo};
 use crate::tenant::Tenant;
-use crate::types::{Chain, Epoch, EpochStart, Lsn, TenantId};
+use crate::types::{Chain, Durability, Epoch, EpochStart, Lsn, TenantId};
 use crate::verify::Verified;
 use crate::version::{Edit, NodeState};
 use crate::wal::cursor::WalCursor;
@@ -114,9 +115,16 @@ impl Engine {
             crate::catalog::check_name(name)?;
         }
         // Under the commit lock: a fence that comes now waits, and no write is ordered before its keys.
-        let commit = self.inner().commit.lock();
+        let inner = self.inner();
+        let mut commit = inner.commit.lock();
         commit.check_writable()?;
-        let ids = self.inner().keystore.create_tenants(names)?;
+        let ids = inner.keystore.create_tenants(names)?;
+        let newest = ids.last().filter(|_| !planted!(TenantNotNoted));
+        let noted = newest.map(|id| inner.note_tenant(&mut commit, *id));
+        drop(commit);
+        if let Some(Ok(position)) = noted {
+            inner.make_durable(position, Durability::Buffered)?;
+        }
         Ok(ids
             .into_iter()
             .map(|id| Tenant {
@@ -363,6 +371,7 @@ impl Engine {
         inner.versions.log_and_apply(Edit {
             reach: Some(reach),
             flushed: Some(flushed.max(inner.versions.state().flushed)),
+            tenants: inner.tenants_given_out(),
             ..Edit::default()
         })?;
         inner.keystore.close()?;

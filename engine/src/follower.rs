@@ -380,6 +380,7 @@ impl Inner {
                 epoch: Some(begin),
                 fenced_by: Some(Epoch::ZERO),
                 state: Some(NodeState::Serving),
+                tenants: Some(self.keystore.next_tenant()),
                 reach: Some(start),
                 ..Edit::default()
             })?;

@@ -305,7 +305,7 @@ fn open(io: &Io, dir: &Path, provider: Arc<dyn KeyProvider>, options: &Options) 
     })
 }
 
-/// The keystore must be at least as new as the tables: an older one would give their tenants' ids away again.
+/// The keystore must be at least as new as tables and manifest: an older one would give their tenants' ids away again.
 pub(crate) fn check_tenants(dir: &Path, keystore: &Keystore, versions: &VersionSet) -> Result<()> {
     let version = versions.current();
     let newest = version
@@ -314,6 +314,8 @@ pub(crate) fn check_tenants(dir: &Path, keystore: &Keystore, versions: &VersionS
         .flatten()
         .map(|table| table.meta().tenant_max.0)
         .max();
+    // An id below what the manifest says was given out was, to a tenant without entries.
+    let newest = newest.max(versions.state().tenants.checked_sub(1));
     match newest {
         Some(newest) if newest >= keystore.next_tenant() => {
             rare!(OlderKeystoreRefused);
@@ -474,11 +476,14 @@ fn take_role(inner: &Inner, scan: &Scan, role: Role) -> Result<()> {
                     .resume_segment_verbatim(&mut commit.tail, header.clone())?;
             }
             let following = state.state == NodeState::Following;
-            if following && state.reach < scan.end {
-                // All of it was made durable a moment ago: from now on damage there is damage.
-                let reach = Some(scan.end);
+            // All of it was made durable a moment ago: from now on damage there is damage.
+            let reach = (following && state.reach < scan.end).then_some(scan.end);
+            // What was given out here may not be what its primary gave out.
+            let tenants = (state.tenants > 0).then_some(0);
+            if reach.is_some() || tenants.is_some() {
                 inner.versions.log_and_apply(Edit {
                     reach,
+                    tenants,
                     ..Edit::default()
                 })?;
             }
@@ -508,6 +513,7 @@ fn take_role(inner: &Inner, scan: &Scan, role: Role) -> Result<()> {
             };
             inner.versions.log_and_apply(Edit {
                 epoch: Some(begin),
+                tenants: Some(inner.keystore.next_tenant()),
                 ..Edit::default()
             })?;
             commit.tail.epoch = epoch;

@@ -51,6 +51,10 @@ crate::named_states! {
         KeystoreNameNotSynced,
         /// a new tenant counts before its keys are durable
         KeyLogNotSynced,
+        /// the log does not hear of a new tenant
+        TenantNotNoted,
+        /// the manifest does not hear how many tenants there were when log is flushed
+        FlushForgetsTenants,
         /// a deleted tenant's keys are carried over into the next base
         DeletedKeyKept,
         /// the old root's wrapping key is not destroyed

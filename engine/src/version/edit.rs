@@ -23,6 +23,7 @@
 //!  13  table number u64, then for each value file  once for each   once for each
 //!      that the table refers to, ascending: its    such table
 //!      number u64, bytes u64
+//!  14  ids below were given out to tenants, u64    at most once    at most once
 //! ```
 //!
 //! Valid if and only if: (1) fields fill the bytes exactly; (2) every tag is known (else the file was
@@ -53,6 +54,7 @@ mod tag {
     pub const NEXT_NUMBER: u8 = 11;
     pub const VALUE_FILE: u8 = 12;
     pub const REFERS: u8 = 13;
+    pub const TENANTS: u8 = 14;
 }
 
 /// Whether this copy of the database may serve.
@@ -97,6 +99,10 @@ pub(crate) struct ManifestState {
     pub state: NodeState,
     /// The WAL must reach at least here, else bytes that were durable are gone.
     pub reach: Lsn,
+    /// Ids below were given out to tenants when the log was last flushed: a keystore that knows fewer was cut or
+    /// exchanged. 0, nothing known, in a copy, whose keys come from elsewhere, and on a standby, which takes over what
+    /// its primary has.
+    pub tenants: u64,
 }
 
 impl ManifestState {
@@ -145,6 +151,9 @@ impl ManifestState {
         if let Some(state) = edit.state {
             self.state = state;
         }
+        if let Some(tenants) = edit.tenants {
+            self.tenants = tenants;
+        }
         if let Some(reach) = edit.reach {
             // Two jobs may have looked at the log at different times: what was durable stays so.
             self.reach = self.reach.max(reach);
@@ -178,6 +187,8 @@ pub(crate) struct Edit {
     pub state: Option<NodeState>,
     /// New WAL reach.
     pub reach: Option<Lsn>,
+    /// Ids below were given out to tenants; 0 if that is not known any more.
+    pub tenants: Option<u64>,
 }
 
 /// The first frame of a manifest: everything there is.
@@ -225,6 +236,7 @@ impl Edit {
         scalar(tag::HIGHEST_EPOCH, self.highest_epoch.map(|v| v.0));
         scalar(tag::FENCED_BY, self.fenced_by.map(|v| v.0));
         scalar(tag::REACH, self.reach.map(|v| v.0));
+        scalar(tag::TENANTS, self.tenants);
         if let Some(epoch) = &self.epoch {
             put_epoch(&mut out, epoch);
         }
@@ -256,6 +268,7 @@ impl Edit {
                 tag::DATABASE_ID => once(&mut edit.database_id, value.last_array()?)?,
                 tag::STATE => once(&mut edit.state, value.state()?)?,
                 tag::REACH => once(&mut edit.reach, Lsn(value.last_u64()?))?,
+                tag::TENANTS => once(&mut edit.tenants, value.last_u64()?)?,
                 tag::NEXT_NUMBER => return Err(BadEdit::Malformed("file number outside a full state")),
                 unknown => return Err(BadEdit::UnknownTag(unknown)),
             }
@@ -287,6 +300,9 @@ impl Full {
         put(&mut out, tag::DATABASE_ID, &state.database_id);
         put(&mut out, tag::STATE, &[state.state as u8]);
         put(&mut out, tag::REACH, &state.reach.0.to_le_bytes());
+        if state.tenants > 0 {
+            put(&mut out, tag::TENANTS, &state.tenants.to_le_bytes());
+        }
         put(&mut out, tag::NEXT_NUMBER, &self.next_number.to_le_bytes());
         out
     }
@@ -295,6 +311,7 @@ impl Full {
     pub fn decode(bytes: &[u8]) -> std::result::Result<Full, BadEdit> {
         let (mut flushed, mut seqno, mut highest, mut fenced) = (None, None, None, None);
         let (mut id, mut node, mut reach, mut next_number) = (None, None, None, None);
+        let mut tenants = None;
         let (mut epochs, mut tables) = (Vec::<EpochStart>::new(), Vec::new());
         let mut values = Vec::new();
         let mut fields = Take(bytes);
@@ -313,6 +330,7 @@ impl Full {
                 tag::DATABASE_ID => once(&mut id, value.last_array()?)?,
                 tag::STATE => once(&mut node, value.state()?)?,
                 tag::REACH => once(&mut reach, Lsn(value.last_u64()?))?,
+                tag::TENANTS => once(&mut tenants, value.last_u64()?)?,
                 tag::NEXT_NUMBER => once(&mut next_number, value.last_u64()?)?,
                 unknown => return Err(BadEdit::UnknownTag(unknown)),
             }
@@ -335,6 +353,7 @@ impl Full {
             database_id: id.ok_or(missing)?,
             state: node.ok_or(missing)?,
             reach: reach.ok_or(missing)?,
+            tenants: tenants.unwrap_or_default(),
         };
         Ok(Full {
             state,

@@ -235,6 +235,7 @@ fn sample_state() -> ManifestState {
         database_id: [7; 16],
         state: NodeState::Serving,
         reach: Lsn(5000),
+        tenants: 8,
     }
 }
 
@@ -277,6 +278,7 @@ fn sample_edits() -> Vec<Edit> {
         added: vec![(0, sample_meta(10))],
         flushed: Some(Lsn(2000)),
         seqno: Some(SeqNo(60)),
+        tenants: Some(9),
         ..Edit::default()
     };
     let compaction = Edit {

@@ -111,6 +111,50 @@ pub(super) fn foreign_keystore() -> Check {
     }
 }
 
+/// The log of a killed database's keystore ends at an earlier frame: tenants that nothing was written to would be gone,
+/// and their ids given away again. Refused, and refused again after a refusal; `flushed`: also when the log of writes
+/// that knew them has gone.
+pub(super) fn cut_keystore_log(flushed: bool) -> Check {
+    let mut world = World::new(Options::tiny());
+    let fill = |world: &mut World| {
+        world.open()?;
+        (1..=3).try_for_each(|n| world.create_tenant(&name_of_tenant(n)).map(drop))?;
+        if flushed { world.flush() } else { Ok(()) }
+    };
+    fill(&mut world).map_err(|e| e.to_string())?;
+    let files = world.fs.files();
+    let (path, log) = files
+        .iter()
+        .find(|(path, bytes)| {
+            path.starts_with(format!("{DIR}/keystore/")) && bytes.windows(4).any(|w| w == b"KOP1")
+        })
+        .ok_or("no log with frames")?;
+    let open = |fs: &SimFs| {
+        Engine::builder(DIR)
+            .shared_keys(world.keys.provider())
+            .options(Options::tiny())
+            .io(fs.io(crate::dice::fresh_seed()))
+            .open()
+    };
+    let ends = (0..log.len()).filter(|at| log[*at..].starts_with(b"KOP1"));
+    for end in ends {
+        let fs = world.fs.fork();
+        fs.corrupt(path, |log| log.truncate(end));
+        for attempt in ["first", "second"] {
+            match open(&fs) {
+                Err(e) if e.kind() == ErrorKind::Corruption => {}
+                Err(e) => return Err(format!("{end} bytes, {attempt}: taken for something else: {e:?}")),
+                Ok(_) => return Err(format!("{end} bytes, {attempt}: opens without its tenants")),
+            }
+        }
+    }
+    let whole = open(&world.fs.fork()).map_err(|e| format!("as it was left: {e:?}"))?;
+    match whole.tenants().len() {
+        3 => Ok(()),
+        n => Err(format!("as it was left: {n} of 3 tenants")),
+    }
+}
+
 /// A tenant with two large values in a keyspace that got a retention of a day after they were put, and twenty in
 /// another, so that their file is not garbage for the most part when those end. `compacted`: between put and retention.
 fn ruled(compacted: bool) -> strongroom::Result<World> {

@@ -85,6 +85,12 @@ pub fn finder(bug: Bug) -> Finder {
         Bug::KeystoreBaseNotSynced | Bug::KeystoreNameNotSynced | Bug::KeyLogNotSynced => {
             Part("create and delete tenants: crash", 2000)
         }
+        Bug::TenantNotNoted => Directed("a keystore log cut between frames", || {
+            directed::cut_keystore_log(false)
+        }),
+        Bug::FlushForgetsTenants => Directed("a keystore log cut between frames, after a flush", || {
+            directed::cut_keystore_log(true)
+        }),
         Bug::DeletedKeyKept | Bug::OldRootKept => Part("create and delete tenants: crash", 2000),
         Bug::CompactionDropsDeletes => Part("compact deletes: crash", 2000),
         Bug::SnapshotsIgnored => Seeds("engine", 100),

@@ -66,6 +66,7 @@ fn edit(dice: &Dice) -> Edit {
         database_id: some(dice, || [dice.below(256) as u8; 16]),
         state: some(dice, || NodeState::AwaitingAcceptance),
         reach: some(dice, || Lsn(dice.below(u64::MAX))),
+        tenants: some(dice, || dice.below(u64::MAX)),
     }
 }
 
@@ -81,6 +82,7 @@ fn edits_and_full_states_survive_encoding() {
                 fenced_by: some(&dice, || Epoch(1 + dice.below(1 << 40))),
                 state: NodeState::AwaitingAcceptance,
                 reach: Lsn(dice.below(u64::MAX)),
+                tenants: dice.below(3),
                 ..state()
             },
             next_number: dice.below(u64::MAX),
@@ -241,12 +243,14 @@ fn encodings_are_the_documented_bytes() {
         fenced_by: Some(Epoch(7)),
         database_id: Some([8; 16]),
         state: Some(NodeState::AwaitingAcceptance),
+        tenants: Some(9),
         ..Edit::default()
     };
     let expected = [
         "02 09000000 02 0201000000000000",
         "03 08000000 0300000000000000",
         "07 08000000 0700000000000000",
+        "0e 08000000 0900000000000000",
         "05 20000000 0400000000000000 0500000000000000 06060606060606060606060606060606",
         "08 10000000 08080808080808080808080808080808",
         "09 01000000 02",
@@ -255,6 +259,7 @@ fn encodings_are_the_documented_bytes() {
     let full = Full {
         state: ManifestState {
             reach: Lsn(9),
+            tenants: 2,
             ..ManifestState::default()
         },
         next_number: 10,
@@ -269,6 +274,7 @@ fn encodings_are_the_documented_bytes() {
         "08 10000000 00000000000000000000000000000000",
         "09 01000000 01",
         "0a 08000000 0900000000000000",
+        "0e 08000000 0200000000000000",
         "0b 08000000 0a00000000000000",
     ];
     assert_eq!(hex::encode(full.encode()), expected.concat().replace(' ', ""));
