@@ -166,6 +166,8 @@ crate::named_states! {
         ZeroTakenForNextKey,
         /// a step to the next key takes a version that goes on in the next block for one
         KeyEndsWithBlock,
+        /// a point read that looks into a block at hand takes what goes on in the next for absent
+        GuessEndsWithBlock,
         /// a look into a block that is not kept takes a key's newest version, not the one that is seen
         WalkTakesNewest,
         /// the first entry of a block counts as its key's newest version

@@ -212,6 +212,8 @@ crate::named_states! {
         SeparatedValueRead,
         /// a filter spared a table
         FilterSaidNo,
+        /// a point read that expected its key looked into a block that has another
+        GuessErred,
         /// a filter let a key through that the table does not have
         FilterErred,
         /// versions of a key went on in the next block

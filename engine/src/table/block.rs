@@ -56,6 +56,7 @@ use super::format::{Fields, Malformed};
 use super::piece_memory::{PieceMemory, taken};
 use crate::codec::push_varint;
 use crate::options::{Compression, KEY_BYTES_MAX};
+use crate::prefetch::prefetch;
 use crate::read::cursor::{Entry, EntryKind, EntryRef, Found, internal_order};
 use crate::read::digits::{self, common, eight};
 use crate::types::SeqNo;
@@ -280,9 +281,22 @@ impl Block {
         Some(u32::from_le_bytes(*place))
     }
 
+    /// Entry `index` will be looked at soon.
+    #[inline]
+    fn expect(&self, index: usize) {
+        let place = self.place(index).map(|place| (place & !SAME_KEY) as usize);
+        if let Some(first) = place.and_then(|place| self.bytes.get(place)) {
+            prefetch(first);
+        }
+    }
+
     fn places(&self) -> &[[u8; PLACE_BYTES]] {
-        let places = self.bytes.get(self.places..);
-        places.unwrap_or_default().as_chunks().0
+        self.searched_first().as_chunks().0
+    }
+
+    /// What a search goes through before it looks at an entry.
+    pub(super) fn searched_first(&self) -> &[u8] {
+        self.bytes.get(self.places..).unwrap_or_default()
     }
 
     /// The tree key of entry `index`; empty past the end.

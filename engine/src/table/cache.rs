@@ -17,6 +17,7 @@ use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
 
 use super::block::Block;
 use super::doorkeeper::Doorkeeper;
+use super::expectation;
 use super::filter::Filter;
 use super::index::{Index, Level};
 use super::piece_memory::PieceMemory;
@@ -25,6 +26,7 @@ use super::slot::{self, Slot};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hooks::{planted, rare};
 use crate::operation::count;
+use crate::prefetch::Whereabouts;
 use crate::read::counters::ReadCounters;
 use crate::types::TenantId;
 
@@ -44,8 +46,25 @@ pub(super) struct Head {
 enum Parts {
     /// Made for the first block that is found in the cache or kept there: to let go of a slot takes a look at what every
     /// thread borrows, and heads that only filters or compactions asked need none.
-    Blocks(OnceLock<Box<[Slot<Block>]>>),
+    Blocks(OnceLock<Box<[Shortcut]>>),
     Sections(Shelf),
+}
+
+/// The way to a block, and to what of it is looked at first: that is on its way while the block says where it is.
+struct Shortcut {
+    slot: Slot<Block>,
+    places: Whereabouts,
+}
+
+impl Shortcut {
+    const BYTES: usize = Slot::<Block>::BYTES + size_of::<Whereabouts>();
+
+    fn empty() -> Shortcut {
+        Shortcut {
+            slot: Slot::empty(),
+            places: Whereabouts::default(),
+        }
+    }
 }
 
 impl Head {
@@ -58,9 +77,13 @@ impl Head {
     }
 
     /// Block `part`, by its shortcut.
-    pub(super) fn block(&self, part: usize) -> Option<Arc<Block>> {
+    pub(super) fn block(&self, part: usize, cache: &BlockCache) -> Option<Arc<Block>> {
         match &self.parts {
-            Parts::Blocks(slots) => slots.get()?.get(part)?.get(),
+            Parts::Blocks(shortcuts) => {
+                let shortcut = shortcuts.get()?.get(part)?;
+                shortcut.places.prefetch();
+                shortcut.slot.get(!cache.doorkeeper.is_cache_full())
+            }
             Parts::Sections(_) => None,
         }
     }
@@ -68,9 +91,9 @@ impl Head {
     /// Whether block `part` has a shortcut to it, and somebody has it.
     pub(super) fn has_at_hand(&self, part: usize) -> bool {
         match &self.parts {
-            Parts::Blocks(slots) => {
-                let slot = slots.get().and_then(|slots| slots.get(part));
-                slot.is_some_and(Slot::is_filled)
+            Parts::Blocks(shortcuts) => {
+                let shortcut = shortcuts.get().and_then(|shortcuts| shortcuts.get(part));
+                shortcut.is_some_and(|shortcut| shortcut.slot.is_filled())
             }
             Parts::Sections(_) => false,
         }
@@ -78,10 +101,13 @@ impl Head {
 
     /// Has block `part` found by a shortcut from now on.
     pub(super) fn remember(&self, part: usize, block: &Arc<Block>) {
-        let Parts::Blocks(slots) = &self.parts else { return };
-        let slots = slots.get_or_init(|| (0..self.index.len()).map(|_| Slot::empty()).collect());
-        if let Some(slot) = slots.get(part) {
-            slot.set(block);
+        let Parts::Blocks(shortcuts) = &self.parts else {
+            return;
+        };
+        let empty = || (0..self.index.len()).map(|_| Shortcut::empty()).collect();
+        if let Some(shortcut) = shortcuts.get_or_init(empty).get(part) {
+            shortcut.slot.set(block);
+            shortcut.places.set(block.searched_first());
         }
     }
 
@@ -96,7 +122,7 @@ impl Head {
     fn memory(&self) -> usize {
         let parts = match &self.parts {
             // Whether they are made or not: what it weighs stays.
-            Parts::Blocks(_) => self.index.len() * Slot::<Block>::BYTES,
+            Parts::Blocks(_) => self.index.len() * Shortcut::BYTES,
             Parts::Sections(shelf) => shelf.len() * Shelf::PLACE_BYTES,
         };
         self.index.memory() + self.filter.as_ref().map_or(0, Filter::memory) + parts
@@ -232,6 +258,7 @@ impl BlockCache {
     /// A cache of at most `bytes`; 0 turns it off.
     pub(crate) fn new(bytes: u64) -> BlockCache {
         slot::start_counting();
+        expectation::start_guessing();
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let shards = (bytes / SHARD_BYTES).clamp(1, 4 * threads as u64) as usize;
         let options = OptionsBuilder::new()

@@ -40,9 +40,13 @@ impl Doorkeeper {
 
     pub(super) fn cache_is_full(&self) {
         // Readers of the flag share its line of memory: it is written once.
-        if !self.full.load(Ordering::Relaxed) {
+        if !self.is_cache_full() {
             self.full.store(true, Ordering::Relaxed);
         }
+    }
+
+    pub(super) fn is_cache_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
     }
 
     /// It got larger: until it is full again, everything is admitted.
@@ -52,7 +56,7 @@ impl Doorkeeper {
 
     /// Whether what was just missed at (`file`, `offset`) is to be kept; it is remembered.
     pub(super) fn admits(&self, (file, offset): (u64, u64)) -> bool {
-        if !self.full.load(Ordering::Relaxed) {
+        if !self.is_cache_full() {
             return true;
         }
         let mixed = xxh3_64_with_seed(&offset.to_le_bytes(), file);

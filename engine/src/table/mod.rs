@@ -16,6 +16,7 @@ mod builder;
 mod cache;
 mod compress;
 mod doorkeeper;
+mod expectation;
 mod filter;
 mod format;
 mod index;

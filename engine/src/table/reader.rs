@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::block::Looked;
 use super::cache::{BlockCache, Head};
+use super::expectation;
 use super::filter;
 use super::format::{
     Directory, FOOTER_BYTES, Footer, Malformed, RUN_BYTES, Run, TableMeta, check_directory, digest,
@@ -27,7 +28,7 @@ use super::sealed_file::{Part, SealedFile, Shape, key_of};
 use super::shown::Shelf;
 use super::tenant_run::TenantRun;
 use crate::error::{Error, Result};
-use crate::hooks::rare;
+use crate::hooks::{planted, rare};
 use crate::io::{File, Io};
 use crate::operation::count;
 use crate::read::cursor::Found;
@@ -153,6 +154,23 @@ impl Table {
                     head
                 }
             };
+            // Where it was looked for before the filter was asked, and is not at hand.
+            let mut missing = None;
+            if !COUNT && expectation::is_found() {
+                let part = head.index.find(key);
+                match reader.look_at_hand(head, part, key, at) {
+                    Some(Looked::Version(found)) => return Ok(Some(found)),
+                    Some(Looked::OtherKey) => {
+                        rare!(GuessErred);
+                        expectation::learn(false);
+                        return Ok(None);
+                    }
+                    Some(Looked::PastEnd) if planted!(GuessEndsWithBlock) => return Ok(None),
+                    // It may go on in the next block.
+                    Some(Looked::PastEnd) => {}
+                    None => missing = Some(part),
+                }
+            }
             if let Some(filter) = &head.filter {
                 let hash = *hash.get_or_insert_with(|| filter::hash(key, self.filter_seed));
                 let denied = !filter.may_hold(hash);
@@ -164,17 +182,21 @@ impl Table {
                 }
                 if denied {
                     rare!(FilterSaidNo);
+                    expectation::learn(false);
                     return Ok(None);
                 }
             }
-            let mut part = head.index.find(key);
+            let mut part = missing.unwrap_or_else(|| head.index.find(key));
             while part < head.index.len() {
                 if COUNT {
                     count(|counters| counters.blocks += 1);
                 }
-                match reader.look(head, part, key, at)? {
+                match reader.look(head, part, (key, at), missing == Some(part))? {
                     None => return Ok(None),
-                    Some(Looked::Version(found)) => return Ok(Some(found)),
+                    Some(Looked::Version(found)) => {
+                        expectation::learn(true);
+                        return Ok(Some(found));
+                    }
                     Some(Looked::OtherKey) => {
                         if head.filter.is_some() {
                             rare!(FilterErred);

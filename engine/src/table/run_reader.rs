@@ -215,16 +215,20 @@ impl<'a> RunReader<'a> {
     }
 
     /// The first version of `key` at or below `at` in block `index` of the section under `head`; None past the last
-    /// block, or if the key is destroyed.
+    /// block, or if the key is destroyed. `missing`: the cache was asked a moment ago, and has no such block.
     pub(super) fn look(
         &mut self,
         head: &Head,
         index: usize,
-        key: &[u8],
-        at: SeqNo,
+        (key, at): (&[u8], SeqNo),
+        missing: bool,
     ) -> Result<Option<Looked>> {
-        if let Some(block) = self.cached_block(head, index) {
-            return Ok(Some(block.look(key, at)));
+        let looked = match missing {
+            true => None,
+            false => self.look_at_hand(head, index, key, at),
+        };
+        if looked.is_some() {
+            return Ok(looked);
         }
         let Some((file_key, handle)) = self.needed(head, index)? else {
             return Ok(None);
@@ -244,6 +248,12 @@ impl<'a> RunReader<'a> {
             return Err(damage(Malformed("the entries stated by the index")));
         }
         Ok(Some(looked))
+    }
+
+    /// The same, if the cache has the block. Whoever finds the key there is spared the filter, whose line of memory is as
+    /// far away as any of the block's.
+    pub(super) fn look_at_hand(&self, head: &Head, index: usize, key: &[u8], at: SeqNo) -> Option<Looked> {
+        self.cached_block(head, index).map(|block| block.look(key, at))
     }
 
     /// What it takes to read block `index` of the section under `head`; None past the last, or if the key is
@@ -304,7 +314,7 @@ impl<'a> RunReader<'a> {
 
     /// Block `index` of the section under `head`, if the cache has it.
     pub(super) fn cached_block(&self, head: &Head, index: usize) -> Option<Arc<Block>> {
-        if let Some(block) = head.block(index) {
+        if let Some(block) = head.block(index, &self.table.cache) {
             return Some(block);
         }
         let offset = head.index.handle(index)?.offset;

@@ -6,7 +6,7 @@
 //! Leis, Haubenschild, Kemper, Neumann, ICDE 2018.)
 //!
 //! The cache decides by use what to keep, and does not see what goes past it: every [`ASK_EVERY`]th time, a
-//! slot sends the reader there.
+//! slot sends the reader there. While the cache has room it decides nothing, and is asked more seldom.
 
 use std::cell::Cell;
 use std::sync::{Arc, Weak};
@@ -15,6 +15,8 @@ use arc_swap::ArcSwapWeak;
 
 /// One of so many looks goes to the cache.
 const ASK_EVERY: u32 = 8;
+/// The same while the cache has room.
+const ASK_EVERY_WITH_ROOM: u32 = 128;
 
 thread_local! {
     static LOOKS: Cell<u32> = const { Cell::new(0) };
@@ -43,9 +45,10 @@ impl<T> Slot<T> {
         Slot(ArcSwapWeak::new(Weak::new()))
     }
 
-    /// The piece, if somebody still has it and it is not time to ask the cache.
-    pub(super) fn get(&self) -> Option<Arc<T>> {
-        if time_to_ask(ASK_EVERY) {
+    /// The piece, if somebody still has it and it is not time to ask the cache, which `has_room` or not.
+    pub(super) fn get(&self, has_room: bool) -> Option<Arc<T>> {
+        let every = if has_room { ASK_EVERY_WITH_ROOM } else { ASK_EVERY };
+        if time_to_ask(every) {
             return None;
         }
         self.0.load().upgrade()
@@ -72,20 +75,20 @@ mod tests {
     fn a_slot_finds_a_piece_while_it_lives_and_does_not_keep_it() {
         start_counting();
         let slot = Slot::empty();
-        assert_eq!(slot.get(), None);
+        assert_eq!(slot.get(false), None);
         let piece = Arc::new(7);
         slot.set(&piece);
-        assert_eq!(slot.get(), Some(piece.clone()));
+        assert_eq!(slot.get(false), Some(piece.clone()));
         drop(piece);
-        assert_eq!(slot.get(), None);
+        assert_eq!(slot.get(false), None);
     }
 
     #[test]
-    fn every_eighth_look_goes_to_the_cache() {
+    fn every_eighth_look_goes_to_a_full_cache_and_few_to_one_with_room() {
         start_counting();
         let (slot, piece) = (Slot::empty(), Arc::new(7));
         slot.set(&piece);
-        let asked = (0..80).filter(|_| slot.get().is_none()).count();
-        assert_eq!(asked, 10);
+        let asked = |has_room| (0..1280).filter(|_| slot.get(has_room).is_none()).count();
+        assert_eq!((asked(false), asked(true)), (160, 10));
     }
 }

@@ -127,7 +127,9 @@ pub fn finder(bug: Bug) -> Finder {
             Directed("writers slowed down, in a model of time", directed::pacing)
         }
         Bug::VerifySkipsBlocks => Seeds("engine-damage", 200),
-        Bug::KeyEndsWithBlock | Bug::NewestByBlock | Bug::WalkTakesNewest => Seeds("engine", 300),
+        Bug::KeyEndsWithBlock | Bug::NewestByBlock | Bug::WalkTakesNewest | Bug::GuessEndsWithBlock => {
+            Seeds("engine", 300)
+        }
         Bug::CacheKeyedByOffset => Part("compact: crash", 1500),
         Bug::OffsetNotBound => Directed("blocks exchanged inside a table", directed::exchanged_blocks),
         Bug::CommitmentNotChecked => Directed("another database's keystore", directed::foreign_keystore),

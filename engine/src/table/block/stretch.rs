@@ -18,6 +18,9 @@ use crate::read::cursor::{Entry, EntryRef};
 use crate::read::digits::{self, eight};
 use crate::types::SeqNo;
 
+/// So many entries ahead of the one that is shown, memory is asked for.
+const AHEAD: usize = 4;
+
 /// The rest of a block, from the entry that the cursor stood on.
 pub(crate) struct Stretch {
     block: Arc<Block>,
@@ -79,6 +82,7 @@ impl Stretch {
                 return false;
             };
             self.at += 1;
+            self.block.expect(self.at + AHEAD);
             if self.done && place & SAME_KEY != 0 && !planted!(StretchShowsOldVersions) {
                 self.hidden += 1;
                 continue;
