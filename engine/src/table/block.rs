@@ -67,6 +67,7 @@ pub(super) const TREE_KEY_BYTES_MAX: usize = 4 + KEY_BYTES_MAX;
 pub(super) const HEAD_BYTES: usize = 5;
 #[cfg(any(test, feature = "sim"))]
 pub(super) use shortened::KEYS_BYTES_MAX;
+pub(super) use stretch::AHEAD;
 pub(crate) use stretch::Stretch;
 pub(super) use walk::{Looked, walk};
 /// Of entries whose keys are shortened by what they share: see [`shortened`].
@@ -283,7 +284,7 @@ impl Block {
 
     /// Entry `index` will be looked at soon.
     #[inline]
-    fn expect(&self, index: usize) {
+    pub(super) fn expect(&self, index: usize) {
         let place = self.place(index).map(|place| (place & !SAME_KEY) as usize);
         if let Some(first) = place.and_then(|place| self.bytes.get(place)) {
             prefetch(first);

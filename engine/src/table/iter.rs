@@ -13,7 +13,7 @@
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
-use super::block::{Block, Parts, Stretch, room};
+use super::block::{AHEAD, Block, Parts, Stretch, room};
 use super::cache::Head;
 use super::format::Run;
 use super::index::Level;
@@ -385,6 +385,7 @@ impl TableCursor {
             return Ok(());
         };
         if let Some((index, parts)) = place.block.next_key(index + 1) {
+            place.block.expect(index + AHEAD);
             (place.index, place.parts) = (index, parts);
             return Ok(());
         }

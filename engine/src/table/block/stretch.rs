@@ -19,7 +19,7 @@ use crate::read::digits::{self, eight};
 use crate::types::SeqNo;
 
 /// So many entries ahead of the one that is shown, memory is asked for.
-const AHEAD: usize = 4;
+pub(in crate::table) const AHEAD: usize = 4;
 
 /// The rest of a block, from the entry that the cursor stood on.
 pub(crate) struct Stretch {
@@ -47,6 +47,9 @@ impl Stretch {
         let end = below.map_or(block.len(), |below| block.end_below(at, below));
         if at + 1 >= end {
             return None;
+        }
+        for index in at + 1..=at + AHEAD {
+            block.expect(index);
         }
         if let Some(mut spare) = spare.take_if(|spare| Arc::ptr_eq(&spare.block, block)) {
             (spare.from, spare.at, spare.end) = (at, at, end);
