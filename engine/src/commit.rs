@@ -195,8 +195,8 @@ impl Inner {
         Ok(position)
     }
 
-    /// Has the log know of a new tenant, by a batch of nothing: should the keystore's own log be cut behind its last
-    /// sync, by whatever, recovery finds a tenant here that is not there, and refuses. What was flushed is known to the
+    /// Has the log know of a new tenant, by a batch of nothing: should the keystore's own log be cut between two
+    /// frames, recovery finds a tenant here that is not there, and refuses. What was flushed is known to the
     /// manifest (`ManifestState::tenants`).
     ///
     /// The keys are durable: an error takes nothing from the tenant but this.

@@ -314,8 +314,8 @@ pub(crate) fn check_tenants(dir: &Path, keystore: &Keystore, versions: &VersionS
         .flatten()
         .map(|table| table.meta().tenant_max.0)
         .max();
-    // An id below what the manifest says was given out was, to a tenant without entries.
-    let newest = newest.max(versions.state().tenants.checked_sub(1));
+    // The manifest knows tenants without entries, too.
+    let newest = newest.max(versions.state().newest_tenant());
     match newest {
         Some(newest) if newest >= keystore.next_tenant() => {
             rare!(OlderKeystoreRefused);

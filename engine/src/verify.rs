@@ -210,9 +210,9 @@ pub(crate) fn verify_closed(io: &Io, dir: &Path, provider: Arc<dyn KeyProvider>)
                 own_watermarks: found.state.state != NodeState::Following,
             };
             let newest = found.tables.iter().map(|(_, meta)| meta.tenant_max.0).max();
-            let newest = newest.max(found.state.tenants.checked_sub(1));
+            let newest = newest.max(found.state.newest_tenant());
             if newest.is_some_and(|newest| newest >= keystore.next_tenant()) {
-                let expected = "one that knows every tenant of the tables";
+                let expected = "one that knows every tenant of tables and manifest";
                 damages.push(Error::corruption(
                     &keystore_dir,
                     0,

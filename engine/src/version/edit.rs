@@ -106,6 +106,11 @@ pub(crate) struct ManifestState {
 }
 
 impl ManifestState {
+    /// The newest id that was given out, as far as that is known.
+    pub fn newest_tenant(&self) -> Option<u64> {
+        self.tenants.checked_sub(1)
+    }
+
     /// Applies the scalar fields of `edit`. On error the state is unchanged and the edit must not be
     /// logged: the text names the rule it breaks.
     ///
