@@ -23,6 +23,7 @@ use super::index::{Index, Level};
 use super::piece_memory::PieceMemory;
 use super::shown::{self, Shelf};
 use super::slot::{self, Slot};
+use super::values::{KeptValue, ValueShortcuts};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hooks::{planted, rare};
 use crate::operation::count;
@@ -147,7 +148,7 @@ impl KeptHead {
 enum Piece {
     Block(Arc<Block>),
     Head(Arc<KeptHead>),
-    Value(Bytes),
+    Value(Arc<KeptValue>),
 }
 
 impl Piece {
@@ -177,7 +178,7 @@ impl Item {
         let bytes = match &self.piece {
             Piece::Block(block) => block.memory(),
             Piece::Head(kept) => kept.head.memory(),
-            Piece::Value(value) => value.len(),
+            Piece::Value(value) => value.memory(),
         };
         (bytes + ITEM_BYTES) as u64
     }
@@ -232,6 +233,7 @@ pub(crate) struct BlockCache {
     pieces: Option<Pieces>,
     piece_bytes_max: AtomicU64,
     doorkeeper: Arc<Doorkeeper>,
+    value_shortcuts: ValueShortcuts,
     /// Where pieces are that stay.
     pub(super) memory: PieceMemory,
     /// What readers did, with it and without.
@@ -278,6 +280,7 @@ impl BlockCache {
             pieces,
             piece_bytes_max: AtomicU64::new(piece_bytes_max),
             doorkeeper,
+            value_shortcuts: ValueShortcuts::for_cache(bytes),
             memory: PieceMemory::for_cache(bytes),
             reads: ReadCounters::default(),
         }
@@ -341,9 +344,16 @@ impl BlockCache {
 
     /// A value of `tenant`; None also if what stands there is another's.
     pub(super) fn value(&self, file: u64, offset: u64, tenant: TenantId) -> Option<Bytes> {
-        let item = self.pieces.as_ref()?.get(&place(file, offset))?;
-        match item.piece {
-            Piece::Value(value) if item.tenant == tenant => Some(value),
+        let pieces = self.pieces.as_ref()?;
+        let (at, has_room) = (place(file, offset), !self.doorkeeper.is_cache_full());
+        if let Some(value) = self.value_shortcuts.get(at, tenant, has_room) {
+            return Some(value.lend());
+        }
+        match pieces.get(&at)?.piece {
+            Piece::Value(value) if value.is(at, tenant) => {
+                self.value_shortcuts.remember(&value);
+                Some(value.lend())
+            }
             _ => None,
         }
     }
@@ -404,7 +414,7 @@ impl BlockCache {
             place(file, offset),
             Item {
                 tenant,
-                piece: Piece::Value(value.clone()),
+                piece: Piece::Value(KeptValue::new(place(file, offset), tenant, value, &self.memory)),
             },
         );
     }

@@ -4,7 +4,8 @@
 //! <db>/tables/<number:016x>.values        beside the tables, with numbers of the same kind
 //! ```
 //!
-//! `format` is the clear parts and the reference, `writer` writes a file, `reader` opens one and finds a value.
+//! `format` is the clear parts and the reference, `writer` writes a file, `reader` opens one and finds a value, `kept` is
+//! a value in the cache.
 //! A table's entry of kind [`Separated`](crate::read::cursor::EntryKind::Separated) has a reference where a put has its
 //! value.
 //!
@@ -14,12 +15,14 @@
 //! long as a table of a version that somebody has refers to it.
 
 mod format;
+mod kept;
 #[cfg(any(test, feature = "sim"))]
 pub(crate) mod parsers;
 mod reader;
 mod writer;
 
 pub(crate) use format::{Reference, ValueMeta};
+pub(super) use kept::{KeptValue, ValueShortcuts};
 pub(crate) use reader::ValueFile;
 pub(crate) use writer::ValueWriter;
 
