@@ -29,6 +29,8 @@ use crate::version::{Edit, Version, table_path};
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// How long the thread sleeps at most: what has expired makes no noise.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// The part of a memtable that is flushed, at least, to spare ranges the merging: 1 / 8. Less makes small tables.
+const WORTH_A_TABLE: usize = 8;
 
 /// What a job did.
 #[derive(Clone, Copy)]
@@ -72,6 +74,7 @@ impl Inner {
     pub fn step(&self) -> Result<bool> {
         // On a full disk it fails, and what follows makes room.
         let begun = self.begin_log_anew();
+        self.flush_for_ranges();
         let mut survey = self.jobs.lock();
         // Under `jobs`: once the directory is released, nothing writes to it any more.
         if self.background.state.lock().stop {
@@ -88,6 +91,7 @@ impl Inner {
         if self.purge_wal()? > 0 {
             return Ok(true);
         }
+        self.view().range_cost.look_later();
         // A key provider that failed to destroy a root is asked again.
         Ok(self.keystore.destruction_pending() && self.keystore.destroy_superseded()?.is_some())
     }
@@ -112,6 +116,26 @@ impl Inner {
         }
         self.log_expires.store(NEVER, Ordering::Release);
         Ok(())
+    }
+
+    /// When ranges paid for the memtable as much as its flush costs, and it is worth a table: hands it over. Before
+    /// `jobs` is taken, as above.
+    fn flush_for_ranges(&self) {
+        let due = || {
+            let view = self.view();
+            let bytes = view.active.bytes();
+            let worth = bytes >= self.options.memtable_bytes / WORTH_A_TABLE && !view.active.is_empty();
+            worth && view.range_cost.paid() >= bytes as u64
+        };
+        if !due() {
+            return;
+        }
+        let commit = self.commit.lock();
+        // Others may have rotated it meanwhile.
+        if commit.mode != Mode::Closed && due() {
+            rare!(MemtablePaidForByRanges);
+            self.rotate_memtable(commit.inserted_to(), commit.seqno, true);
+        }
     }
 
     /// Hands the memtable over to the flush and, where this node writes the log, goes on in another segment: once
@@ -206,6 +230,7 @@ impl Inner {
         self.versions.log_and_apply(edit)?;
         self.mem.write().immutables.pop_front();
         self.publish_view();
+        self.view().range_cost.spend(done.memory);
         self.accounts.follow(&before, &self.versions.current());
         self.purge_wal()?;
         Ok(Some(done))
@@ -274,7 +299,7 @@ impl Inner {
             .next_tenant()
             .saturating_sub(self.keystore.len() as u64);
         let now = self.settled_time();
-        let shape = survey.shape(
+        let mut shape = survey.shape(
             &version,
             &self.keys,
             destructions,
@@ -282,6 +307,7 @@ impl Inner {
             (&versions, now),
             settings,
         )?;
+        shape.ranges_paid = view.range_cost.paid();
         let first = shape
             .levels
             .iter()
@@ -326,6 +352,9 @@ impl Inner {
             let before = self.versions.current();
             self.versions.log_and_apply(edit)?;
             self.publish_view();
+            if done.level0 > 0 {
+                self.view().range_cost.spend(u64::MAX);
+            }
             self.accounts.follow(&before, &self.versions.current());
             Ok(())
         })?;

@@ -35,6 +35,7 @@ use crate::pace::Debt;
 use crate::quota::{self, Accounts};
 use crate::range_delete::order;
 use crate::read::cursor::{EntryKind, Found};
+use crate::read::range_cost::RangeCost;
 use crate::seal::FileKeys;
 use crate::settings::Settings;
 use crate::stats::Counters;
@@ -172,10 +173,13 @@ pub(crate) struct View {
     pub version: Arc<Version>,
     /// What background work is behind with, but for the active memtable.
     pub debt: Debt,
+    /// What ranges paid for all in it that is not settled.
+    pub range_cost: RangeCost,
 }
 
 impl View {
-    pub fn new(mem: &RwLock<MemState>, versions: &VersionSet, options: &Options) -> View {
+    /// - `paid`: what ranges paid that is not spent.
+    pub fn new(mem: &RwLock<MemState>, versions: &VersionSet, options: &Options, paid: u64) -> View {
         let (active, immutables) = {
             let mem = mem.read();
             (
@@ -191,11 +195,13 @@ impl View {
         let version = versions.current();
         let memory = immutables.iter().map(|memtable| memtable.bytes() as u64).sum();
         let debt = Debt::of(memory, &version, options);
+        let most = RangeCost::most(memory.saturating_add(active.bytes() as u64), &version);
         View {
             active,
             immutables,
             version,
             debt,
+            range_cost: RangeCost::new(paid.min(most), options),
         }
     }
 }
@@ -211,7 +217,8 @@ impl Inner {
     pub fn publish_view(&self) {
         // Who comes last sees all changes before.
         let _one = self.publishing.lock();
-        let view = View::new(&self.mem, &self.versions, &self.options);
+        let paid = self.view().range_cost.paid();
+        let view = View::new(&self.mem, &self.versions, &self.options, paid);
         self.view.store(Arc::new(view));
     }
 

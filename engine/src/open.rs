@@ -376,7 +376,7 @@ fn start(
     });
     let times = ExpiryClock::new(io.clock.clone());
     let mut inner = Inner {
-        view: ArcSwap::from_pointee(View::new(&mem, &versions, &options)),
+        view: ArcSwap::from_pointee(View::new(&mem, &versions, &options, 0)),
         publishing: Mutex::new(()),
         io,
         dir,

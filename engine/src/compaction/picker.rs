@@ -11,8 +11,9 @@
 //! 6. The level that is most over its size: level 0 by number of tables, level n by bytes, `level1_bytes`
 //!    times 10^(n-1). Level 0 goes down whole; of another level the table that overlaps least below
 //!    among the oldest few, which is cheap to tell and comes around to every table.
-//! 7. Value files of which half is garbage.
-//! 8. Tables that are mostly deletes, so that ranges of deleted keys do not slow down scans; and tables with range
+//! 7. Level 0, when ranges paid for it as much as its compaction costs (`read::range_cost`).
+//! 8. Value files of which half is garbage.
+//! 9. Tables that are mostly deletes, so that ranges of deleted keys do not slow down scans; and tables with range
 //!    deletes, so that what those hide goes.
 //!
 //! Whatever is written anew takes along what it needs of value files that are worth emptying, or small.
@@ -33,6 +34,7 @@ use crate::hooks::{planted, rare};
 use crate::types::TenantId;
 use crate::version::LEVELS;
 
+mod ranges;
 mod shape;
 mod values;
 
@@ -84,6 +86,8 @@ pub(crate) enum Reason {
     Expired,
     /// Too many tables in level 0.
     Level0,
+    /// Ranges read past level 0 for longer than it is worth.
+    Ranges,
     /// A level over its size.
     Size,
     /// Mostly deletes.
@@ -148,6 +152,9 @@ impl Picker<'_> {
             Some(0) => return self.level0(Reason::Level0, true),
             Some(level) => return self.level(level),
             None => {}
+        }
+        if let Some(plan) = self.paid_for()? {
+            return Ok(Some(plan));
         }
         match self.values(values::GARBAGE_PERCENT)? {
             Some(plan) => Ok(Some(plan)),

@@ -147,6 +147,10 @@ crate::named_states! {
         TableMovedDown,
         /// all of level 0 went down as it is
         Level0Moved,
+        /// level 0 went down because ranges had paid for it
+        Level0PaidForByRanges,
+        /// a memtable was handed over because ranges had paid for it
+        MemtablePaidForByRanges,
         /// a level was over its size
         LevelOverSize,
         /// a table of mostly deletes was compacted for that

@@ -9,6 +9,7 @@ pub(crate) mod get;
 pub(crate) mod level;
 pub(crate) mod merge;
 pub(crate) mod range;
+pub(crate) mod range_cost;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

@@ -39,6 +39,8 @@ pub struct Range {
     front: Side,
     back: Side,
     done: bool,
+    /// Steps it took that were more than one in a block.
+    steps: u64,
     /// Told first, instead of any entry.
     broken: Option<Error>,
     /// The value that stands apart from the entry that was yielded last, if one does.
@@ -65,6 +67,7 @@ impl Range {
             front: None,
             back: None,
             done,
+            steps: 0,
             broken: None,
             apart: Bytes::new(),
         }
@@ -200,6 +203,7 @@ impl Range {
         if self.done {
             return None;
         }
+        self.steps += 1;
         let stepped = self.broken.take().map_or_else(|| step(self), Err);
         // A source has nothing more of a tenant whose key was destroyed meanwhile: that is not the end, and what the
         // others have may be older than what it had.
@@ -231,6 +235,16 @@ impl Range {
                 let text = "the tenant's key went while its value was read";
                 Err(Error::new(ErrorKind::NotFound, text))
             }
+        }
+    }
+}
+
+impl Drop for Range {
+    fn drop(&mut self) {
+        let sides = u64::from(self.front.is_some()) + u64::from(self.back.is_some());
+        let sources = sides * self.view.unsettled(self.tenant);
+        if self.view.range_cost.pay(sources, self.steps) {
+            self.engine.inner().wake_background();
         }
     }
 }

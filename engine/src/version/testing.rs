@@ -18,6 +18,7 @@ use crate::options::Compression;
 use crate::pace::Debt;
 use crate::read::cursor::{Entry, EntryKind, Found};
 use crate::read::get::find;
+use crate::read::range_cost::RangeCost;
 use crate::read::testing::standing_at;
 use crate::read::visible::VisibleCursor;
 use crate::seal::{Dek, FileHeader, FileKeys, FileKind, KeyLookup, KeySource};
@@ -229,6 +230,7 @@ fn view(version: &Version) -> View {
         immutables: Vec::new(),
         version,
         debt: Debt::default(),
+        range_cost: RangeCost::default(),
     }
 }
 

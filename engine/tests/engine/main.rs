@@ -15,6 +15,7 @@ mod replicated;
 mod size;
 mod standby;
 mod stats;
+mod unsettled;
 mod verify;
 
 use std::path::Path;

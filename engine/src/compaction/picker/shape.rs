@@ -87,6 +87,8 @@ pub(crate) struct Shape {
     pub oldest_snapshot: SeqNo,
     /// Milliseconds since 1970.
     pub now: u64,
+    /// What ranges paid for level 0 and memtables, in bytes of a compaction's input.
+    pub ranges_paid: u64,
 }
 
 /// Tells where tables begin and end. None: the tenant's key is destroyed.

@@ -140,6 +140,36 @@ fn picked(tables: &[T]) -> String {
 }
 
 #[test]
+fn level_0_goes_down_when_ranges_paid_for_all_that_is_written_and_it_is_not_too_little() {
+    let of_one = |bytes, below| {
+        [
+            t(0, 9, (1, "a"), (1, "f")).bytes(bytes),
+            t(1, 1, (1, "a"), (1, "f")).bytes(below),
+            t(1, 2, (1, "x"), (1, "z")).bytes(90),
+        ]
+    };
+    let picked = |tables: &[T], paid| {
+        let (mut shape, edges) = world(tables);
+        shape.ranges_paid = paid;
+        show(pick(&shape, &edges, &LIMITS).unwrap())
+    };
+    let merged = "Merge 0:9 1:1 to 1, Ranges";
+    assert_eq!(picked(&of_one(20, 100), 119), "none");
+    assert_eq!(picked(&of_one(20, 100), 120), merged);
+    assert_eq!(picked(&of_one(10, 100), 110), merged);
+    assert_eq!(picked(&of_one(9, 100), u64::MAX), "none", "a tenth at least");
+    let apart = [
+        t(0, 9, (1, "m"), (1, "n")),
+        t(1, 1, (1, "a"), (1, "f")).bytes(5000),
+    ];
+    assert_eq!(picked(&apart, 99), "Move 1:1 to 2, Size");
+    let apart = [t(0, 9, (1, "m"), (1, "n")), t(1, 1, (1, "a"), (1, "f"))];
+    assert_eq!(picked(&apart, 99), "none");
+    assert_eq!(picked(&apart, 100), "Move 0:9 to 1, Ranges");
+    assert_eq!(picked(&[t(1, 1, (1, "a"), (1, "f"))], u64::MAX), "none");
+}
+
+#[test]
 fn each_shape_gets_its_plan() {
     let a = |level, number| t(level, number, (1, "a"), (1, "f"));
     let m = |level, number| t(level, number, (1, "m"), (1, "r"));

@@ -11,6 +11,7 @@ use crate::pace::Debt;
 use crate::read::cover::Cover;
 use crate::read::cursor::{Cursor, Entry, EntryKind};
 use crate::read::get::find;
+use crate::read::range_cost::RangeCost;
 use crate::read::testing::{Random, put};
 use crate::read::tests::{Failing, check_visible};
 use crate::read::uncovered::Uncovered;
@@ -72,6 +73,7 @@ impl Model {
             immutables: self.view[1..].to_vec(),
             version: Arc::new(Version::default()),
             debt: Debt::default(),
+            range_cost: RangeCost::default(),
         }
     }
 
@@ -139,6 +141,7 @@ fn a_get_of_what_a_range_delete_hides_gives_a_delete_of_its_version() {
         immutables: vec![older],
         version: Arc::new(Version::default()),
         debt: Debt::default(),
+        range_cost: RangeCost::default(),
     };
     let seqno = |at| {
         find(&view, TENANT, &key, SeqNo(at))
