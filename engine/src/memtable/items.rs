@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::arena::Arena;
 use crate::prefetch::prefetch;
-use crate::read::cursor::{Entry, EntryKind, EntryRef, Found};
+use crate::read::cursor::{Entry, EntryKind, EntryRef, Found, KindByte};
 use crate::types::{SeqNo, TenantId};
 
 /// Bytes that entries share. A reader that keeps a value keeps its chunk.
@@ -49,8 +49,10 @@ pub(super) struct Item {
     pub tenant: TenantId,
     pub seqno: SeqNo,
     key_len: u32,
-    pub kind: EntryKind,
+    kind: KindByte,
 }
+
+const _: () = assert!(size_of::<Item>() == 64, "one line of memory");
 
 impl Item {
     pub(super) fn key(&self) -> &[u8] {
@@ -83,7 +85,7 @@ impl Item {
         EntryRef {
             key: self.key(),
             seqno: self.seqno,
-            kind: self.kind,
+            kind: self.kind.into(),
             value,
         }
     }
@@ -91,7 +93,7 @@ impl Item {
     pub(super) fn found(&self) -> Found {
         Found {
             seqno: self.seqno,
-            kind: self.kind,
+            kind: self.kind.into(),
             value: self.value(),
         }
     }
@@ -100,7 +102,7 @@ impl Item {
         Entry {
             key: self.body.slice(..self.body.len().min(self.key_len as usize)),
             seqno: self.seqno,
-            kind: self.kind,
+            kind: self.kind.into(),
             value: self.value(),
         }
     }
@@ -177,7 +179,7 @@ impl Items {
             tenant,
             seqno,
             key_len: u32::try_from(key.len()).ok()?,
-            kind,
+            kind: kind.into(),
         };
         self.arena.make(index)?.set(item).ok()?;
         writer.count = index.checked_add(1)?;

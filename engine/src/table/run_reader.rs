@@ -66,6 +66,7 @@ impl<'a> RunReader<'a> {
     }
 
     /// The head of the run: of its only section, or over its sections. None if the key is destroyed.
+    #[inline(always)]
     pub(super) fn top(&mut self) -> Result<Option<Held>> {
         let place = self.table.top_place(self.run.tenant);
         if let Some(top) = self.table.top.get(place) {
@@ -74,6 +75,7 @@ impl<'a> RunReader<'a> {
         Ok(self.load_top()?.map(Held::Own))
     }
 
+    #[cold]
     fn load_top(&mut self) -> Result<Option<Arc<Head>>> {
         let Run {
             start,
@@ -101,6 +103,7 @@ impl<'a> RunReader<'a> {
     }
 
     /// The head of section `index` under `top`; None past the last, or if the key is destroyed.
+    #[inline(always)]
     pub(super) fn section(&mut self, top: &Head, index: usize) -> Result<Option<Held>> {
         match top.sections().and_then(|shelf| shelf.get(index)) {
             Some(head) => Ok(Some(head)),
@@ -108,6 +111,7 @@ impl<'a> RunReader<'a> {
         }
     }
 
+    #[cold]
     fn load_section(&mut self, top: &Head, index: usize) -> Result<Option<Arc<Head>>> {
         let (Some(span), Some(handle)) = (top.index.span(index), top.index.handle(index)) else {
             return Ok(None);
