@@ -200,6 +200,8 @@ crate::named_states! {
         CommitmentNotChecked,
         /// nonces repeat
         NonceRepeats,
+        /// a small piece's nonce does not depend on what is sealed
+        NonceWithoutPlaintext,
         /// files share identity and salt
         SaltReused,
         // ---- copies

@@ -131,24 +131,25 @@ impl FileKey {
                 "associated data gives another length",
             ));
         }
-        let nonce = nonces.next()?;
+        let encoded = aad.encode();
+        let nonce = nonces.next(&encoded, plain)?;
         #[cfg(any(test, feature = "sim"))]
         super::recorder::record(&nonces.writer, &self.commitment, &nonce);
-        self.seal_under(&nonce, aad, plain, out)
+        self.seal_under(&nonce, &encoded, plain, out)
     }
 
     /// Seals under a chosen nonce: golden bytes in tests.
     #[cfg(test)]
     pub fn seal_fixed(&self, nonce: &[u8; NONCE_BYTES], aad: &Aad, plain: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
-        self.seal_under(nonce, aad, plain, &mut out).unwrap();
+        self.seal_under(nonce, &aad.encode(), plain, &mut out).unwrap();
         out
     }
 
     fn seal_under(
         &self,
         nonce: &[u8; NONCE_BYTES],
-        aad: &Aad,
+        aad: &[u8; AAD_BYTES],
         plain: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<()> {
@@ -158,7 +159,7 @@ impl FileKey {
         out.extend_from_slice(nonce);
         out.extend_from_slice(plain);
         let sealed = match out.get_mut(start + NONCE_BYTES..) {
-            Some(text) => self.cipher.seal(nonce, &aad.encode(), text).ok(),
+            Some(text) => self.cipher.seal(nonce, aad, text).ok(),
             None => None,
         };
         match sealed {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::file_key::derived_for_test;
 use super::*;
@@ -205,9 +205,75 @@ fn used_up_nonces_are_an_error() {
 #[test]
 fn nonce_counts_up_and_takes_fresh_random_bits() {
     let nonces = Nonces::new(seeded(5));
-    let (a, b) = (nonces.next().unwrap(), nonces.next().unwrap());
-    assert_eq!((&a[..4], &b[..4]), (&[0, 0, 0, 0][..], &[0, 0, 0, 1][..]));
-    assert_ne!(a[4..], b[4..]);
+    for plain in [&b"small"[..], &[7; 4096]] {
+        let next = || nonces.next(b"aad", plain).unwrap();
+        let (a, b) = (next(), next());
+        assert_eq!(
+            u32::from_be_bytes(a[..4].try_into().unwrap()) + 1,
+            u32::from_be_bytes(b[..4].try_into().unwrap())
+        );
+        assert_ne!(a[4..], b[4..]);
+    }
+}
+
+/// Two processes that are one up to here: same key, same counter, and the same random bits from now on.
+#[test]
+fn small_pieces_that_differ_get_nonces_that_differ_when_even_the_random_source_was_cloned() {
+    let cloned = || Nonces::new(seeded(9));
+    let (one, other) = (cloned(), cloned());
+    for at in 0..300u32 {
+        let (plain, changed) = (at.to_le_bytes(), (at ^ 1).to_le_bytes());
+        let a = one.next(b"aad", &plain).unwrap();
+        let b = match at % 3 {
+            0 => other.next(b"aad", &changed).unwrap(),
+            1 => other.next(b"aae", &plain).unwrap(),
+            _ => other.next(b"aad", &plain).unwrap(),
+        };
+        assert_eq!(a[..4], b[..4]);
+        // What is the same is sealed to the same bytes, and tells nothing.
+        assert_eq!(a[4..] == b[4..], at % 3 == 2, "{at}");
+    }
+}
+
+#[test]
+fn a_secret_of_nonces_is_drawn_anew_for_every_64_seals_and_by_every_file() {
+    let drawn = |seals: u32| {
+        let rng = Arc::new(Counting::default());
+        let nonces = Nonces::new(rng.clone());
+        for _ in 0..seals {
+            nonces.next(b"aad", b"small").unwrap();
+        }
+        rng.0.load(Ordering::Relaxed)
+    };
+    assert_eq!([0, 1, 64, 65, 128, 129].map(drawn), [0, 1, 1, 2, 2, 3]);
+}
+
+/// Counts how often it is asked.
+#[derive(Default)]
+struct Counting(AtomicU64);
+
+impl Rng for Counting {
+    fn fill(&self, buf: &mut [u8]) -> std::io::Result<()> {
+        let times = self.0.fetch_add(1, Ordering::Relaxed);
+        buf.fill(times as u8);
+        Ok(())
+    }
+}
+
+#[test]
+fn no_randomness_is_an_error_and_no_nonce() {
+    let nonces = Nonces::new(Arc::new(Without));
+    for plain in [&b"small"[..], &[7; 4096]] {
+        assert_eq!(nonces.next(b"aad", plain).unwrap_err().kind(), ErrorKind::Io);
+    }
+}
+
+struct Without;
+
+impl Rng for Without {
+    fn fill(&self, _: &mut [u8]) -> std::io::Result<()> {
+        Err(std::io::Error::other("none"))
+    }
 }
 
 #[test]
@@ -217,7 +283,7 @@ fn repeated_pair_panics() {
     let nonces = Nonces::new(Arc::clone(&rng));
     let key = FileKey::derive(&Dek::from_bytes(&[6; 32]), &header(1), TenantId(5), DekVersion(1));
     let before = recorder_pairs();
-    let nonce = nonces.next().unwrap();
+    let nonce = nonces.next(b"", b"").unwrap();
     recorder::record(&nonces.writer, &key.commitment(), &nonce);
     assert!(recorder_pairs() > before);
     recorder::record(&nonces.writer, &key.commitment(), &nonce);

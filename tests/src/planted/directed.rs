@@ -155,6 +155,57 @@ pub(super) fn cut_keystore_log(flushed: bool) -> Check {
     }
 }
 
+/// A machine is cloned while its database is open, with its kernel's random bits, and both write on: what one wrote
+/// must not tell of what the other did. Sealed by one key stream, two ciphertexts differ by what the plaintexts do.
+pub(super) fn cloned_machine() -> Check {
+    let world = database(1);
+    let files_after = |value: u8| -> strongroom::Result<_> {
+        let fs = world.fs.fork();
+        let mut options = Options::tiny();
+        options.compression = Compression::None;
+        let builder = Engine::builder(DIR).shared_keys(world.keys.provider());
+        let engine = builder.options(options).io(fs.io(1)).open()?;
+        let space = engine
+            .tenant(&name_of_tenant(1))?
+            .open_keyspace(&name_of_space("a"))?;
+        for key in 0..100 {
+            space.put(key_of(key), [value; 200])?;
+        }
+        engine.flush()?;
+        engine.close()?;
+        Ok(fs.files())
+    };
+    let both = files_after(1).and_then(|one| Ok((one, files_after(2)?)));
+    let (one, other) = both.map_err(|e| format!("{e:?}"))?;
+    let mut compared = 0;
+    for (path, bytes) in &one {
+        let before = world.fs.content(path);
+        let Some(theirs) = other
+            .get(path)
+            .filter(|theirs| *theirs != bytes && before.is_none())
+        else {
+            continue;
+        };
+        compared += 1;
+        let differ: Vec<u8> = bytes.iter().zip(theirs).map(|(a, b)| a ^ b).collect();
+        if let Some(at) = differ
+            .windows(64)
+            .position(|part| part.iter().all(|byte| *byte == 1 ^ 2))
+        {
+            return Err(format!(
+                "{} of a clone tells what its twin wrote, at {at}",
+                path.display()
+            ));
+        }
+    }
+    match compared {
+        0 | 1 => Err(format!(
+            "{compared} files that both clones wrote: no log, or no table"
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// A tenant with two large values in a keyspace that got a retention of a day after they were put, and twenty in
 /// another, so that their file is not garbage for the most part when those end. `compacted`: between put and retention.
 fn ruled(compacted: bool) -> strongroom::Result<World> {

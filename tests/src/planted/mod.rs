@@ -134,6 +134,7 @@ pub fn finder(bug: Bug) -> Finder {
         Bug::OffsetNotBound => Directed("blocks exchanged inside a table", directed::exchanged_blocks),
         Bug::CommitmentNotChecked => Directed("another database's keystore", directed::foreign_keystore),
         Bug::NonceRepeats => Part("write: crash", 500),
+        Bug::NonceWithoutPlaintext => Directed("two clones of a machine", directed::cloned_machine),
         Bug::SaltReused => Part("create and delete tenants: crash", 2000),
         Bug::CheckpointNamesNotSynced => Part("checkpoint: crash", 1500),
         Bug::BaseCopyNotSynced => Part("bootstrap: crash", 1500),
