@@ -125,7 +125,10 @@ impl Inner {
             let view = self.view();
             let bytes = view.active.bytes();
             let worth = bytes >= self.options.memtable_bytes / WORTH_A_TABLE && !view.active.is_empty();
-            worth && view.range_cost.paid() >= bytes as u64
+            worth
+                && view
+                    .range_cost
+                    .pays_for_flush(bytes as u64, &view.version, &self.options)
         };
         if !due() {
             return;
@@ -230,7 +233,7 @@ impl Inner {
         self.versions.log_and_apply(edit)?;
         self.mem.write().immutables.pop_front();
         self.publish_view();
-        self.view().range_cost.spend(done.memory);
+        self.view().range_cost.spend_on_flush(done.memory, &before);
         self.accounts.follow(&before, &self.versions.current());
         self.purge_wal()?;
         Ok(Some(done))

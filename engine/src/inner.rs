@@ -195,7 +195,7 @@ impl View {
         let version = versions.current();
         let memory = immutables.iter().map(|memtable| memtable.bytes() as u64).sum();
         let debt = Debt::of(memory, &version, options);
-        let most = RangeCost::most(memory.saturating_add(active.bytes() as u64), &version);
+        let most = RangeCost::most(memory.saturating_add(active.bytes() as u64), &version, options);
         View {
             active,
             immutables,

@@ -45,12 +45,17 @@ impl RangeCost {
         }
     }
 
+    /// What the flush of so many bytes of memtables costs, with its share of the compaction that as many tables of level 0 as
+    /// start one bring about sooner.
+    fn price_of_flush(memory: u64, version: &Version, options: &Options) -> u64 {
+        memory.saturating_add(bytes_of(version, 1) / (options.level0_tables.max(1) as u64))
+    }
+
     /// The most there can be to pay for: so many bytes of memtables, and level 0. More is for what was never worth a
     /// job; it buys none later.
-    pub fn most(memory: u64, version: &Version) -> u64 {
-        let level0 = version.levels.first().into_iter().flatten();
-        let level0: u64 = level0.map(|table| table.meta().bytes).sum();
-        memory.saturating_add(level0.saturating_mul(1 + LEVEL_FACTOR))
+    pub fn most(memory: u64, version: &Version, options: &Options) -> u64 {
+        let level0 = bytes_of(version, 0).saturating_mul(1 + LEVEL_FACTOR);
+        RangeCost::price_of_flush(memory, version, options).saturating_add(level0)
     }
 
     /// A range over `sources` that are not settled is over; it took so many steps of a merge. True: it is time for
@@ -69,6 +74,26 @@ impl RangeCost {
         self.paid.load(Ordering::Relaxed)
     }
 
+    /// Whether a flush of so many bytes is paid for: by itself, or because level 0 is, which is then compacted with what is
+    /// flushed in it, once and not twice.
+    pub fn pays_for_flush(&self, memory: u64, version: &Version, options: &Options) -> bool {
+        self.paid() >= RangeCost::price_of_flush(memory, version, options) || self.pays_for_level0(version)
+    }
+
+    /// The same of level 0, with all of level 1: the picker takes what overlaps.
+    fn pays_for_level0(&self, version: &Version) -> bool {
+        let level0 = bytes_of(version, 0);
+        level0 > 0 && self.paid() >= level0.saturating_add(bytes_of(version, 1))
+    }
+
+    /// A flush of so many bytes was done over `version`; before the compaction that level 0 is paid for, that is one
+    /// job with it.
+    pub fn spend_on_flush(&self, memory: u64, version: &Version) {
+        if !self.pays_for_level0(version) {
+            self.spend(memory);
+        }
+    }
+
     /// A job of that price was done.
     pub fn spend(&self, price: u64) {
         let left = |paid: u64| Some(paid.saturating_sub(price));
@@ -85,6 +110,11 @@ impl RangeCost {
                 .store(paid.saturating_add(paid / 4).saturating_add(1), Ordering::Relaxed);
         }
     }
+}
+
+fn bytes_of(version: &Version, level: usize) -> u64 {
+    let tables = version.levels.get(level).into_iter().flatten();
+    tables.map(|table| table.meta().bytes).sum()
 }
 
 impl View {

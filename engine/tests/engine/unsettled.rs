@@ -10,6 +10,9 @@ use super::{all, keys};
 fn opened(dir: &Path, background: Background) -> (Engine, Keyspace) {
     let mut options = Options::tiny();
     options.background = background;
+    // So that level 0 does not fill up before ranges paid.
+    options.level0_tables = 4;
+    options.level0_tables_stop = 8;
     let builder = Engine::builder(dir).shared_keys(keys()).options(options);
     let engine = builder.open().unwrap();
     let tenant = engine.create_tenant("t", TenantOptions::default()).unwrap();
@@ -61,6 +64,36 @@ fn a_memtable_and_level_0_are_settled_when_ranges_have_paid_for_them_and_not_bef
     }
     assert_eq!(tables(&engine), (0, 1));
     assert_eq!(all(&keyspace), before);
+}
+
+#[test]
+fn level_0_is_compacted_once_with_the_memtable_that_lies_over_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (engine, keyspace) = opened(dir.path(), Background::Manual);
+    fill(&keyspace, 200, 1);
+    engine.compact().unwrap();
+    fill(&keyspace, 150, 2);
+    engine.flush().unwrap();
+    fill(&keyspace, 150, 3);
+    while engine.step().unwrap() {}
+    assert_eq!(tables(&engine), (1, 1));
+    let jobs = || (engine.stats().flushes.count, engine.stats().compactions.count);
+    let before = jobs();
+    for _ in 0..20 {
+        assert_eq!(all(&keyspace).len(), 200);
+        while engine.step().unwrap() {}
+    }
+    assert_eq!(jobs(), (before.0 + 1, before.1 + 1));
+    assert_eq!(
+        (tables(&engine), engine.stats().memtables.active_bytes),
+        ((0, 1), 0)
+    );
+    assert!(
+        all(&keyspace)
+            .iter()
+            .take(150)
+            .all(|(_, value)| value[..] == [3; 100])
+    );
 }
 
 #[test]
