@@ -112,8 +112,8 @@ pub(super) fn foreign_keystore() -> Check {
 }
 
 /// The log of a killed database's keystore ends at an earlier frame: tenants that nothing was written to would be gone,
-/// and their ids given away again. Refused, and refused again after a refusal; `flushed`: also when the log of writes
-/// that knew them has gone.
+/// and their ids given away again. Verifying tells of it; opening is refused, and refused again after a refusal; `flushed`:
+/// also when the log of writes that knew them has gone.
 pub(super) fn cut_keystore_log(flushed: bool) -> Check {
     let mut world = World::new(Options::tiny());
     let fill = |world: &mut World| {
@@ -129,17 +129,24 @@ pub(super) fn cut_keystore_log(flushed: bool) -> Check {
             path.starts_with(format!("{DIR}/keystore/")) && bytes.windows(4).any(|w| w == b"KOP1")
         })
         .ok_or("no log with frames")?;
-    let open = |fs: &SimFs| {
-        Engine::builder(DIR)
-            .shared_keys(world.keys.provider())
+    let builder = |fs: &SimFs| {
+        let builder = Engine::builder(DIR).shared_keys(world.keys.provider());
+        builder
             .options(Options::tiny())
             .io(fs.io(crate::dice::fresh_seed()))
-            .open()
+    };
+    let open = |fs: &SimFs| builder(fs).open();
+    let damages = |fs: &SimFs| {
+        let verified = builder(fs).verify().map_err(|e| format!("not verified: {e:?}"))?;
+        Ok::<usize, String>(verified.damages.len())
     };
     let ends = (0..log.len()).filter(|at| log[*at..].starts_with(b"KOP1"));
     for end in ends {
         let fs = world.fs.fork();
         fs.corrupt(path, |log| log.truncate(end));
+        if damages(&fs)? == 0 {
+            return Err(format!("{end} bytes: verified without a damage"));
+        }
         for attempt in ["first", "second"] {
             match open(&fs) {
                 Err(e) if e.kind() == ErrorKind::Corruption => {}
@@ -147,6 +154,9 @@ pub(super) fn cut_keystore_log(flushed: bool) -> Check {
                 Ok(_) => return Err(format!("{end} bytes, {attempt}: opens without its tenants")),
             }
         }
+    }
+    if damages(&world.fs.fork())? > 0 {
+        return Err("as it was left: damaged".to_string());
     }
     let whole = open(&world.fs.fork()).map_err(|e| format!("as it was left: {e:?}"))?;
     match whole.tenants().len() {
