@@ -125,7 +125,10 @@ impl Inner {
             let view = self.view();
             let bytes = view.active.bytes();
             let worth = bytes >= self.options.memtable_bytes / WORTH_A_TABLE && !view.active.is_empty();
+            // While one waits, for a full disk perhaps, small ones would take the room that writers have.
+            let none_waits = view.immutables.is_empty();
             worth
+                && none_waits
                 && view
                     .range_cost
                     .pays_for_flush(bytes as u64, &view.version, &self.options)

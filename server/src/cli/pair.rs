@@ -8,11 +8,12 @@
 //!
 //! Tenants and administration listen on ports the system picks. The two replication ports must be known
 //! to the other node beforehand: they are taken, noted and given back, and a node that finds its own
-//! taken meanwhile does not start. Children stop when this process ends, however it ends: they hold the
+//! taken meanwhile does not start. So they are chosen by chance, of those that the system gives to nobody. Children stop when this process ends, however it ends: they hold the
 //! other end of a pipe.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener};
+use std::ops::RangeInclusive;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -26,6 +27,7 @@ use strongroom_client::{AdminClient, AdminConfig};
 use super::exit::{self, Failure, Outcome};
 use super::files;
 use super::pki::{Authorities, Trust};
+use crate::drill::random::Random;
 
 /// Where tenants' clients and operators find a running node.
 #[derive(Clone, Debug, Deserialize)]
@@ -300,9 +302,25 @@ pub async fn pause(until: Instant, why: impl FnOnce() -> String) -> Outcome {
     Ok(())
 }
 
+/// Below what systems give to who asks for any port, clients included: Linux begins at 32,768, others at 49,152.
+const PORTS: RangeInclusive<u64> = 10_240..=32_767;
+/// How many may be in use before the system is asked for one.
+const PORTS_TRIED: usize = 100;
+
 /// A port nobody uses now. The listener holds it until dropped.
 fn free_port() -> Outcome<(u16, TcpListener)> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let mut seed = [0; 8];
+    getrandom::fill(&mut seed).map_err(|e| Failure::failed(format!("no random bytes: {e}")))?;
+    let mut random = Random::new(u64::from_le_bytes(seed));
+    let mut any = || {
+        let port = u16::try_from(random.between(*PORTS.start(), *PORTS.end())).ok()?;
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()
+    };
+    let found = (0..PORTS_TRIED).find_map(|_| any());
+    let listener = match found {
+        Some(listener) => listener,
+        None => TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?,
+    };
     Ok((listener.local_addr()?.port(), listener))
 }
 
@@ -361,5 +379,15 @@ mod tests {
         );
         assert_eq!(a.engine.memtable_bytes, 65536);
         assert!(a.keys.file.exists() && a.admin.tls.unwrap().client_ca.exists());
+    }
+
+    #[test]
+    fn ports_noted_for_later_are_none_that_the_system_gives_to_others() {
+        let held: Vec<(u16, TcpListener)> = (0..20).map(|_| free_port().unwrap()).collect();
+        assert!(held.iter().all(|(port, _)| PORTS.contains(&u64::from(*port))));
+        let mut ports: Vec<u16> = held.iter().map(|(port, _)| *port).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        assert_eq!(ports.len(), 20, "one that is held is not found again");
     }
 }

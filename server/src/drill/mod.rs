@@ -21,7 +21,7 @@ mod data;
 mod failover;
 mod load;
 mod model;
-mod random;
+pub(crate) mod random;
 mod recovery;
 mod report;
 

@@ -1,6 +1,6 @@
 //! Verbs against a running pair, which `dev` provides.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -28,8 +28,16 @@ impl Dev {
         BufReader::new(child.stdout.take().unwrap())
             .read_line(&mut line)
             .unwrap();
-        let process = Running(child);
-        let said: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        let mut process = Running(child);
+        let said: Value = serde_json::from_str(&line).unwrap_or_else(|e| {
+            let mut why = String::new();
+            // It has ended, or soon will: it said nothing of what it should.
+            let _ = process.0.kill();
+            if let Some(stderr) = &mut process.0.stderr {
+                let _ = stderr.read_to_string(&mut why);
+            }
+            panic!("{e}: {line}{why}")
+        });
         Dev {
             process,
             _temporary: temporary,
