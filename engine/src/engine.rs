@@ -20,7 +20,7 @@ use crate::pins::WalPin;
 use crate::stats::Stats;
 use crate::status::{Checkpoint, Recovery, Role, Status, TenantInfo};
 use crate::tenant::Tenant;
-use crate::types::{Chain, Durability, Epoch, EpochStart, Lsn, TenantId};
+use crate::types::{Chain, Epoch, EpochStart, Lsn, TenantId};
 use crate::verify::Verified;
 use crate::version::{Edit, NodeState};
 use crate::wal::cursor::WalCursor;
@@ -122,8 +122,10 @@ impl Engine {
         let newest = ids.last().filter(|_| !planted!(TenantNotNoted));
         let noted = newest.map(|id| inner.note_tenant(&mut commit, *id));
         drop(commit);
-        if let Some(Ok(position)) = noted {
-            inner.make_durable(position, Durability::Buffered)?;
+        if let Some(Ok(_)) = noted {
+            // Not published: with it would be what stands before it in the log and may wait for a standby. It shows
+            // nothing, and the next commit that is published passes it.
+            inner.wal.left_unsynced();
         }
         Ok(ids
             .into_iter()

@@ -67,3 +67,20 @@ fn a_ticket_tells_its_position_at_once_and_its_outcome_when_there_is_one() {
     engine.fence(engine.status().epoch.promoted()).unwrap();
     assert_eq!(second.poll().unwrap().unwrap_err().kind(), ErrorKind::Unknown);
 }
+
+#[test]
+fn a_tenants_creation_does_not_publish_what_waits_for_a_standby() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path(), &keys());
+    let tenant = engine.create_tenant("t", TenantOptions::default()).unwrap();
+    let keyspace = tenant.keyspace("k").unwrap();
+    let batch = tenant.batch().put(&keyspace, "a", "1");
+    let waiting = batch.durability(Durability::Replicated).submit().unwrap();
+    let other = engine.create_tenant("other", TenantOptions::default()).unwrap();
+    assert_eq!(keyspace.get("a").unwrap(), None, "a failover may still lose it");
+    // A write that waits for nobody publishes all before it: that is what its writer asked for.
+    other.keyspace("k").unwrap().put("b", "2").unwrap();
+    engine.confirm_replicated(engine.status().epoch, waiting.position().lsn);
+    assert!(waiting.poll().unwrap().is_ok());
+    assert_eq!(keyspace.get("a").unwrap().unwrap(), "1");
+}
