@@ -124,7 +124,7 @@ impl Inner {
         let due = || {
             let view = self.view();
             let bytes = view.active.bytes();
-            let worth = bytes >= self.options.memtable_bytes / WORTH_A_TABLE && !view.active.is_empty();
+            let worth = bytes >= self.options.memtable_bytes / WORTH_A_TABLE;
             // While one waits, for a full disk perhaps, small ones would take the room that writers have.
             let none_waits = view.immutables.is_empty();
             worth

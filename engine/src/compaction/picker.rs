@@ -34,7 +34,7 @@ use crate::hooks::{planted, rare};
 use crate::types::TenantId;
 use crate::version::LEVELS;
 
-mod ranges;
+mod level0;
 mod shape;
 mod values;
 
@@ -199,44 +199,6 @@ impl Picker<'_> {
             reason: Reason::Destroyed,
             emptied: Vec::new(),
         })
-    }
-
-    /// All of level 0 into level 1.
-    fn level0(&self, reason: Reason, may_move: bool) -> Result<Option<Plan>> {
-        let inputs: Vec<&TableShape> = self.tables(0).iter().collect();
-        if inputs.is_empty() {
-            return Ok(None);
-        }
-        if may_move && self.level0_fits(&inputs)? {
-            rare!(Level0Moved);
-            return Ok(Some(plan(Action::Move, &[(0, &inputs)], 1, reason)));
-        }
-        let stretch = self.stretch(&inputs)?;
-        let below = self.overlapping(1, &stretch)?;
-        let below = self.with_small(1, below, inputs.iter().map(|table| table.bytes).sum());
-        Ok(Some(plan(Action::Merge, &[(0, &inputs), (1, &below)], 1, reason)))
-    }
-
-    /// Whether the tables of level 0 overlap neither each other nor level 1 and are worth keeping.
-    fn level0_fits(&self, inputs: &[&TableShape]) -> Result<bool> {
-        let small = |table: &&TableShape| table.bytes < self.limits.table_bytes / 4;
-        if inputs.iter().any(small) {
-            return Ok(false);
-        }
-        let mut stretches = Vec::new();
-        for table in inputs {
-            let stretch = self.stretch(&[table])?;
-            if !self.overlapping(1, &stretch)?.is_empty() || !self.movable(table, &stretch, 1)? {
-                return Ok(false);
-            }
-            stretches.push(stretch);
-        }
-        stretches.sort_by(|left, right| left.first.cmp(&right.first));
-        Ok(stretches.is_sorted_by(|left, right| {
-            left.end.0 < right.first.0
-                || (left.end.0 == right.first.0
-                    && matches!((&left.end.1, &right.first.1), (Some(end), Some(first)) if end <= first))
-        }))
     }
 
     /// Whether nothing in the table could be dropped on the way to `output`, where it overlaps nothing.

@@ -8,8 +8,8 @@
 //!
 //! Tenants and administration listen on ports the system picks. The two replication ports must be known
 //! to the other node beforehand: they are taken, noted and given back, and a node that finds its own
-//! taken meanwhile does not start. So they are chosen by chance, of those that the system gives to nobody. Children stop when this process ends, however it ends: they hold the
-//! other end of a pipe.
+//! taken meanwhile does not start. So they are chosen by chance, of those that the system gives to nobody.
+//! Children stop when this process ends, however it ends: they hold the other end of a pipe.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener};
