@@ -6,6 +6,7 @@
 //! Invariants: the log is durable up to what a flushed table holds before the table counts; WAL is
 //! given up only after the edit that makes it unnecessary is durable.
 
+use std::cell::Cell;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -23,7 +24,7 @@ use crate::options;
 use crate::settings::Known;
 use crate::stats::JobCounters;
 use crate::types::{Epoch, SeqNo};
-use crate::version::{Edit, Version, table_path};
+use crate::version::{Edit, Version, table_path, tables_dir};
 
 /// How long the thread waits before it tries a failed job again: a full disk may have got room.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
@@ -80,12 +81,21 @@ impl Inner {
         if self.background.state.lock().stop {
             return Ok(false);
         }
-        if self.flush_one()? {
-            return Ok(true);
+        let flushed = self.flush_one();
+        let full = flushed
+            .as_ref()
+            .is_err_and(|error| error.kind() == ErrorKind::NoSpace);
+        if !full && flushed.as_ref().map_or(true, |flushed| *flushed) {
+            return flushed;
+        }
+        // Also on a disk that has no room for the flush: what was deleted takes next to none to be given up.
+        if full {
+            self.give_back();
         }
         if self.compact_one(&mut survey)? {
             return Ok(true);
         }
+        flushed?;
         begun?;
         // What a pin kept may be free by now.
         if self.purge_wal()? > 0 {
@@ -140,7 +150,8 @@ impl Inner {
         // Others may have rotated it meanwhile.
         if commit.mode != Mode::Closed && due() {
             rare!(MemtablePaidForByRanges);
-            self.rotate_memtable(commit.inserted_to(), commit.seqno, true);
+            let (end, seqno) = commit.inserted_to();
+            self.rotate_memtable(end, seqno, true);
         }
     }
 
@@ -151,8 +162,8 @@ impl Inner {
         if writes && commit.tail.holds_records() {
             self.wal.start_segment(&mut commit.tail)?;
         }
-        let end = commit.inserted_to();
-        let rotated = self.rotate_memtable(end, commit.seqno, true);
+        let (end, seqno) = commit.inserted_to();
+        let rotated = self.rotate_memtable(end, seqno, true);
         if !rotated && self.mem.read().immutables.is_empty() && self.versions.state().flushed < end {
             // All that was in memory is in tables: nothing is left to replay.
             self.wal.sync_to(end)?;
@@ -163,6 +174,14 @@ impl Inner {
             })?;
         }
         Ok(())
+    }
+
+    /// What a job wrote for which there was no room is removed. A file system may give that room to others only once the
+    /// removal is durable.
+    fn give_back(&self) {
+        rare!(CompactionAfterFullFlush);
+        // If it fails, what comes next finds no room, as before.
+        let _ = self.io.vfs.sync_dir(&tables_dir(&self.dir));
     }
 
     /// Flushes the oldest immutable memtable, if any. Under `jobs`.
@@ -327,13 +346,17 @@ impl Inner {
         let Some(plan) = pick(&shape, &edges, &Limits::from(&*self.online.options()))? else {
             return Ok(None);
         };
+        let flush_failed = Cell::new(false);
         let work = Work {
             dropped: &|tenant, keyspace| catalog::dropped_at(&view, tenant, keyspace),
             cancelled: &|| {
                 // Memtables do not wait for a long compaction. A flush that fails is tried again, and
                 // reported, as the next job.
-                let _ = self.flush_one();
-                self.background.state.lock().closing
+                if !flush_failed.get() {
+                    flush_failed.set(self.flush_one().is_err());
+                }
+                let state = self.background.state.lock();
+                state.closing || state.stop
             },
             next_number: &|| self.versions.next_number(),
             ..self.work(&versions, state.highest_epoch, settings)
@@ -410,8 +433,8 @@ impl Inner {
                     return Err(error);
                 }
                 // No room for a segment: what is in memory can be flushed all the same, and the log stays.
-                let end = commit.inserted_to();
-                self.rotate_memtable(end, commit.seqno, true);
+                let (end, seqno) = commit.inserted_to();
+                self.rotate_memtable(end, seqno, true);
             }
         }
         self.flush_immutables()?;
@@ -424,15 +447,21 @@ impl Inner {
         Ok(())
     }
 
-    /// Compacts until the tree has nothing left to do.
+    /// Compacts until the tree has nothing left to do. Where the disk is too full for a flush, what is in tables: that may
+    /// make the room.
     pub fn compact(&self) -> Result<()> {
-        self.flush()?;
+        let flushed = self.flush();
+        match &flushed {
+            Err(error) if error.kind() == ErrorKind::NoSpace => self.give_back(),
+            Err(_) => return flushed,
+            Ok(()) => {}
+        }
         let mut survey = self.jobs.lock();
         let before = self.versions.next_number();
         while self.compact_with(&mut survey, |s, e, l| {
             compaction::pick_everything(s, e, l, before)
         })? {}
-        Ok(())
+        flushed
     }
 
     /// Stops the thread and waits for the job it is in.

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! 1 wait a little while flush and compaction are behind, and as long as they are too far behind (`throttle`)
-//! 2 under the commit lock: may this node, and this tenant, write; moments of writing; the next version; seal and append; memtable
+//! 2 under the commit lock: may this node, and this tenant, write; moments of writing; the next version; seal and append;
+//!   and in the turn that comes of it: memtable (`commit_lock`)
 //! 3 wait for what the durability promises (group sync, standby)
 //! 4 publish the version, return its position
 //! ```
@@ -25,15 +26,16 @@ use crate::hooks::planted;
 use crate::inner::{CommitState, Inner, Mode};
 use crate::operation::{OpCounters, timed};
 use crate::options::BATCH_BYTES_MAX;
-use crate::types::{Durability, Lsn, Position, SeqNo, TenantId};
+use crate::types::{Durability, KeyspaceId, Lsn, Position, SeqNo, TenantId};
 use crate::wal::format::{OP_HEAD_BYTES_MAX, Op, parse_ops};
 
 impl CommitState {
-    /// How far the log is in memtables: on a standby, what came and is not applied may wait for keys.
-    pub fn inserted_to(&self) -> Lsn {
+    /// How far the log is in memtables, and the newest version there: on a standby, what came and is not applied may wait
+    /// for keys.
+    pub fn inserted_to(&self) -> (Lsn, SeqNo) {
         match self.mode {
             Mode::Standby => self.follower.applied(),
-            _ => self.tail.end,
+            _ => (self.tail.end, self.seqno),
         }
     }
 
@@ -147,23 +149,50 @@ impl Inner {
                     self.check_keyspace(tenant, keyspace, None)?;
                 }
             }
-            self.check_conditions(tenant, conditions, commit.seqno)?;
-            self.order(&mut commit, tenant, (plain, parsed), durability)?
+            if conditions.is_empty() && !self.counts_when_in_memory(tenant, &parsed) {
+                let ordered = self.append(&mut commit, tenant, (plain, parsed), durability)?;
+                let _turn = self.commit.hand_over(commit);
+                self.put_down(tenant, ordered, durability)
+            } else {
+                self.commit.settle(&commit);
+                self.check_conditions(tenant, conditions, commit.seqno)?;
+                self.order(&mut commit, tenant, (plain, parsed), durability)?
+            }
         };
         self.make_durable(position, durability)?;
         Ok(position)
     }
 
-    /// Gives a batch that may be committed its place: the next version, log, memtable. Under the commit lock, by a
+    /// Whether who orders the next batch must find this one in the memtable, or the memtable must have all before it: it
+    /// changes what others may write, or is counted against a quota.
+    fn counts_when_in_memory(&self, tenant: TenantId, ops: &[Op]) -> bool {
+        let in_catalog =
+            |op: &Op| keyspace_of(&op.key).is_none_or(|keyspace| keyspace == KeyspaceId::CATALOG);
+        tenant == TenantId::SYSTEM || self.settings.quota(tenant).is_some() || ops.iter().any(in_catalog)
+    }
+
+    /// Gives a batch that may be committed its place: the next version, log, memtable. Under the commit lock, settled, by a
     /// node that may write.
     pub fn order(
         &self,
         commit: &mut CommitState,
         tenant: TenantId,
-        (mut plain, mut ops): (Bytes, Vec<Op>),
+        batch: (Bytes, Vec<Op>),
         durability: Durability,
     ) -> Result<Position> {
-        self.check_quota(tenant, &ops)?;
+        self.check_quota(tenant, &batch.1)?;
+        let ordered = self.append(commit, tenant, batch, durability)?;
+        Ok(self.put_down(tenant, ordered, durability))
+    }
+
+    /// Gives a batch the next version and its place in the log. Under the commit lock.
+    fn append(
+        &self,
+        commit: &mut CommitState,
+        tenant: TenantId,
+        (mut plain, mut ops): (Bytes, Vec<Op>),
+        durability: Durability,
+    ) -> Result<(Position, Vec<Op>)> {
         let count = ops.len() as u32;
         if let Some(dated) = self.settings.dated(tenant, &ops, || self.times.now()) {
             if dated.len() > BATCH_BYTES_MAX {
@@ -185,14 +214,25 @@ impl Inner {
             lsn: end,
             seqno,
         };
-        if durability == Durability::Replicated {
-            self.gate.register(position);
+        Ok((position, ops))
+    }
+
+    /// Puts a batch that has its place into the memtable: in its turn, or under the commit lock, settled. Only then can a
+    /// standby's confirmation, which may have come already, make it visible.
+    fn put_down(
+        &self,
+        tenant: TenantId,
+        (position, ops): (Position, Vec<Op>),
+        durability: Durability,
+    ) -> Position {
+        self.insert(tenant, position.seqno, ops);
+        if durability == Durability::Replicated && self.gate.register(position) {
+            self.publish(position.seqno);
         }
-        self.insert(tenant, seqno, ops);
-        if self.rotate_memtable(end, seqno, false) {
+        if self.rotate_memtable(position.lsn, position.seqno, false) {
             self.wake_background();
         }
-        Ok(position)
+        position
     }
 
     /// Has the log know of a new tenant, by a batch of nothing: should the keystore's own log be cut between two
@@ -267,3 +307,6 @@ pub(crate) fn op_cost(key: &[u8], value: &[u8]) -> usize {
         .saturating_add(value.len())
         .saturating_add(OP_COST_BYTES)
 }
+
+#[cfg(test)]
+mod tests;

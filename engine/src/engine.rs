@@ -172,7 +172,8 @@ impl Engine {
     /// Destroys a tenant's keys: its data is unreadable at once, here and in every copy that needs these
     /// keys, and its space is reclaimed in the background.
     ///
-    /// - Cost: rewrites the keystore under a new root (about 100 bytes a tenant), two syncs.
+    /// - Cost: rewrites the keystore under a new root (46 bytes and the name for each tenant), five syncs and what the
+    ///   key provider takes (`KeyFile`: four).
     /// - Errors: `NotFound`, and those of a write. After an error the tenant may be gone or not: repeat.
     pub fn delete_tenant(&self, name: &str) -> Result<Deletion> {
         let inner = self.inner();
@@ -230,7 +231,7 @@ impl Engine {
         let inner = self.inner();
         let (mode, epoch, applied) = {
             let commit = inner.commit.lock();
-            (commit.mode, commit.tail.epoch, commit.inserted_to())
+            (commit.mode, commit.tail.epoch, commit.inserted_to().0)
         };
         let state = inner.versions.state();
         let version = inner.versions.current();
@@ -332,7 +333,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Flushes, marks the log cleanly closed, and releases the directory. Other handles get `Closed`.
+    /// Flushes, marks the log cleanly closed, and releases the directory. Writes and maintenance by other handles get
+    /// `Closed`. Reads by handles and ranges that are kept go on from what was there at the close: drop them.
     ///
     /// After an error the directory is released all the same; the next open recovers as after a crash.
     pub fn close(&self) -> Result<()> {
@@ -353,13 +355,12 @@ impl Engine {
         inner.background.state.lock().closing = true;
         let mut commit = inner.commit.lock();
         let commit = &mut *commit;
-        let (flushed, reach) = if was == Mode::Standby {
+        let ((flushed, seqno), reach) = match was {
             // Records received but not applied stay in the log for the next open.
-            (commit.follower.applied(), commit.tail.end)
-        } else {
-            (commit.tail.end, commit.tail.end)
+            Mode::Standby => (commit.follower.applied(), commit.tail.end),
+            _ => ((commit.tail.end, commit.seqno), commit.tail.end),
         };
-        inner.rotate_memtable(flushed, commit.seqno, true);
+        inner.rotate_memtable(flushed, seqno, true);
         inner.flush_immutables()?;
         let reach = match was {
             Mode::Primary | Mode::AwaitingAcceptance => {

@@ -69,6 +69,8 @@ pub(crate) struct Follower {
     /// The newest segment, which queued records belong to.
     segment: Option<Arc<(PathBuf, FileHeader)>>,
     applied: Lsn,
+    /// Newest version applied.
+    version: SeqNo,
     /// Up to where the log is known to be on stable storage: reign, boundary and chain belong together.
     durable: EpochStart,
     /// The manifest says that this directory follows.
@@ -85,20 +87,28 @@ struct Queued {
 
 impl Follower {
     /// - `durable`: the end of the log, which is applied and on stable storage.
-    pub fn new(durable: EpochStart, newest: Option<(PathBuf, FileHeader)>, marked: bool) -> Follower {
+    /// - `version`: newest in it.
+    pub fn new(
+        durable: EpochStart,
+        version: SeqNo,
+        newest: Option<(PathBuf, FileHeader)>,
+        marked: bool,
+    ) -> Follower {
         Follower {
             partial: Vec::new(),
             queue: VecDeque::new(),
             segment: newest.map(Arc::new),
             applied: durable.start,
+            version,
             durable,
             marked,
             settled: false,
         }
     }
 
-    pub fn applied(&self) -> Lsn {
-        self.applied
+    /// How far the log is applied, and the newest version that is.
+    pub fn applied(&self) -> (Lsn, SeqNo) {
+        (self.applied, self.version)
     }
 }
 
@@ -319,6 +329,7 @@ impl Inner {
             }
             self.applied_to(time);
             commit.follower.applied = end;
+            commit.follower.version = commit.follower.version.max(seqno);
             commit.follower.queue.pop_front();
             newest = seqno;
             if self.rotate_memtable(end, seqno, false) {
@@ -385,15 +396,16 @@ impl Inner {
                 ..Edit::default()
             })?;
         }
-        // Should the rest fail, the history is ahead of the log.
+        // Should the rest fail, the history is ahead of the log, and the manifest says that this directory serves.
         commit.follower.settled = false;
+        commit.follower.marked = false;
         self.apply_queue(commit, start)?;
         let before = std::mem::replace(&mut commit.tail.epoch, epoch);
         if let Err(error) = self.wal.start_segment(&mut commit.tail) {
             commit.tail.epoch = before;
             return Err(error);
         }
-        commit.follower = Follower::new(begin, None, false);
+        commit.follower = Follower::new(begin, commit.seqno, None, false);
         self.gate.begin(epoch);
         self.applied_to(NEVER);
         commit.mode = Mode::Primary;

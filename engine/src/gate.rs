@@ -2,7 +2,8 @@
 //!
 //! Invariant (design R2): a waiter returns Ok only if a standby reported its record durable, in the
 //! epoch the record was written in. It never turns into a weaker promise: without a confirmation the
-//! outcome is `Unknown`. A write whose waiter gave up becomes visible when a late confirmation covers it.
+//! outcome is `Unknown`. A write whose waiter gave up becomes visible when a late confirmation covers it; none does
+//! before it is in the memtable, however early a confirmation comes: a log's bytes are shipped once they are durable.
 //!
 //! A confirmation wakes those it covers, and nobody else.
 
@@ -86,12 +87,14 @@ impl Gate {
         confirmed.into_values().max()
     }
 
-    /// Announces a record before anything can confirm it.
-    pub fn register(&self, position: Position) {
+    /// A record can be made visible by a confirmation from now on: it is in the memtable. True: that came already.
+    pub fn register(&self, position: Position) -> bool {
         let mut state = self.state.lock();
-        if state.confirmed < position.lsn {
-            state.pending.insert(position.lsn, position.seqno);
+        if state.epoch == position.epoch && state.confirmed >= position.lsn {
+            return true;
         }
+        state.pending.insert(position.lsn, position.seqno);
+        false
     }
 
     /// What became of the record at `position`; `None` while a confirmation can still come.
@@ -173,7 +176,7 @@ mod tests {
         let gate = Gate::new();
         gate.begin(Epoch::FIRST);
         let soon = Duration::from_millis(1);
-        gate.register(at(100, 1));
+        assert!(!gate.register(at(100, 1)));
         assert_eq!(
             gate.wait(at(100, 1), soon).unwrap_err().kind(),
             ErrorKind::Unknown
@@ -193,13 +196,30 @@ mod tests {
     }
 
     #[test]
+    fn a_record_that_is_registered_after_its_confirmation_is_told_of_it_and_one_of_another_reign_is_not() {
+        let gate = Gate::new();
+        gate.begin(Epoch::FIRST);
+        assert_eq!(
+            gate.confirm(Epoch::FIRST, Lsn(100)),
+            None,
+            "nothing is registered"
+        );
+        assert!(gate.register(at(100, 1)));
+        assert!(!gate.register(at(101, 2)));
+        assert_eq!(gate.confirm(Epoch::FIRST, Lsn(101)), Some(SeqNo(2)));
+        gate.begin(Epoch::FIRST.promoted());
+        gate.confirm(Epoch::FIRST.promoted(), Lsn(200));
+        assert!(!gate.register(at(150, 3)));
+    }
+
+    #[test]
     fn sleepers_are_woken_by_the_confirmation_that_covers_them_and_by_the_end_of_a_reign() {
         let gate = Gate::new();
         gate.begin(Epoch::FIRST);
         let (long, records) = (Duration::from_secs(600), [10, 20, 30, 40]);
         let outcomes = std::thread::scope(|scope| {
             let wait = |lsn| {
-                gate.register(at(lsn, lsn));
+                assert!(!gate.register(at(lsn, lsn)));
                 let gate = &gate;
                 scope.spawn(move || gate.wait(at(lsn, lsn), long).map_err(|e| e.kind()))
             };

@@ -6,9 +6,10 @@
 //! ```
 //!
 //! Locks, in the order they are taken: `jobs` (one flush or compaction at a time), `catalog`, `commit`
-//! (the log's tail and the next version), `mem`, then leaves (`snapshots`, `gate`, `pins`, ...).
+//! (the log's tail and the next version), the turn that comes of it (`commit_lock`), `mem`, then leaves (`snapshots`,
+//! `gate`, `pins`, ...).
 //!
-//! Invariants: entries enter the active memtable in the order of their versions, under `commit`; a view
+//! Invariants: entries enter the active memtable in the order of their versions, each batch in its turn; a view
 //! is taken before the version it reads at, so whatever compaction dropped from it is older than
 //! anything that read can ask for; `visible` never goes back.
 
@@ -287,7 +288,8 @@ impl Inner {
         }
     }
 
-    /// Puts a record's operations into the active memtable. Under the commit lock, in log order.
+    /// Puts a record's operations into the active memtable. In log order: in the batch's turn, or under the commit lock,
+    /// settled.
     pub fn insert(&self, tenant: TenantId, seqno: SeqNo, ops: Vec<Op>) {
         let view = self.view();
         view.active.count(tenant, ops.iter().map(quota::cost).sum());
@@ -333,13 +335,13 @@ impl Inner {
         expiry::ends(rule.as_deref(), kind, &op.value)
     }
 
-    /// Starts a new memtable if the active one is full (or `force` and not empty). Under the commit lock.
+    /// Starts a new memtable if the active one is full (or `force` and not empty). As [`insert`](Inner::insert).
     pub fn rotate_memtable(&self, end: Lsn, seqno: SeqNo, force: bool) -> bool {
         let full = || self.view().active.bytes() >= self.options.memtable_bytes;
         if !force && !full() {
             return false;
         }
-        // Only who holds the commit lock inserts or rotates: it is still full.
+        // Nobody else inserts or rotates: it is still full.
         let mut mem = self.mem.write();
         if mem.active.is_empty() {
             return false;

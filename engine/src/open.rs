@@ -395,7 +395,7 @@ fn start(
             } else {
                 seqno
             },
-            follower: Follower::new(scan.end_of_log(), None, false),
+            follower: Follower::new(scan.end_of_log(), seqno, None, false),
         }),
         mem,
         visible: AtomicU64::new(seqno.0),
@@ -487,7 +487,7 @@ fn take_role(inner: &Inner, scan: &Scan, role: Role) -> Result<()> {
                     ..Edit::default()
                 })?;
             }
-            commit.follower = Follower::new(scan.end_of_log(), newest, following);
+            commit.follower = Follower::new(scan.end_of_log(), commit.seqno, newest, following);
             commit.mode = Mode::Standby;
         }
         Role::Primary => {

@@ -147,7 +147,7 @@ pub(crate) fn verify(inner: &Inner) -> Result<Verified> {
         if commit.mode == Mode::Closed {
             return Err(crate::commit::closed());
         }
-        (inner.versions.current(), commit.inserted_to())
+        (inner.versions.current(), commit.inserted_to().0)
     };
     let mut verifier = Verifier::new(&inner.io, &inner.dir, inner.keys.clone());
     let keystore = inner.keystore.check_files();

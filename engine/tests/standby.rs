@@ -348,6 +348,73 @@ fn promotion_whose_outcome_is_open_then_nothing_is_taken_until_the_standby_is_re
     assert!(open_outcomes > 0, "no operation left the outcome open");
 }
 
+/// A promotion that failed behind its edit left a standby whose manifest said that it serves, and which went on
+/// following: recovery took its primary's watermarks for its own, and it would have opened as a primary.
+#[test]
+fn promotion_that_failed_behind_its_edit_leaves_a_standby_that_follows_and_opens_as_nothing_else() {
+    let mut cut_short = 0;
+    for operation in 1..12 {
+        let fs = SimFs::new();
+        let (pk, sk) = (MemoryKeys::new(), MemoryKeys::new());
+        let p = open(&fs, "/p", &pk, Role::Primary, 101).unwrap();
+        let k = keyspace(&p);
+        let sfs = SimFs::new();
+        let _pin = p.pin_wal(Lsn(0));
+        let start = base_copy(&p, &fs.io(102), &sfs, &sk, 103);
+        let s = open(&sfs, "/sb", &sk, Role::Standby, 104).unwrap();
+        k.put("old", "1").unwrap();
+        follow(&p, &s, start);
+        sfs.fail(Fault::io_error(sfs.ops() + operation, Times::Once));
+        let promoted = s.promote();
+        sfs.clear_faults();
+        // A failed sync ends it until it is reopened.
+        if promoted.is_ok() || s.status().read_only.is_some() || s.status().highest_epoch == Epoch::FIRST {
+            continue;
+        }
+        cut_short += 1;
+        k.put("new", "2").unwrap();
+        let behind = s.standby_progress().unwrap().durable;
+        follow(&p, &s, behind);
+        drop(s);
+        let opened = open(&sfs, "/sb", &sk, Role::Primary, 105).map(drop);
+        assert_eq!(opened.unwrap_err().kind(), ErrorKind::NotPrimary, "{operation}");
+        let s = open(&sfs, "/sb", &sk, Role::Standby, 106).unwrap();
+        let k = s.tenant("t").unwrap().open_keyspace("k").unwrap();
+        assert_eq!(k.get("new").unwrap().as_deref(), Some(&b"2"[..]), "{operation}");
+    }
+    assert!(
+        cut_short > 0,
+        "no room was enough for the edit and too little for the segment"
+    );
+}
+
+/// What a standby has received and not applied is not in what it flushes, nor in the version that is recorded with it.
+#[test]
+fn standby_that_flushed_between_receiving_and_applying_shows_after_a_power_cut_what_it_had_applied() {
+    let fs = SimFs::new();
+    let (pk, sk) = (MemoryKeys::new(), MemoryKeys::new());
+    let p = open(&fs, "/p", &pk, Role::Primary, 111).unwrap();
+    let k = keyspace(&p);
+    let sfs = SimFs::new();
+    let _pin = p.pin_wal(Lsn(0));
+    let start = base_copy(&p, &fs.io(112), &sfs, &sk, 113);
+    let s = open(&sfs, "/sb", &sk, Role::Standby, 114).unwrap();
+    k.put("applied", "1").unwrap();
+    follow(&p, &s, start);
+    let (at, applied) = (s.standby_progress().unwrap().durable, s.stats().visible);
+    k.put("received", "2").unwrap();
+    let mut cursor = p.wal_cursor(at).unwrap();
+    let bytes = cursor.read(1 << 20, Duration::from_secs(1)).unwrap();
+    s.standby_append(at, &bytes).unwrap();
+    s.flush().unwrap();
+    let image = sfs.crashed_image(CrashMode::DropAll, 1);
+    let reopened = open(&image, "/sb", &sk, Role::Standby, 115).unwrap();
+    assert_eq!(reopened.standby_progress().unwrap().applied, at);
+    assert_eq!(reopened.stats().visible, applied);
+    let k = reopened.tenant("t").unwrap().open_keyspace("k").unwrap();
+    assert_eq!(k.get("received").unwrap(), None);
+}
+
 /// Appends, syncs and applies what the primary has behind `at`.
 fn follow(p: &Engine, s: &Engine, at: Lsn) {
     s.apply_key_changes(&p.key_changes(0)).unwrap();

@@ -85,6 +85,8 @@ crate::named_states! {
         FlushLeftTenantOut,
         /// a flush failed and its memtable stayed
         FlushFailed,
+        /// a disk that had no room for a flush was looked over for what could be given up
+        CompactionAfterFullFlush,
         /// a compaction failed
         CompactionFailed,
         /// a compaction found the disk full

@@ -7,7 +7,7 @@
 //! range deletes, apart from them: see `range_delete`
 //! ```
 //!
-//! Inserts come one at a time (the commit path has them under its lock; a lock here makes sure). Readers
+//! Inserts come one at a time (the commit path has them in turns; a lock here makes sure). Readers
 //! take no lock and wait for nobody: a reader that meets a change begins again, and only one that met
 //! too many waits for the writer once. Nothing is ever removed: a full memtable becomes immutable, is
 //! flushed to tables, and dropped whole.
