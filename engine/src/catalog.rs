@@ -95,10 +95,11 @@ impl Inner {
         if let Some(id) = self.find_keyspace(tenant, name)? {
             return Ok(id);
         }
-        let _catalog = self.catalog.lock();
         let key = catalog_key(NAME, name.as_bytes());
+        let catalog = self.catalog.lock();
         if let Some(id) = self.catalog_id(tenant, &key, SeqNo::MAX)? {
-            return Ok(id);
+            drop(catalog);
+            return self.acknowledged(tenant, &key, Some(id)).map(|()| id);
         }
         let next = catalog_key(NEXT, &[]);
         let id = self
@@ -119,17 +120,35 @@ impl Inner {
             &id.0.to_le_bytes(),
             &mut plain,
         );
-        self.commit(tenant, plain, 2, self.options.durability)?;
+        let durability = self.options.durability;
+        let position = self.submit(tenant, plain, 2, &[], durability)?;
+        // Who waits for a standby holds up nobody else's keyspaces.
+        drop(catalog);
+        self.finish(position, durability)?;
         Ok(id)
+    }
+
+    /// What the log says of `key` counts: it is visible, or will be once a batch behind it is acknowledged. Another caller
+    /// wrote it and may still wait for its standby, or have given up.
+    fn acknowledged(&self, tenant: TenantId, key: &[u8], newest: Option<KeyspaceId>) -> Result<()> {
+        if self.catalog_id(tenant, key, self.visible())? != newest {
+            self.commit(tenant, Vec::new(), 0, self.options.durability)?;
+        }
+        Ok(())
     }
 
     /// Deletes a keyspace: its name at once, its data as compaction comes by.
     pub fn delete_keyspace(&self, tenant: TenantId, name: &str) -> Result<()> {
         check_name(name)?;
         self.check_tenant(tenant)?;
-        let _catalog = self.catalog.lock();
         let key = catalog_key(NAME, name.as_bytes());
+        let catalog = self.catalog.lock();
         let Some(id) = self.catalog_id(tenant, &key, SeqNo::MAX)? else {
+            drop(catalog);
+            if self.catalog_id(tenant, &key, self.visible())?.is_some() {
+                // Deleted by another call, of which nobody knows yet whether it stays.
+                return self.acknowledged(tenant, &key, None);
+            }
             return Err(Error::new(
                 ErrorKind::NotFound,
                 "the tenant has no keyspace of that name",
@@ -139,7 +158,10 @@ impl Inner {
         let mut plain = Vec::new();
         push_op(EntryKind::Delete, CATALOG, after(&key), &[], &mut plain);
         push_op(EntryKind::Put, CATALOG, after(&marker), &[], &mut plain);
-        self.commit(tenant, plain, 2, self.options.durability)?;
+        let durability = self.options.durability;
+        let position = self.submit(tenant, plain, 2, &[], durability)?;
+        drop(catalog);
+        self.finish(position, durability)?;
         self.wake_background();
         Ok(())
     }

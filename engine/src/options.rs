@@ -100,16 +100,18 @@ pub struct Options {
 
     /// Memtable size that starts a flush, 64 KiB to 1 GiB. More: fewer, larger tables; longer recovery.
     pub memtable_bytes: usize,
-    /// Full memtables waiting for flush before writers stop, 1 to 16; they are slowed down from half of the memory
-    /// on. Memory: `memtable_bytes` each.
+    /// Full memtables waiting for flush, 1 to 16; at one more, writers stop. They are slowed down from half of the
+    /// memory on. Memory: `memtable_bytes` times (this + 1).
     pub immutable_memtables_max: usize,
     /// WAL segment size, 4 KiB to 4 GiB. Less: WAL space returns sooner; more files.
     pub segment_bytes: u64,
     /// Whether `Buffered` writes are copied into the log by way of a memory map, where the file system is ext4, XFS or
     /// tmpfs, instead of by a system call each: about a third faster. If then the disk fails under the log, the process
-    /// may die by SIGBUS where it would get an error. Other durabilities never write that way.
+    /// may die by SIGBUS where it would get an error. Other durabilities open no map, but what falls into one that is
+    /// open is copied into it before its sync; and creating a tenant writes one buffered record.
     pub map_log: bool,
-    /// WAL kept for standbys that are behind, beyond what recovery needs. Past it they take a base copy.
+    /// How far back from its end the log may be kept for standbys that are behind; recovery may need more, and gets it.
+    /// Past it they take a base copy.
     pub wal_keep_bytes: u64,
     /// Target size of a table's block before compression, 256 B to 1 MiB.
     pub block_bytes: usize,
@@ -128,7 +130,7 @@ pub struct Options {
     /// Level-0 tables at which writers stop for compaction, at least twice `level0_tables`; they are slowed down from
     /// about that on.
     pub level0_tables_stop: usize,
-    /// Size of level 1; each further level is ten times larger.
+    /// Size of level 1, at least `table_bytes`; each further level is ten times larger.
     pub level1_bytes: u64,
     /// Threads that one compaction is divided among by ranges of keys, 1 to 64, where it is large enough for each to
     /// write a table. More: it ends sooner, with as many cores taken from reads and writes, and up to a table's worth of

@@ -27,7 +27,7 @@ pub struct Stats {
     pub dead_bytes: u64,
     /// Memtables.
     pub memtables: MemtableStats,
-    /// Plaintext blocks, indexes and filters in memory: bytes held, and allowed.
+    /// Plaintext blocks, indexes, filters and separated values in memory: bytes held, and allowed.
     pub cache_bytes: u64,
     /// See `cache_bytes`.
     pub cache_bytes_max: u64,

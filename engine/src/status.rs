@@ -55,7 +55,7 @@ pub struct Status {
     pub first_expiry_ms: Option<u64>,
     /// Bytes in memtables.
     pub memtable_bytes: u64,
-    /// Bytes of plaintext blocks in the cache.
+    /// Bytes of plaintext blocks, indexes, filters and separated values in the cache.
     pub cache_bytes: u64,
 }
 

@@ -166,8 +166,8 @@ impl Keyspace {
     ///
     /// - `key`: 1 byte to 16 KiB; `value`: up to 64 MiB.
     /// - Errors: `Invalid` (a limit), `NotFound` (tenant or keyspace gone), `NoSpace` (not applied; retry
-    ///   when there is room), `Unknown` (may or may not survive: read back), `ReadOnly`, `Fenced`,
-    ///   `NotPrimary`, `Closed`.
+    ///   when there is room), `QuotaExceeded` (nothing written; deletes never get it), `Unknown` (may or may
+    ///   not survive: read back), `Io` and `Corruption` (as `Unknown`), `ReadOnly`, `Fenced`, `NotPrimary`, `Closed`.
     pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<Position> {
         self.batch().put(self, key, value).commit()
     }
@@ -198,7 +198,7 @@ impl Keyspace {
         .batch()
     }
 
-    /// The newest visible value. Errors: `Invalid` key, `NotFound` tenant or keyspace, `Corruption`.
+    /// The newest visible value. Errors: `Invalid` key, `NotFound` tenant or keyspace, `Corruption`, `Io`.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Bytes>> {
         Ok(self.get_at(key.as_ref(), None)?.map(|(value, _)| value))
     }

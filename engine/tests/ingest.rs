@@ -88,6 +88,19 @@ fn not_finished_then_a_crash_leaves_a_prefix_and_doing_it_again_is_harmless() {
 }
 
 #[test]
+fn two_of_the_largest_values_come_one_after_the_other() {
+    let machine = fresh();
+    let db = machine.open();
+    let mut ingest = db.keyspace.ingest();
+    for key in ["a", "b"] {
+        ingest.push(key, vec![7; VALUE_BYTES_MAX]).unwrap();
+    }
+    ingest.finish().unwrap();
+    let len = |key| db.keyspace.get(key).unwrap().map(|value| value.len());
+    assert_eq!([len("a"), len("b")], [Some(VALUE_BYTES_MAX); 2]);
+}
+
+#[test]
 fn keys_out_of_order_and_beyond_limits_are_refused_by_number_and_the_rest_goes_on() {
     let machine = fresh();
     let db = machine.open();

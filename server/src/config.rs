@@ -10,17 +10,17 @@
 //!
 //! [tenants]                                  # applications: TLS, bearer token
 //! listen = "0.0.0.0:7300"
-//! tls = { cert = "tenants.crt", key = "tenants.pem" }
+//! tls = { cert = "pki/db1/tenants.pem", key = "pki/db1/tenants.key" }
 //!
 //! [admin]                                    # operators: mutual TLS, role admin
 //! listen = "127.0.0.1:7301"
-//! tls = { cert = "admin.crt", key = "admin.pem", client_ca = "admin-ca.crt" }
+//! tls = { cert = "pki/db1/admin.pem", key = "pki/db1/admin.key", client_ca = "pki/admin-ca.pem" }
 //!
 //! [replication]                              # the other node: mutual TLS, role replica
 //! listen = "0.0.0.0:7302"
 //! role = "primary"
 //! peer = "db2:7302"
-//! tls = { cert = "replica.crt", key = "replica.pem", ca = "replica-ca.crt" }
+//! tls = { cert = "pki/db1/replication.pem", key = "pki/db1/replication.key", ca = "pki/replication-ca.pem" }
 //!
 //! [engine]
 //! durability = "replicated"
@@ -229,7 +229,8 @@ pub struct ReplicationSection {
     pub role: Role,
     /// Where the other node reaches this one.
     pub listen: Option<SocketAddr>,
-    /// The other node's replication address, `host:port`. Required for a standby.
+    /// The other node's replication address, `host:port`. Required for a standby; set it on the primary too, or it does
+    /// not ask before it serves.
     pub peer: Option<String>,
     /// Name the peer's certificate must carry, if it is not the host in `peer`.
     pub peer_name: Option<String>,
@@ -298,7 +299,7 @@ impl From<Compression> for strongroom::Compression {
     }
 }
 
-/// `[engine]`: the options of `strongroom::Options`, same names, ranges and defaults.
+/// `[engine]`: the options of `strongroom::Options`, same names, ranges and defaults; times end in `_ms`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EngineConfig {

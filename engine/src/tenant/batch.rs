@@ -146,14 +146,7 @@ impl Batch {
     }
 
     pub(super) fn check(&self, keyspace: &Keyspace, key: &[u8], value: &[u8]) -> Result<()> {
-        check_key(key)?;
-        if value.len() > VALUE_BYTES_MAX {
-            let text = format!(
-                "a value has up to {VALUE_BYTES_MAX} bytes, this one has {}",
-                value.len()
-            );
-            return Err(Error::new(ErrorKind::Invalid, text));
-        }
+        check_limits(key, value)?;
         self.check_room(keyspace, op_cost(key, value))
     }
 
@@ -184,7 +177,8 @@ impl Batch {
 
     /// Commits all operations or none. An empty batch is refused (`Invalid`).
     ///
-    /// Errors as for [`Keyspace::put`]; a limit broken by an added operation is reported here.
+    /// Errors as for [`Keyspace::put`], and `Conflict` if the batch has conditions; a limit broken by an added
+    /// operation is reported here.
     pub fn commit(self) -> Result<Position> {
         self.submit()?.wait()
     }
@@ -223,4 +217,17 @@ impl Batch {
         )?;
         Ok(CommitTicket::new(self.engine, position, self.durability))
     }
+}
+
+/// Whether key and value are of a length that they may have.
+pub(super) fn check_limits(key: &[u8], value: &[u8]) -> Result<()> {
+    check_key(key)?;
+    if value.len() > VALUE_BYTES_MAX {
+        let text = format!(
+            "a value has up to {VALUE_BYTES_MAX} bytes, this one has {}",
+            value.len()
+        );
+        return Err(Error::new(ErrorKind::Invalid, text));
+    }
+    Ok(())
 }

@@ -16,6 +16,7 @@ use crate::commit::op_cost;
 use crate::error::{Error, ErrorKind, Result};
 use crate::types::{Durability, Position};
 
+use super::batch::check_limits;
 use super::{Batch, Keyspace};
 
 /// A batch is committed when the next entry would make it larger than that.
@@ -84,7 +85,8 @@ impl Ingest {
             let text = format!("entry {number} of the ingest was not added: {why}");
             Err(Error::new(ErrorKind::Invalid, text))
         };
-        if let Err(error) = self.batch.check(&self.keyspace, key, value) {
+        // That there is room is seen to below: whatever is within the limits fits in a batch of its own.
+        if let Err(error) = check_limits(key, value) {
             return refused(error.message());
         }
         if key <= self.last.as_slice() {

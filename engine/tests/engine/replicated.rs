@@ -84,3 +84,76 @@ fn a_tenants_creation_does_not_publish_what_waits_for_a_standby() {
     assert!(waiting.poll().unwrap().is_ok());
     assert_eq!(keyspace.get("a").unwrap().unwrap(), "1");
 }
+
+/// An engine that waits for a standby, this long, with everything.
+fn waits(dir: &std::path::Path, timeout: std::time::Duration) -> Engine {
+    let mut options = Options::tiny();
+    options.durability = Durability::Replicated;
+    options.replicated_timeout = timeout;
+    let builder = Engine::builder(dir).shared_keys(keys());
+    builder.options(options).open().unwrap()
+}
+
+#[test]
+fn a_keyspace_whose_creation_or_deletion_nobody_confirmed_is_not_told_as_created_or_deleted_by_asking_again()
+{
+    let dir = tempfile::tempdir().unwrap();
+    let engine = waits(dir.path(), std::time::Duration::from_millis(20));
+    let tenant = engine.create_tenant("t", TenantOptions::default()).unwrap();
+    let confirm = || engine.confirm_replicated(engine.status().epoch, engine.wal_end().start);
+    for _ in 0..2 {
+        let created = tenant.keyspace("k").map(drop);
+        assert_eq!(created.unwrap_err().kind(), ErrorKind::Unknown);
+        assert_eq!(
+            tenant.open_keyspace("k").map(drop).unwrap_err().kind(),
+            ErrorKind::NotFound
+        );
+    }
+    confirm();
+    let commits = engine.stats().writes.commits;
+    tenant.keyspace("k").unwrap();
+    assert_eq!(
+        engine.stats().writes.commits,
+        commits,
+        "it is there, and acknowledged"
+    );
+    for _ in 0..2 {
+        assert_eq!(
+            tenant.delete_keyspace("k").unwrap_err().kind(),
+            ErrorKind::Unknown
+        );
+        tenant.open_keyspace("k").unwrap();
+    }
+    confirm();
+    assert_eq!(
+        tenant.delete_keyspace("k").unwrap_err().kind(),
+        ErrorKind::NotFound
+    );
+}
+
+#[test]
+fn a_keyspaces_creation_that_waits_for_a_standby_holds_up_no_other_tenants() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = waits(dir.path(), std::time::Duration::from_secs(20));
+    let tenants = ["a", "b", "c"].map(|name| engine.create_tenant(name, TenantOptions::default()).unwrap());
+    let before = engine.stats().writes.commits;
+    std::thread::scope(|threads| {
+        let created: Vec<_> = tenants
+            .iter()
+            .map(|tenant| threads.spawn(|| tenant.keyspace("k").map(drop)))
+            .collect();
+        // All three are in the log while nobody has confirmed any.
+        while engine.stats().writes.commits < before + 3 && !created.iter().any(|one| one.is_finished()) {
+            std::thread::yield_now();
+        }
+        assert_eq!(engine.stats().writes.commits, before + 3);
+        let (epoch, end) = (engine.status().epoch, engine.wal_end().start);
+        while created.iter().any(|one| !one.is_finished()) {
+            engine.confirm_replicated(epoch, end);
+            std::thread::yield_now();
+        }
+        for one in created {
+            one.join().unwrap().unwrap();
+        }
+    });
+}

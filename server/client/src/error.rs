@@ -53,8 +53,7 @@ kinds! {
     Corruption = "corruption", DataLoss;
     /// Written by a newer version, or not supported by this server.
     Unsupported = "unsupported", Unimplemented;
-    /// The engine stopped writing until it is reopened. A write that met the failure itself may or may not
-    /// survive.
+    /// The engine stopped writing until it is reopened. Not applied.
     ReadOnly = "read_only", Unavailable;
     /// The node is fenced by a newer epoch: another node is the primary. Not applied.
     Fenced = "fenced", FailedPrecondition;
@@ -72,7 +71,7 @@ kinds! {
     Gone = "gone", NotFound;
     /// The server's disk is full. Not applied.
     NoSpace = "no_space", ResourceExhausted;
-    /// The server's operating system failed a call.
+    /// The server's operating system failed a call. A write that met the failure itself may or may not survive.
     Io = "io", Internal;
     /// The server is shutting down. Not applied.
     Closed = "closed", Unavailable;

@@ -43,7 +43,7 @@ pub enum TenantVerb {
     Quota {
         /// Name
         name: String,
-        /// So many bytes, in tables and in memory
+        /// So many bytes, in tables, in value files and in memory
         #[arg(long, required_unless_present = "none")]
         bytes: Option<u64>,
         /// No quota
