@@ -11,14 +11,16 @@
 //! The secret has 256 random bits, so a fast hash is enough: there is no dictionary to try.
 //!
 //! Invariants:
-//! - A revocation is in force when `revoke` returns, and stays so whatever the outcome of its commit.
-//! - A token is good only while its tenant exists. Ids of tenants are never used again.
-//! - Records are cached under the reign they were read in. Within a reign only this store writes them.
+//! - A revocation that ends in `Ok` or `Unknown` is in force when `revoke` returns, for good or to the end of the
+//!   reign. Whoever was let in before sees it: what a call holds is what a revocation finds (`cache`).
+//! - A token is good only while its tenant exists. Ids of tenants are never used again; those of tokens are random.
+//! - Records are cached under the reign they were read in. Within a reign only this store writes them. A look-up
+//!   that outlives its reign lets nobody in, and leaves nothing in memory.
 //! - All refusals look alike, and an unknown id costs the same hash and comparison as a wrong secret.
 
-use std::collections::{HashMap, HashSet};
+mod cache;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
@@ -33,12 +35,14 @@ use crate::auth::unauthenticated;
 use crate::blocking;
 use crate::status;
 
+use cache::{Cache, Cached, Found};
+
+pub use cache::Watch;
+
 const KEYSPACE: &str = "tokens";
 const DOMAIN: &[u8] = b"strongroom/1/token";
 const RECORD_VERSION: u8 = 1;
 const RECORD_BYTES: usize = 1 + 8 + 8 + 16 + 32;
-/// Records kept in memory, about 150 bytes each.
-const CACHED_MAX: usize = 100_000;
 /// Look-ups in the engine at once: callers without a token must not crowd out those with one.
 const LOOKUPS_MAX: usize = 8;
 
@@ -179,33 +183,6 @@ fn hash(salt: &[u8; 16], secret: &[u8; 32]) -> [u8; 32] {
         .into()
 }
 
-/// A record in memory; long calls hold on to it to see its revocation.
-struct Cached {
-    record: Record,
-    revoked: AtomicBool,
-}
-
-/// Sees a token's revocation.
-#[derive(Clone)]
-pub struct Watch(Arc<Cached>);
-
-impl Watch {
-    /// Whether the token was revoked since.
-    pub fn is_revoked(&self) -> bool {
-        self.0.revoked.load(Ordering::Acquire)
-    }
-}
-
-#[derive(Default)]
-struct Cache {
-    epoch: Epoch,
-    /// Counts changes: a record read before one is not cached after it.
-    changes: u64,
-    records: HashMap<TokenId, Arc<Cached>>,
-    /// Revoked, with a commit that is under way or of unknown outcome.
-    denied: HashSet<TokenId>,
-}
-
 /// The tokens of all tenants. One for the life of the process; the engine comes with each call.
 pub struct TokenStore {
     cache: Mutex<Cache>,
@@ -222,19 +199,20 @@ impl Default for TokenStore {
 }
 
 impl TokenStore {
-    /// The token's tenant, if it is good in this reign of `engine`.
+    /// The token's tenant, if it is good in this reign of `engine`. `Fenced` once a later one has begun here.
     pub async fn verify(
         self: &Arc<Self>,
         epoch: Epoch,
         engine: &Engine,
         token: &Token,
     ) -> std::result::Result<(Tenant, Watch), Status> {
-        let cached = match self.cached(epoch, token.id) {
+        let known = self.cache.lock().cached(epoch, token.id);
+        let cached = match known {
             Some(cached) => Some(cached),
             None => {
                 let (store, engine, id) = (self.clone(), engine.clone(), token.id);
                 let found = blocking::run(&self.lookups, Kind::Internal, move || {
-                    store.look_up(epoch, &engine, id)
+                    store.look_up(epoch, id, || read(&engine, id))
                 })
                 .await?;
                 found.map_err(|e| status::for_tenant(&e))?
@@ -248,9 +226,9 @@ impl TokenStore {
             }
         };
         match cached {
-            Some(cached) if secret_is_right && !cached.revoked.load(Ordering::Acquire) => {
+            Some(cached) if secret_is_right && !cached.is_revoked() => {
                 match engine.tenant_by_id(cached.record.tenant) {
-                    Ok(tenant) => Ok((tenant, Watch(cached))),
+                    Ok(tenant) => Ok((tenant, Watch::new(cached))),
                     Err(e) if e.kind() == ErrorKind::NotFound => Err(unauthenticated()),
                     Err(e) => Err(status::for_tenant(&e)),
                 }
@@ -259,56 +237,24 @@ impl TokenStore {
         }
     }
 
-    fn cached(&self, epoch: Epoch, id: TokenId) -> Option<Arc<Cached>> {
-        let cache = self.cache.lock();
-        (cache.epoch == epoch)
-            .then(|| cache.records.get(&id).cloned())
-            .flatten()
-    }
-
-    /// Reads a record and caches it. Blocks.
-    fn look_up(&self, epoch: Epoch, engine: &Engine, id: TokenId) -> Result<Option<Arc<Cached>>> {
-        let changes = self.enter(epoch).changes;
-        let Some(keyspace) = existing(engine)? else {
-            return Ok(None);
-        };
-        let Some(value) = keyspace.get(id.0)? else {
-            return Ok(None);
-        };
-        let cached = Arc::new(Cached {
-            record: Record::decode(&value)?,
-            revoked: AtomicBool::new(false),
-        });
-        let mut cache = self.enter(epoch);
-        if cache.denied.contains(&id) {
-            return Ok(None);
+    /// The record that `read` finds in the engine, cached. Blocks as long as `read` does, which is called again as
+    /// often as a revocation of this very token crosses it.
+    fn look_up(
+        &self,
+        epoch: Epoch,
+        id: TokenId,
+        mut read: impl FnMut() -> Result<Option<Record>>,
+    ) -> Result<Option<Arc<Cached>>> {
+        loop {
+            let look_up = self.cache.lock().begin(epoch, id)?;
+            let record = read()?;
+            let found = self.cache.lock().finish(&look_up, record)?;
+            match found {
+                Found::Record(cached) => return Ok(Some(cached)),
+                Found::Nothing => return Ok(None),
+                Found::Again => {}
+            }
         }
-        if cache.changes != changes {
-            // Something was revoked meanwhile, perhaps this one, with a commit this read did not see: again.
-            drop(cache);
-            return match keyspace.get(id.0)? {
-                Some(_) => Ok(Some(cached)),
-                None => Ok(None),
-            };
-        }
-        if cache.records.len() >= CACHED_MAX {
-            cache.records.clear();
-        }
-        Ok(Some(cache.records.entry(id).or_insert(cached).clone()))
-    }
-
-    /// The cache of this reign; of an earlier one nothing is kept, nor is anything of a later one disturbed.
-    fn enter(&self, epoch: Epoch) -> parking_lot::MutexGuard<'_, Cache> {
-        let mut cache = self.cache.lock();
-        if cache.epoch < epoch {
-            let changes = cache.changes + 1;
-            *cache = Cache {
-                epoch,
-                changes,
-                ..Cache::default()
-            };
-        }
-        cache
     }
 
     /// Makes a token for a tenant: its text, the only copy, and its id. As durable as the engine's default.
@@ -341,24 +287,16 @@ impl TokenStore {
     }
 
     /// Revokes a token: no call is let in with it after this returns, and those that last end. Blocks. Errors:
-    /// `NotFound`, and those of a write; after `Unknown` it is revoked in this reign, repeat it to make sure.
+    /// `NotFound`, and those of a write. After `Unknown` it is revoked in this reign, repeat it to make sure; after
+    /// any other error calls that last have ended all the same, and the token is as good in this reign as it was.
     pub fn revoke(&self, epoch: Epoch, engine: &Engine, id: TokenId) -> Result<()> {
         let not_found = || Error::new(ErrorKind::NotFound, "there is no token of that id");
-        let keyspace = existing(engine)?.ok_or_else(not_found)?;
-        if keyspace.get(id.0)?.is_none() {
-            return Err(not_found());
-        }
-        self.deny(epoch, &[id]);
-        let outcome = keyspace.delete(id.0).map(drop);
-        if outcome
-            .as_ref()
-            .err()
-            .is_none_or(|e| e.kind() != ErrorKind::Unknown)
-        {
-            // Gone from the engine, or certainly still there.
-            self.enter(epoch).denied.remove(&id);
-        }
-        outcome
+        // Also if there is none: then nothing that is in memory of it may stay.
+        self.denied_while(epoch, &[id], || {
+            let keyspace = existing(engine)?.ok_or_else(not_found)?;
+            keyspace.get(id.0)?.ok_or_else(not_found)?;
+            keyspace.delete(id.0).map(drop)
+        })
     }
 
     /// Removes the records of a deleted tenant's tokens. They are no good already. Blocks.
@@ -372,23 +310,22 @@ impl TokenStore {
         let Some(keyspace) = existing(engine)?.filter(|_| !ids.is_empty()) else {
             return Ok(());
         };
-        self.deny(epoch, &ids);
-        let mut batch = engine.system().batch();
-        for id in &ids {
-            batch = batch.delete(&keyspace, id.0);
-        }
-        batch.commit().map(drop)
+        self.denied_while(epoch, &ids, || {
+            let mut batch = engine.system().batch();
+            for id in &ids {
+                batch = batch.delete(&keyspace, id.0);
+            }
+            batch.commit().map(drop)
+        })
     }
 
-    fn deny(&self, epoch: Epoch, ids: &[TokenId]) {
-        let mut cache = self.enter(epoch);
-        cache.changes += 1;
-        for id in ids {
-            cache.denied.insert(*id);
-            if let Some(cached) = cache.records.remove(id) {
-                cached.revoked.store(true, Ordering::Release);
-            }
-        }
+    /// Denies the tokens, from before `delete` deletes their records until its outcome is settled. One that panics
+    /// leaves them denied.
+    fn denied_while(&self, epoch: Epoch, ids: &[TokenId], delete: impl FnOnce() -> Result<()>) -> Result<()> {
+        let denied_in = self.cache.lock().deny(epoch, ids);
+        let outcome = delete();
+        self.cache.lock().settle(denied_in, ids, &outcome);
+        outcome
     }
 
     /// All tokens, in order of id. Blocks.
@@ -421,166 +358,19 @@ fn existing(engine: &Engine) -> Result<Option<strongroom::Keyspace>> {
     }
 }
 
+/// A token's record, if there is such a token.
+fn read(engine: &Engine, id: TokenId) -> Result<Option<Record>> {
+    let Some(keyspace) = existing(engine)? else {
+        return Ok(None);
+    };
+    let value = keyspace.get(id.0)?;
+    value.map(|value| Record::decode(&value)).transpose()
+}
+
 fn random(bytes: &mut [u8]) -> Result<()> {
     getrandom::fill(bytes)
         .map_err(|e| Error::new(ErrorKind::Io, format!("the system gave no randomness: {e}")))
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use strongroom::keys::KeyFile;
-    use strongroom::{Durability, Options, TenantOptions};
-    use tonic::Code;
-
-    use super::*;
-
-    struct Place(tempfile::TempDir);
-
-    impl Place {
-        fn new() -> Place {
-            let dir = tempfile::tempdir().unwrap();
-            KeyFile::create(dir.path().join("key")).unwrap();
-            Place(dir)
-        }
-
-        fn open(&self, durability: Durability) -> (Engine, Epoch) {
-            let mut options = Options::default();
-            options.durability = durability;
-            options.replicated_timeout = Duration::from_millis(20);
-            let keys = KeyFile::open(self.0.path().join("key")).unwrap();
-            let engine = Engine::builder(self.0.path().join("db"))
-                .keys(keys)
-                .options(options)
-                .open()
-                .unwrap();
-            let epoch = engine.status().epoch;
-            (engine, epoch)
-        }
-    }
-
-    async fn good(store: &Arc<TokenStore>, epoch: Epoch, engine: &Engine, text: &str) -> bool {
-        match store.verify(epoch, engine, &Token::parse(text).unwrap()).await {
-            Ok(_) => true,
-            Err(status) => {
-                assert_eq!(status.code(), Code::Unauthenticated, "{status:?}");
-                false
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn token_made_then_good_for_its_tenant_until_revoked() {
-        let place = Place::new();
-        let (engine, epoch) = place.open(Durability::Local);
-        let tenant = engine.create_tenant("a", TenantOptions::default()).unwrap();
-        let store = Arc::new(TokenStore::default());
-        let (text, id) = store.create(&engine, tenant.id(), 7).unwrap();
-        for _ in 0..2 {
-            let (found, watch) = store
-                .verify(epoch, &engine, &Token::parse(&text).unwrap())
-                .await
-                .unwrap();
-            assert_eq!(found.id(), tenant.id());
-            assert!(!watch.is_revoked());
-        }
-        let (_, watch) = store
-            .verify(epoch, &engine, &Token::parse(&text).unwrap())
-            .await
-            .unwrap();
-        assert_eq!(
-            store.list(&engine).unwrap(),
-            [TokenInfo {
-                id,
-                tenant: tenant.id(),
-                created_ms: 7
-            }]
-        );
-        store.revoke(epoch, &engine, id).unwrap();
-        assert!(watch.is_revoked());
-        assert!(!good(&store, epoch, &engine, &text).await);
-        assert_eq!(
-            store.revoke(epoch, &engine, id).unwrap_err().kind(),
-            ErrorKind::NotFound
-        );
-    }
-
-    #[tokio::test]
-    async fn outcome_of_a_revocation_unknown_then_the_token_is_refused_all_the_same() {
-        let place = Place::new();
-        let (engine, _) = place.open(Durability::Local);
-        let tenant = engine.create_tenant("a", TenantOptions::default()).unwrap().id();
-        let (text, id) = TokenStore::default().create(&engine, tenant, 0).unwrap();
-        engine.close().unwrap();
-        // No standby will ever confirm.
-        let (engine, epoch) = place.open(Durability::Replicated);
-        for cached in [false, true] {
-            let store = Arc::new(TokenStore::default());
-            if cached {
-                assert!(good(&store, epoch, &engine, &text).await);
-            }
-            assert_eq!(
-                store.revoke(epoch, &engine, id).unwrap_err().kind(),
-                ErrorKind::Unknown
-            );
-            assert!(!good(&store, epoch, &engine, &text).await);
-        }
-    }
-
-    #[tokio::test]
-    async fn reign_ended_then_nothing_cached_in_it_counts() {
-        let place = Place::new();
-        let (engine, first) = place.open(Durability::Local);
-        let tenant = engine.create_tenant("a", TenantOptions::default()).unwrap().id();
-        let store = Arc::new(TokenStore::default());
-        let (text, id) = store.create(&engine, tenant, 0).unwrap();
-        assert!(good(&store, first, &engine, &text).await);
-        // Another node reigned meanwhile, and revoked it there.
-        TokenStore::default().revoke(first, &engine, id).unwrap();
-        engine.close().unwrap();
-        let (engine, second) = place.open(Durability::Local);
-        assert!(first < second);
-        assert!(!good(&store, second, &engine, &text).await);
-    }
-
-    #[tokio::test]
-    async fn tenant_deleted_then_its_tokens_are_no_good_and_swept_up() {
-        let place = Place::new();
-        let (engine, epoch) = place.open(Durability::Local);
-        let tenant = engine.create_tenant("a", TenantOptions::default()).unwrap().id();
-        let other = engine.create_tenant("b", TenantOptions::default()).unwrap().id();
-        let store = Arc::new(TokenStore::default());
-        let (dead, _) = store.create(&engine, tenant, 0).unwrap();
-        let (alive, _) = store.create(&engine, other, 0).unwrap();
-        assert!(good(&store, epoch, &engine, &dead).await);
-        engine.delete_tenant("a").unwrap();
-        assert!(!good(&store, epoch, &engine, &dead).await, "also from the cache");
-        store.forget_tenant(epoch, &engine, tenant).unwrap();
-        assert!(!good(&store, epoch, &engine, &dead).await);
-        assert!(good(&store, epoch, &engine, &alive).await);
-        assert_eq!(store.list(&engine).unwrap().len(), 1);
-    }
-
-    #[test]
-    fn record_of_any_other_shape_then_refused_by_kind() {
-        let record = Record {
-            tenant: TenantId(5),
-            created_ms: 6,
-            salt: [7; 16],
-            hash: [8; 32],
-        };
-        let bytes = record.encode();
-        assert_eq!(bytes.len(), RECORD_BYTES);
-        assert!(Record::decode(&bytes).unwrap() == record);
-        for length in 0..bytes.len() {
-            assert!(Record::decode(&bytes[..length]).is_err(), "{length}");
-        }
-        assert!(Record::decode(&[&bytes[..], &[0]].concat()).is_err());
-        let newer = [&[2], &bytes[1..]].concat();
-        assert_eq!(
-            Record::decode(&newer).err().unwrap().kind(),
-            ErrorKind::Unsupported
-        );
-    }
-}
+mod tests;
