@@ -56,7 +56,8 @@
 //!   (`core::promotion`). From then on the new primary is the fence: the old one can complete no `Replicated`
 //!   commit. It is also told, until it answers; `Local` commits it takes before it hears of it are lost
 //!   with its tail, which is kept aside.
-//! - A returning primary serves nothing before it knows its epoch is current (`core::returning`).
+//! - A returning primary that has a peer configured serves nothing before it knows its epoch is current
+//!   (`core::returning`).
 //! - A dead or slow standby costs a bounded amount of memory ([`ReplicationConfig::window_bytes`]) and disk
 //!   (`Options::wal_keep_bytes`); past it, it takes a base copy by itself (`bootstrap`).
 //! - Only certificates with [`REPLICA_ROLE`], on both sides; no plaintext (`tls`).

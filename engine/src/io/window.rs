@@ -1,8 +1,8 @@
 //! A stretch of a growing file, mapped for writing: what is written there is copied into the page cache, without a
 //! system call, and survives the death of the process as bytes of a write call do. `File::sync` covers both.
 //!
-//! A map turns an error into a signal that ends the process. So it is made where none is to be expected, and only for
-//! the log's writes that no sync follows (decision 0018):
+//! A map turns an error into a signal that ends the process. So it is made where none is to be expected, and only when
+//! a record comes that no sync follows (decision 0018; others that fall into it go the same way):
 //! - The bytes exist and have their space: they were written, as zeros, before they are mapped.
 //! - The file system overwrites in place ([`IN_PLACE`]). One that copies on write may be out of space for bytes that
 //!   exist.
