@@ -26,6 +26,7 @@ use super::provider::{Destruction, KekVersion, KeyProvider};
 use super::wrap::{self, refused};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{DirLock, Io, durable};
+use crate::seal::Dek;
 
 const FIRST_LINE: &str =
     "strongroom key file 1: for development only, whoever reads this file reads the databases";
@@ -140,8 +141,7 @@ impl KeyProvider for KeyFile {
 
     fn create_version(&self) -> Result<KekVersion> {
         self.change(|keys| {
-            let mut kek = Zeroizing::new([0u8; 32]);
-            crate::seal::fill(&*self.io.rng, kek.as_mut())?;
+            let kek = Dek::generate(&*self.io.rng)?;
             let version = KekVersion(keys.next);
             keys.next = keys
                 .next
@@ -180,11 +180,11 @@ impl KeyProvider for KeyFile {
     }
 }
 
-/// The file's content.
+/// The file's content. The list holds no key itself: one that grows or moves its entries would leave keys behind.
 struct Keys {
     id: [u8; 16],
     next: u64,
-    keys: Vec<(KekVersion, Zeroizing<[u8; 32]>)>,
+    keys: Vec<(KekVersion, Dek)>,
 }
 
 impl Keys {
@@ -192,7 +192,7 @@ impl Keys {
         self.keys
             .iter()
             .find(|(v, _)| *v == version)
-            .map(|(_, kek)| &**kek)
+            .map(|(_, kek)| kek.expose())
     }
 
     fn to_text(&self) -> Zeroizing<String> {
@@ -207,7 +207,7 @@ impl Keys {
         let _ = writeln!(text, "\nnext {}", self.next);
         for (version, kek) in &self.keys {
             let _ = write!(text, "key {} ", version.0);
-            push_hex(&mut text, kek.as_slice());
+            push_hex(&mut text, kek.expose());
             text.push('\n');
         }
         let crc = crc32fast::hash(text.as_bytes());
@@ -245,7 +245,8 @@ impl Keys {
             .and_then(|l| l.strip_prefix("next "))
             .and_then(parse_number);
         let next = next.ok_or("its next line")?;
-        let mut keys: Vec<(KekVersion, Zeroizing<[u8; 32]>)> = Vec::new();
+        let mut keys: Vec<(KekVersion, Dek)> = Vec::new();
+        let mut kek = Zeroizing::new([0u8; 32]);
         for line in lines {
             let (version, hex) = line
                 .strip_prefix("key ")
@@ -256,7 +257,8 @@ impl Keys {
             if version <= last || version.0 >= next {
                 return Err("the order of its key lines");
             }
-            keys.push((version, Zeroizing::new(parse_hex(hex).ok_or("a key line")?)));
+            read_hex(hex, kek.as_mut_slice()).ok_or("a key line")?;
+            keys.push((version, Dek::from_bytes(&kek)));
         }
         Ok(Keys { id, next, keys })
     }
@@ -338,17 +340,23 @@ pub(super) fn push_hex(out: &mut String, bytes: &[u8]) {
 
 /// Exactly `2 * N` lower-case hexadecimal digits.
 pub(super) fn parse_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let mut out = [0u8; N];
+    read_hex(text, &mut out)?;
+    Some(out)
+}
+
+/// The same to where the caller wipes it: exactly two digits for each byte of `out`.
+fn read_hex(text: &str, out: &mut [u8]) -> Option<()> {
     let digit = |b: u8| match b {
         b'0'..=b'9' => Some(b - b'0'),
         b'a'..=b'f' => Some(b - b'a' + 10),
         _ => None,
     };
-    let mut out = [0u8; N];
     let mut digits = text.bytes();
-    for byte in &mut out {
+    for byte in out {
         *byte = digit(digits.next()?)? << 4 | digit(digits.next()?)?;
     }
-    digits.next().is_none().then_some(out)
+    digits.next().is_none().then_some(())
 }
 
 #[cfg(test)]
@@ -419,8 +427,8 @@ mod tests {
             next: 4,
             keys: Vec::new(),
         };
-        keys.keys.push((KekVersion(2), Zeroizing::new([2; 32])));
-        keys.keys.push((KekVersion(3), Zeroizing::new([3; 32])));
+        keys.keys.push((KekVersion(2), Dek::from_bytes(&[2; 32])));
+        keys.keys.push((KekVersion(3), Dek::from_bytes(&[3; 32])));
         let good = keys.to_text();
         assert!(Keys::parse(&good).is_ok_and(|k| k.to_text() == good));
         for at in 0..good.len() {
@@ -479,6 +487,22 @@ mod tests {
         );
         one.destroy_version(b).unwrap();
         assert!(one.create_version().unwrap() > b);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn keys_of_a_file_lie_in_memory_that_is_wiped_and_never_in_a_list_that_moves() {
+        let dir = dir();
+        let file = KeyFile::create(dir.path().join("k")).unwrap();
+        let versions: Vec<KekVersion> = (0..9).map(|_| file.create_version().unwrap()).collect();
+        file.destroy_version(versions[3]).unwrap();
+        let keys = file.load().unwrap();
+        for version in versions.iter().filter(|v| **v != versions[3]) {
+            let address = keys.find(*version).unwrap().as_ptr() as usize;
+            if let Some(flags) = crate::seal::flags_of_mapping(address) {
+                assert!(flags.contains(" dd"), "{flags}");
+            }
+        }
     }
 
     #[test]

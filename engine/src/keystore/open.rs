@@ -219,23 +219,24 @@ impl Keystore {
             // A name may have been taken back from a base (see `write_base`): durably so, from here on.
             durable::sync_dir(&self.io, &self.dir)?;
         }
-        names
-            .iter()
-            .for_each(|name| self.sweep_temporary(&self.dir.join(name), used));
+        for name in names {
+            // What the provider does not destroy now waits for the next replacement or open.
+            let _ = self.sweep_temporary(&self.dir.join(name), used);
+        }
         Ok(())
     }
 
     /// - `used`: versions that wrap what counts.
-    pub(super) fn sweep_temporary(&self, path: &Path, used: &[KekVersion]) {
+    /// - Errors: the provider's. Then the file stays: it is all that names the version.
+    pub(super) fn sweep_temporary(&self, path: &Path, used: &[KekVersion]) -> Result<()> {
         if let Some(kek) = base::abandoned_kek(&self.io, path, &self.origin, &*self.provider)
             && !used.contains(&kek)
-            && self.provider.destroy_version(kek).is_err()
         {
-            // Keep the file: it is all that names the version.
-            return;
+            self.provider.destroy_version(kek).map_err(|e| e.at(path))?;
         }
         rare!(AbandonedBaseSwept);
         let _ = durable::remove_if_exists(&self.io, path);
+        Ok(())
     }
 }
 

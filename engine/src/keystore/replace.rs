@@ -41,8 +41,10 @@ impl Next {
 
 /// How writing a base failed.
 enum Failure {
-    /// All is as it was.
+    /// All is as it was, and no tenant's key was written under the root.
     Harmless(Error),
+    /// All is as it was but for the temporary file, which names the KEK version: to be taken back.
+    Begun(Error),
     /// Which base rules after a crash is not known.
     Final(Error),
 }
@@ -141,9 +143,14 @@ impl Keystore {
             Err(Failure::Harmless(error)) => {
                 rare!(ReplacementTakenBack);
                 if next.has_fresh_kek() {
-                    // Nothing that counts was wrapped by it. If this fails too, it guards nothing.
+                    // If this fails too, it guards nothing.
                     let _ = self.provider.destroy_version(kek);
                 }
+                return Err(error);
+            }
+            Err(Failure::Begun(error)) => {
+                rare!(ReplacementTakenBack);
+                self.take_back(&next);
                 return Err(error);
             }
             Err(Failure::Final(error)) => {
@@ -168,6 +175,17 @@ impl Keystore {
             let _ = durable::remove_if_exists(&self.io, &format::log_path(&self.dir, old));
         }
         destroyed
+    }
+
+    /// Undoes a base that did not get its final name. A fresh KEK version goes before the file that names it: the
+    /// sectors that its chunks gave back hold keys of tenants that live on.
+    fn take_back(&self, next: &Next) {
+        if next.has_fresh_kek() && self.provider.destroy_version(next.kek).is_err() {
+            // Keep the file: it is all that names the version. The next replacement or open sweeps it.
+            return;
+        }
+        let tmp = durable::tmp_name(&format::base_path(&self.dir, next.generation));
+        let _ = durable::remove_if_exists(&self.io, &tmp);
     }
 
     /// The disk's part of `replace`.
@@ -217,7 +235,7 @@ impl Keystore {
         let tmp = durable::tmp_name(&path);
         if self.io.vfs.exists(&tmp).unwrap_or(true) {
             let used: Vec<KekVersion> = [Some(kek), superseded, ruling].into_iter().flatten().collect();
-            self.sweep_temporary(&tmp, &used);
+            self.sweep_temporary(&tmp, &used).map_err(Failure::Harmless)?;
         }
         let file = durable::create(&self.io, &tmp).map_err(Failure::Harmless)?;
         // Under a new KEK version, the file that names it is durable before anything it guards is: whatever
@@ -249,8 +267,11 @@ impl Keystore {
         match write() {
             Ok(()) => {}
             Err(Failure::Harmless(error)) => {
-                let _ = durable::remove_if_exists(&self.io, &tmp);
-                return Err(Failure::Harmless(error));
+                // Gives the room back, and leaves what names the KEK version.
+                if file.len().is_ok_and(|len| len > head.len() as u64) {
+                    let _ = file.set_len(head.len() as u64);
+                }
+                return Err(Failure::Begun(error));
             }
             // The file stays: it names the KEK version for the next open.
             Err(last) => return Err(last),

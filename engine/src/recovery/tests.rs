@@ -12,6 +12,8 @@ use crate::types::DekVersion;
 use crate::version::testing::TestKeys;
 use crate::wal::format::{RecordFields, finish_record, push_section_header, segment_header, start_record};
 
+mod search;
+
 const DOCUMENT: &str = include_str!("../../../docs/format.md");
 
 /// The rows of the table that follows the comment `<!-- table: name -->`, cells trimmed.
@@ -167,12 +169,17 @@ impl Segment {
         self.start.advance(self.bytes.len() as u64)
     }
 
-    fn record(mut self, kind: RecordKind) -> Segment {
+    fn record(self, kind: RecordKind) -> Segment {
+        self.record_with(kind, 0, &[0; 44])
+    }
+
+    /// - `section`: commitment and sealed bytes, if it is a batch.
+    fn record_with(mut self, kind: RecordKind, time_ms: u64, section: &[u8; 44]) -> Segment {
         let fields = RecordFields {
             kind,
             lsn: self.end(),
             seqno: SeqNo(1),
-            time_ms: 0,
+            time_ms,
             durable: self.end(),
         };
         let mut out = Vec::new();
@@ -182,11 +189,11 @@ impl Segment {
                 crate::types::TenantId(1),
                 crate::types::DekVersion(1),
                 1,
-                [0; 16],
+                *section.first_chunk().unwrap(),
                 28,
                 &mut out,
             );
-            out.extend_from_slice(&[0; 28]);
+            out.extend_from_slice(&section[16..]);
         }
         self.chain = finish_record(self.chain, &chain_key().1, &mut out);
         self.bytes.extend_from_slice(&out);
@@ -248,6 +255,18 @@ impl Case {
     }
 
     fn scan(&self, io: &Io) -> Result<Scan> {
+        self.write(io);
+        scan(
+            io,
+            &KEYS,
+            Path::new("/wal"),
+            Lsn(self.flushed),
+            Lsn(self.reach),
+            true,
+        )
+    }
+
+    fn write(&self, io: &Io) {
         let dir = Path::new("/wal");
         if !self.no_directory {
             io.vfs.create_dir_all(dir).unwrap();
@@ -259,7 +278,6 @@ impl Case {
                 .write_all_at(bytes, 0)
                 .unwrap();
         }
-        scan(io, &KEYS, dir, Lsn(self.flushed), Lsn(self.reach), true)
     }
 }
 

@@ -90,14 +90,13 @@ unsafe impl Send for Free {}
 struct Slab {
     free: Vec<Free>,
     next_chunk_bytes: usize,
-    #[cfg(test)]
+    /// In all chunks, free or not.
     slots: usize,
 }
 
 static SLAB: Mutex<Slab> = Mutex::new(Slab {
     free: Vec::new(),
     next_chunk_bytes: CHUNK_BYTES_MIN,
-    #[cfg(test)]
     slots: 0,
 });
 
@@ -116,13 +115,10 @@ impl Slab {
         let len = self.next_chunk_bytes;
         let base = map_locked(len).unwrap_or_else(|| heap(len));
         self.next_chunk_bytes = (len * 2).min(CHUNK_BYTES_MAX);
-        // Room for every slot, so that dropping a key never allocates.
         let slots = len / KEY_BYTES;
-        self.free.reserve(slots);
-        #[cfg(test)]
-        {
-            self.slots += slots;
-        }
+        self.slots += slots;
+        // Room for every slot there is, those in use too, so that dropping a key never allocates.
+        self.free.reserve(self.slots.saturating_sub(self.free.len()));
         for index in (0..slots).rev() {
             // SAFETY: `index * KEY_BYTES + KEY_BYTES <= len`, inside the one allocation `base`.
             self.free
@@ -222,6 +218,21 @@ mod tests {
             slab.free.len(),
             slab.slots
         );
+    }
+
+    #[test]
+    fn free_list_has_room_for_all_slots_of_all_chunks_while_keys_are_in_use() {
+        let mut slab = Slab {
+            free: Vec::new(),
+            next_chunk_bytes: CHUNK_BYTES_MIN,
+            slots: 0,
+        };
+        while slab.next_chunk_bytes < 16 * CHUNK_BYTES_MIN {
+            // Not given back: its drop gives it to the process's own slab.
+            std::mem::forget(slab.take());
+            let room = slab.free.capacity();
+            assert!(room >= slab.slots, "room for {room} of {}", slab.slots);
+        }
     }
 
     #[cfg(target_os = "linux")]

@@ -56,6 +56,16 @@ const FRAME_BYTES_MAX: usize = 1 << 30;
 /// megabytes need as much, real torn edits next to nothing.
 const RESYNC_BYTES_MAX: u64 = 1 << 30;
 
+/// Longest manifest whose first frame, the full state, says it has `full` bytes. It is replaced beyond 1 MiB and
+/// four times the full state (set.rs); the edit that gets it there may be a frame of the largest size. As much
+/// again as before that edit, because a full disk may have room for edits and none for a new manifest.
+pub(super) fn length_max(full: u64) -> u64 {
+    let replaced_at = full.saturating_mul(4).max(1 << 20);
+    replaced_at
+        .saturating_mul(2)
+        .saturating_add(FRAME_BYTES_MAX as u64)
+}
+
 /// Where manifest `number` is.
 pub(crate) fn path(db: &Path, number: u64) -> PathBuf {
     db.join(format!("manifest-{number:016x}"))
@@ -215,30 +225,17 @@ pub(crate) struct Manifest {
 /// it was sealed under another system key than the keystore's.
 pub(crate) fn read(io: &Io, db: &Path, current: &Current, keys: &FileKeys) -> Result<Manifest> {
     let path = path(db, current.number);
-    let bytes = durable::read_file_bounded(io, &path, u64::MAX).map_err(|e| match e.kind() {
-        ErrorKind::NotFound => Error::corruption(&path, 0, "manifest", "a file", "none"),
-        _ => e,
-    })?;
-    if let Some((length, digest)) = current.closed {
-        if bytes.len() as u64 != length {
-            rare!(ClosedManifestRefused);
-            return Err(Error::corruption(
-                &path,
-                0,
-                "closed manifest's length",
-                length,
-                bytes.len(),
-            ));
-        }
-        if <[u8; 32]>::from(Sha256::digest(&bytes)) != digest {
-            return Err(Error::corruption(
-                &path,
-                0,
-                "closed manifest's digest",
-                "that of CURRENT",
-                "another",
-            ));
-        }
+    let bytes = read_bytes(io, &path, current.closed.map(|(length, _)| length))?;
+    if let Some((_, digest)) = current.closed
+        && <[u8; 32]>::from(Sha256::digest(&bytes)) != digest
+    {
+        return Err(Error::corruption(
+            &path,
+            0,
+            "closed manifest's digest",
+            "that of CURRENT",
+            "another",
+        ));
     }
     let (header, key) = open_head(&path, &bytes, current.number, keys)?;
     let mut frames = Frames {
@@ -304,6 +301,43 @@ pub(crate) fn read(io: &Io, db: &Path, current: &Current, keys: &FileKeys) -> Re
         edits,
         cut_bytes,
     })
+}
+
+/// The bytes of the file, once its length is one that a manifest can have: a length that is damaged can be any.
+///
+/// - `closed`: the length it was closed with, if it was.
+fn read_bytes(io: &Io, path: &Path, closed: Option<u64>) -> Result<Vec<u8>> {
+    let file = durable::open(io, path).map_err(|e| match e.kind() {
+        ErrorKind::NotFound => Error::corruption(path, 0, "manifest", "a file", "none"),
+        _ => e,
+    })?;
+    let reading = |e| Error::io("reading the manifest", path, e);
+    let len = file.len().map_err(reading)?;
+    if let Some(length) = closed.filter(|length| *length != len) {
+        rare!(ClosedManifestRefused);
+        return Err(Error::corruption(
+            path,
+            0,
+            "closed manifest's length",
+            length,
+            len,
+        ));
+    }
+    let mut first = [0; 4];
+    if len >= (HEAD_BYTES + first.len()) as u64 {
+        file.read_exact_at(&mut first, HEAD_BYTES as u64)
+            .map_err(reading)?;
+    }
+    // One out of range begins no frame: the manifest is refused however long it is.
+    let full = usize::try_from(u32::from_le_bytes(first)).unwrap_or(usize::MAX);
+    let most = length_max(if full <= FRAME_BYTES_MAX { full as u64 } else { 0 });
+    let Some(len) = usize::try_from(len).ok().filter(|_| len <= most) else {
+        let expected = format!("at most {most}");
+        return Err(Error::corruption(path, 0, "manifest's length", expected, len));
+    };
+    let mut bytes = vec![0; len];
+    file.read_exact_at(&mut bytes, 0).map_err(reading)?;
+    Ok(bytes)
 }
 
 /// Checks what comes before the frames and finds the key.

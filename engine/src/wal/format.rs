@@ -62,6 +62,10 @@ use crate::types::{Chain, DekVersion, Epoch, Lsn, SeqNo, TenantId};
 
 /// Of a record what has the same size in all.
 pub(crate) const RECORD_FRONT_BYTES: usize = 40;
+const BATCH: u8 = RecordKind::Batch as u8;
+const CLOSE: u8 = RecordKind::Close as u8;
+/// What stands before the sealed bytes of a record's first section: varints of up to 10 and of up to 5 bytes.
+pub(crate) const FRONT_BYTES_MAX: usize = RECORD_FRONT_BYTES + 2 * 10 + 16 + 10 + 3 * 5;
 /// A close, its varints of one byte.
 pub(crate) const RECORD_BYTES_MIN: usize = RECORD_FRONT_BYTES + 2;
 pub(crate) const LSN_AT: usize = 8;
@@ -345,6 +349,34 @@ pub(crate) fn record_len(bytes: &[u8]) -> Result<usize, Invalid> {
     } else {
         Err(Invalid::Damaged("length"))
     }
+}
+
+/// Position and length that a record says it has, if what else stands at its front fits them: what
+/// [`parse_record`] asks of it up to the clear header of its first section, but for the checksum.
+///
+/// - `bytes`: its first [`FRONT_BYTES_MAX`], or all there are.
+pub(crate) fn front(bytes: &[u8]) -> Option<(Lsn, usize)> {
+    let len = record_len(bytes).ok()?;
+    let bytes = bytes.get(..bytes.len().min(len))?;
+    let mut r = Reader::new(bytes);
+    let (_crc, _len) = (r.u32()?, r.u32()?);
+    let lsn = r.u64()?;
+    let _chain = r.array::<16>()?;
+    let (kind, sections) = (r.u8()?, r.u8()?);
+    let _time = r.array::<6>()?;
+    let (_seqno, unsynced) = (r.varint()?, r.varint()?);
+    let first = match (kind, sections) {
+        (BATCH, 1..) => {
+            let _commitment = r.array::<16>()?;
+            let _names = (r.varint()?, r.varint_u32()?, r.varint_u32()?);
+            Some(r.varint_u32()? as usize).filter(|sealed| *sealed >= SEAL_OVERHEAD)?
+        }
+        (CLOSE, 0) => 0,
+        _ => return None,
+    };
+    let end = (bytes.len() - r.remaining()).checked_add(first)?;
+    let fits = if sections > 1 { end < len } else { end == len };
+    (fits && unsynced <= lsn).then_some((Lsn(lsn), len))
 }
 
 fn next_section<'a>(r: &mut Reader<'a>) -> Option<Section<'a>> {

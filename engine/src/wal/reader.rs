@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::format::{
-    Invalid, LSN_AT, Mismatch, Op, Place, RECORD_BYTES_MIN, Record, check_record, header_is_authentic,
-    parse_ops, parse_record, record_len, section_aad,
+    FRONT_BYTES_MAX, Invalid, Mismatch, Op, Place, RECORD_BYTES_MIN, Record, check_record, front,
+    header_is_authentic, parse_ops, parse_record, record_len, section_aad,
 };
 use super::{segment_name, segment_start};
 use crate::error::{Error, Result};
@@ -18,6 +18,11 @@ use crate::types::{Chain, Lsn, TenantId};
 
 /// Bytes read at once while scanning.
 const WINDOW_BYTES: usize = 256 << 10;
+
+/// How many times the bytes searched for a later record may be checksummed. Records that were written stand side
+/// by side, so those whose front is whole have together no more than is searched, and other bytes hardly ever look
+/// like a front. Only a tail made of fronts needs more.
+const CHECKED_TIMES_MAX: u64 = 4;
 
 /// A segment as the directory lists it.
 #[derive(Clone, Debug)]
@@ -90,6 +95,8 @@ pub(crate) struct SegmentScan {
     key: ChainKey,
     window: Bytes,
     window_at: u64,
+    /// Bytes of what looked like later records.
+    checked: u64,
 }
 
 /// The first bytes of a segment.
@@ -152,6 +159,7 @@ impl SegmentScan {
             offset: FileHeader::BYTES as u64,
             window: Bytes::new(),
             window_at: 0,
+            checked: 0,
         })))
     }
 
@@ -192,31 +200,62 @@ impl SegmentScan {
     /// The newest durable watermark in any whole record behind the damage at the current offset: proof
     /// that what stands before it was once on stable storage. Also in one that stands at another place than
     /// it says, which a misdirected write leaves, perhaps on top of what it should have followed.
+    ///
+    /// - Errors: `Corruption` when more looks like records than a log has: no crash leaves that.
     pub fn later_watermark(&mut self) -> Result<Option<Lsn>> {
         let mut newest = None;
         let mut offset = self.offset.saturating_add(1);
         let least = RECORD_BYTES_MIN as u64;
-        // Records of this segment from here on; older ones could be stale blocks of the disk.
-        let (damage, end) = (self.position(), Lsn(self.header.number.saturating_add(self.len)));
+        let most = self
+            .len
+            .saturating_sub(self.offset)
+            .saturating_mul(CHECKED_TIMES_MAX);
+        self.checked = 0;
         while offset.saturating_add(least) <= self.len {
-            let head = self.load(offset, RECORD_BYTES_MIN)?;
-            let says = head
-                .get(LSN_AT..)
-                .and_then(<[u8]>::first_chunk)
-                .copied()
-                .map(u64::from_le_bytes);
-            // Positions are in every record: almost every other offset fails here.
-            if let Some(lsn) = says.map(Lsn).filter(|lsn| damage < *lsn && *lsn <= end)
-                && let Ok(record) = self.record_at(offset)?
-                && let Ok(parsed) = parse_record(&record, lsn)
-            {
-                newest = newest.max(Some(parsed.durable));
-                offset += record.len() as u64;
-            } else {
+            let Some((lsn, len)) = self.front_at(offset)? else {
                 offset += 1;
+                continue;
+            };
+            // Before it is read: that costs, too.
+            let checked = self.checked.saturating_add(len as u64);
+            if checked > most {
+                let expected = format!("a torn tail, or records: at most {most} bytes that look like them");
+                return Err(Error::corruption(
+                    &self.path,
+                    self.offset,
+                    "log behind a damaged record",
+                    expected,
+                    format!("more, up to byte {offset}"),
+                ));
+            }
+            self.checked = checked;
+            let record = self.load(offset, len)?;
+            match parse_record(&record, lsn) {
+                Ok(parsed) => {
+                    newest = newest.max(Some(parsed.durable));
+                    offset += len as u64;
+                }
+                Err(_) => offset += 1,
             }
         }
         Ok(newest)
+    }
+
+    /// What a record at `offset` says of itself, its position and length, if that can be one behind the damage at
+    /// the current offset.
+    fn front_at(&mut self, offset: u64) -> Result<Option<(Lsn, usize)>> {
+        let left = self.len.saturating_sub(offset);
+        let bytes = self.load(offset, FRONT_BYTES_MAX.min(left as usize))?;
+        // Records of this segment from here on; older ones could be stale blocks of the disk.
+        let (damage, end) = (self.position(), Lsn(self.header.number.saturating_add(self.len)));
+        // Almost every offset where none begins fails here.
+        Ok(front(&bytes).filter(|(lsn, len)| damage < *lsn && *lsn <= end && *len as u64 <= left))
+    }
+
+    /// Bytes that the last search for a later record checksummed.
+    #[cfg(test)]
+    pub fn checked(&self) -> u64 {
+        self.checked
     }
 
     /// Offset behind the last byte that is not zero, the current one at least: what follows is room.

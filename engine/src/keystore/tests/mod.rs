@@ -4,6 +4,7 @@ mod crash;
 mod damage;
 mod follow;
 mod golden;
+mod taken_back;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

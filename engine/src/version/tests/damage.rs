@@ -190,6 +190,55 @@ fn other_system_key_is_refused_by_name() {
 }
 
 #[test]
+fn manifest_of_a_length_it_cannot_have_is_refused_before_any_of_it_is_read() {
+    for close in [false, true] {
+        let machine = Machine::new();
+        let set = filled(&machine);
+        if close {
+            set.close().unwrap();
+        }
+        drop(set);
+        let path = manifest::path(&machine.db, machine.manifests()[0]);
+        let before = machine.fs.content(&path).unwrap().len() as u64;
+        machine.io.vfs.open_rw(&path).unwrap().set_len(3 << 30).unwrap();
+        // Whoever reads what was written gets an I/O error.
+        machine.fs.spoil(&path, if close { 0 } else { 200 }..u64::MAX);
+        let error = machine.open().map(|_| ()).unwrap_err();
+        assert_eq!(
+            (error.kind(), error.path()),
+            (ErrorKind::Corruption, Some(path.as_path())),
+            "{error}"
+        );
+        let (structure, expected, found) = error.mismatch().unwrap();
+        assert_eq!(found, (3u64 << 30).to_string());
+        match close {
+            true => assert_eq!(
+                (structure, expected),
+                ("closed manifest's length", before.to_string().as_str())
+            ),
+            false => {
+                assert_eq!(structure, "manifest's length");
+                assert!(expected.starts_with("at most "), "{expected}");
+            }
+        }
+    }
+}
+
+#[test]
+fn longest_manifest_leaves_room_for_the_largest_edit_and_for_a_full_disk() {
+    let frame = 1u64 << 30;
+    for (full, replaced_at) in [
+        (0, 1 << 20),
+        (200, 1 << 20),
+        (1 << 20, 4 << 20),
+        (frame, 4 * frame),
+    ] {
+        let most = manifest::length_max(full);
+        assert_eq!(most, 2 * replaced_at + frame, "full state of {full} bytes");
+    }
+}
+
+#[test]
 fn tail_made_to_look_like_many_frames_is_given_up_on() {
     let machine = Machine::new();
     drop(filled(&machine));
