@@ -13,6 +13,7 @@
 //! published or not, under the catalog lock, so that a write of unknown outcome is never built over.
 
 use bytes::Bytes;
+use parking_lot::MutexGuard;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::inner::{Inner, View};
@@ -99,7 +100,8 @@ impl Inner {
         let catalog = self.catalog.lock();
         if let Some(id) = self.catalog_id(tenant, &key, SeqNo::MAX)? {
             drop(catalog);
-            return self.acknowledged(tenant, &key, Some(id)).map(|()| id);
+            self.acknowledge(tenant, &key, Some(id))?;
+            return Ok(id);
         }
         let next = catalog_key(NEXT, &[]);
         let id = self
@@ -120,21 +122,27 @@ impl Inner {
             &id.0.to_le_bytes(),
             &mut plain,
         );
-        let durability = self.options.durability;
-        let position = self.submit(tenant, plain, 2, &[], durability)?;
-        // Who waits for a standby holds up nobody else's keyspaces.
-        drop(catalog);
-        self.finish(position, durability)?;
+        self.commit_under(catalog, tenant, plain)?;
         Ok(id)
     }
 
-    /// What the log says of `key` counts: it is visible, or will be once a batch behind it is acknowledged. Another caller
-    /// wrote it and may still wait for its standby, or have given up.
-    fn acknowledged(&self, tenant: TenantId, key: &[u8], newest: Option<KeyspaceId>) -> Result<()> {
-        if self.catalog_id(tenant, key, self.visible())? != newest {
+    /// Commits two operations on the catalog. Its lock ends when they are ordered: who waits for a standby holds up nobody
+    /// else's keyspaces.
+    fn commit_under(&self, catalog: MutexGuard<'_, ()>, tenant: TenantId, plain: Vec<u8>) -> Result<()> {
+        let durability = self.options.durability;
+        let position = self.submit(tenant, plain, 2, &[], durability)?;
+        drop(catalog);
+        self.finish(position, durability).map(drop)
+    }
+
+    /// Makes sure that what the log says of `key` counts, by a batch behind it that is acknowledged; false where it is
+    /// visible. Another caller wrote it and may still wait for its standby, or have given up.
+    fn acknowledge(&self, tenant: TenantId, key: &[u8], newest: Option<KeyspaceId>) -> Result<bool> {
+        let waits = self.catalog_id(tenant, key, self.visible())? != newest;
+        if waits {
             self.commit(tenant, Vec::new(), 0, self.options.durability)?;
         }
-        Ok(())
+        Ok(waits)
     }
 
     /// Deletes a keyspace: its name at once, its data as compaction comes by.
@@ -145,9 +153,10 @@ impl Inner {
         let catalog = self.catalog.lock();
         let Some(id) = self.catalog_id(tenant, &key, SeqNo::MAX)? else {
             drop(catalog);
-            if self.catalog_id(tenant, &key, self.visible())?.is_some() {
-                // Deleted by another call, of which nobody knows yet whether it stays.
-                return self.acknowledged(tenant, &key, None);
+            // Deleted by another call, of which nobody knew yet whether it stays.
+            if self.acknowledge(tenant, &key, None)? {
+                self.wake_background();
+                return Ok(());
             }
             return Err(Error::new(
                 ErrorKind::NotFound,
@@ -158,10 +167,7 @@ impl Inner {
         let mut plain = Vec::new();
         push_op(EntryKind::Delete, CATALOG, after(&key), &[], &mut plain);
         push_op(EntryKind::Put, CATALOG, after(&marker), &[], &mut plain);
-        let durability = self.options.durability;
-        let position = self.submit(tenant, plain, 2, &[], durability)?;
-        drop(catalog);
-        self.finish(position, durability)?;
+        self.commit_under(catalog, tenant, plain)?;
         self.wake_background();
         Ok(())
     }

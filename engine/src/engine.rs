@@ -355,20 +355,17 @@ impl Engine {
         inner.background.state.lock().closing = true;
         let mut commit = inner.commit.lock();
         let commit = &mut *commit;
-        let ((flushed, seqno), reach) = match was {
+        let (flushed, seqno) = match was {
             // Records received but not applied stay in the log for the next open.
-            Mode::Standby => (commit.follower.applied(), commit.tail.end),
-            _ => ((commit.tail.end, commit.seqno), commit.tail.end),
+            Mode::Standby => commit.follower.applied(),
+            _ => (commit.tail.end, commit.seqno),
         };
         inner.rotate_memtable(flushed, seqno, true);
         inner.flush_immutables()?;
-        let reach = match was {
-            Mode::Primary | Mode::AwaitingAcceptance => {
-                inner.wal.append_close(&mut commit.tail, commit.seqno)?;
-                commit.tail.end
-            }
-            _ => reach,
-        };
+        if matches!(was, Mode::Primary | Mode::AwaitingAcceptance) {
+            inner.wal.append_close(&mut commit.tail, commit.seqno)?;
+        }
+        let reach = commit.tail.end;
         inner.wal.sync_to(reach)?;
         inner.wal.trim(&mut commit.tail)?;
         inner.versions.log_and_apply(Edit {

@@ -384,7 +384,7 @@ fn promotion_that_failed_behind_its_edit_leaves_a_standby_that_follows_and_opens
     }
     assert!(
         cut_short > 0,
-        "no room was enough for the edit and too little for the segment"
+        "no operation left a promotion half done and the log going on"
     );
 }
 

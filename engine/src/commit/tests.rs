@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::io::sim::{SimClock, SimFs, SimRng};
-use crate::io::{Io, OsClock};
+use crate::io::OsClock;
+use crate::io::sim::SimFs;
 use crate::keys::MemoryKeys;
 use crate::options::Options;
 use crate::read::cursor::EntryKind;
@@ -15,17 +15,12 @@ use crate::{Keyspace, Tenant, TenantOptions};
 const LONG: usize = 20_000;
 
 fn opened() -> (Engine, Tenant, Keyspace) {
-    let io = Io {
-        vfs: Arc::new(SimFs::new()),
-        clock: Arc::new(SimClock::new()),
-        rng: Arc::new(SimRng::new(1)),
-    };
     let options = Options {
         durability: Durability::Buffered,
         ..Options::tiny()
     };
     let builder = Engine::builder("/db").shared_keys(Arc::new(MemoryKeys::new()));
-    let engine = builder.options(options).io(io).open().unwrap();
+    let engine = builder.options(options).io(SimFs::new().io(1)).open().unwrap();
     let tenant = engine.create_tenant("t", TenantOptions::default()).unwrap();
     let keyspace = tenant.keyspace("k").unwrap();
     (engine, tenant, keyspace)

@@ -56,12 +56,16 @@ const FRAME_BYTES_MAX: usize = 1 << 30;
 /// megabytes need as much, real torn edits next to nothing.
 const RESYNC_BYTES_MAX: u64 = 1 << 30;
 
-/// Longest manifest whose first frame, the full state, says it has `full` bytes. It is replaced beyond 1 MiB and
-/// four times the full state (set.rs); the edit that gets it there may be a frame of the largest size. As much
-/// again as before that edit, because a full disk may have room for edits and none for a new manifest.
+/// Beyond which length a manifest is replaced by a new one, whose full state has `full` bytes.
+pub(super) fn replaced_beyond(full: u64) -> u64 {
+    full.saturating_mul(4).max(1 << 20)
+}
+
+/// Longest manifest whose first frame, the full state, says it has `full` bytes. The edit that gets it beyond where it
+/// is replaced may be a frame of the largest size. As much again as before that edit, because a full disk may have
+/// room for edits and none for a new manifest.
 pub(super) fn length_max(full: u64) -> u64 {
-    let replaced_at = full.saturating_mul(4).max(1 << 20);
-    replaced_at
+    replaced_beyond(full)
         .saturating_mul(2)
         .saturating_add(FRAME_BYTES_MAX as u64)
 }

@@ -9,7 +9,7 @@
 //! - A version is visible to readers only after its edit is durable.
 //! - `CURRENT` names a manifest that is whole and durable, name included.
 //! - A manifest is never appended to after a reopen or after a failed write. Open, close, and growth
-//!   beyond [`ROLL_BYTES`] begin a new one.
+//!   beyond [`manifest::replaced_beyond`] begin a new one.
 //! - A failed sync is final ([`ErrorKind::ReadOnly`] until reopened): nobody knows what is on the disk.
 //!   A full disk is not: the edit is void, its new tables go, and the next edit begins a new manifest.
 //! - File numbers are never given out twice while a file of that number is there, not across a crash
@@ -39,9 +39,6 @@ use super::edit::{Edit, Full, ManifestState};
 use super::manifest::{self, ManifestWriter};
 use super::{Files, Version, table_path, tables_dir, values_path};
 pub(crate) use on_disk::OnDisk;
-
-/// A manifest longer than this, and than four times its full state, is replaced by a new one.
-const ROLL_BYTES: u64 = 1 << 20;
 
 /// What opening found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -361,8 +358,7 @@ impl VersionSet {
 
     /// Appends and syncs the edit, or begins a new manifest that holds its outcome.
     fn make_durable(&self, log: &mut Log, after: &Installed, edit: &Edit) -> Result<()> {
-        let long =
-            |writer: &ManifestWriter| writer.bytes() > ROLL_BYTES.max(writer.full_bytes().saturating_mul(4));
+        let long = |writer: &ManifestWriter| writer.bytes() > manifest::replaced_beyond(writer.full_bytes());
         if !matches!(log, Log::Open(writer) if !long(writer)) {
             match self.switch(log, after, false) {
                 Ok(writer) => {
